@@ -1,0 +1,270 @@
+"""The workshop's nouns. Frozen values without I/O; those that travel to a device are in `edgeml_runtime.types`."""
+
+from __future__ import annotations
+
+import re
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Literal
+
+from edgeml.errors import EdgemlError
+from edgeml_runtime.types import (
+    Absent,
+    Environment,
+    File,
+    How,
+    Outcome,
+    Pooling,
+    Record,
+    Row,
+    VariantManifest,
+)
+
+SOURCES = ("hf", "pypi")
+SCHEMES: dict[str, tuple[str, ...]] = {
+    "onnx": ("fp32", "int8"),
+    "gguf": ("f16", "q8_0", "q6_k", "q5_k_m", "q4_k_m", "q4_0"),
+}
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_PACKAGE = re.compile(r"[A-Za-z0-9]([\w.-]*[A-Za-z0-9])?")
+
+WeightFormat = Literal["safetensors", "gguf", "onnx", "pickle"]
+
+
+class ModelRef(Record, frozen=True, kw_only=True):
+    """Where a model comes from: `hf:org/name[@rev]`, `pypi:package[==version]`, or a folder or file.
+
+    `parse` and `str` are inverse. `revision` is a commit, branch or tag for `hf`, a version for `pypi`.
+    """
+
+    source: Literal["hf", "pypi", "local"]
+    id: str
+    revision: str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> ModelRef:
+        """Read a reference; a bare `org/name` that is no path here is a hub reference."""
+        source, colon, rest = text.partition(":")
+        if colon and source in SOURCES:
+            return cls._remote(source, rest, text)
+        if colon and len(source) > 1 and "/" not in source:
+            near = get_close_matches(source, SOURCES, n=1, cutoff=0.3)
+            raise _unreadable(text, f"did you mean {near[0]}:{rest}?" if near else None)
+        if (
+            not text.startswith((".", "/", "~"))
+            and _HUB_ID.fullmatch(text.partition("@")[0])
+            and not Path(text).exists()
+        ):
+            return cls._remote("hf", text, text)
+        if "==" in text and "/" not in text:
+            raise _unreadable(text, f"did you mean pypi:{text}?")
+        return cls(source="local", id=text)
+
+    @classmethod
+    def _remote(cls, source: str, rest: str, text: str) -> ModelRef:
+        name, separator, revision = rest.partition("@" if source == "hf" else "==")
+        pattern = _HUB_ID if source == "hf" else _PACKAGE
+        if not pattern.fullmatch(name) or (separator and not revision):
+            raise _unreadable(text, None)
+        return cls(source="hf" if source == "hf" else "pypi", id=name, revision=revision or None)
+
+    def __str__(self) -> str:
+        if self.source == "local":
+            return self.id
+        joint = "@" if self.source == "hf" else "=="
+        return f"{self.source}:{self.id}" + (f"{joint}{self.revision}" if self.revision else "")
+
+    @property
+    def short_name(self) -> str:
+        """The last part of the id in lower case, fit for a folder's name."""
+        last = Path(self.id).resolve().stem if self.source == "local" else self.id.rpartition("/")[2]
+        return re.sub(r"[^a-z0-9._-]+", "-", last.lower()).strip("-.")
+
+
+class Model(Record, frozen=True, kw_only=True, tag_field="schema", tag="edgeml.model/1"):
+    """A source that was resolved to something immutable: `ref` is pinned, `files` carry digests, `path` is a folder.
+
+    `downloaded` is a UTC time in ISO form; `name` is the short name that commands use.
+    """
+
+    name: str
+    ref: str
+    path: str
+    files: tuple[File, ...]
+    format: WeightFormat
+    downloaded: str
+    licence: str | None = None
+    task: str | None = None
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of all files together, in bytes."""
+        return sum(file.size_bytes for file in self.files)
+
+
+class Scheme(Record, frozen=True, kw_only=True):
+    """A file format and a way to store weights in it, such as `gguf:q4_k_m` or `onnx:int8`."""
+
+    format: str
+    name: str
+
+    @classmethod
+    def parse(cls, text: str) -> Scheme:
+        """Read `format:name`; an unknown one is refused with the nearest known."""
+        known = [f"{format}:{name}" for format, names in SCHEMES.items() for name in names]
+        wanted = text.lower().replace("-", ":", 1) if ":" not in text else text.lower()
+        if wanted not in known:
+            near = get_close_matches(wanted, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"known schemes: {', '.join(known)}"
+            raise EdgemlError(f"unknown scheme {text!r}", hint=hint)
+        format, _, name = wanted.partition(":")
+        return cls(format=format, name=name)
+
+    def __str__(self) -> str:
+        return f"{self.format}:{self.name}"
+
+    @property
+    def folder_name(self) -> str:
+        """The scheme as a folder's name: `gguf-q4_k_m`."""
+        return f"{self.format}-{self.name}"
+
+
+class Traits(Record, frozen=True, kw_only=True):
+    """What a model's own files say of it: read once, equal in every format that is made from it."""
+
+    architecture: str
+    task: str
+    max_tokens: int
+    pooling: Pooling | None = None
+    normalize: bool = False
+    labels: tuple[str, ...] = ()
+    licence: str | None = None
+    quantized: str | None = None
+
+    @property
+    def is_encoder(self) -> bool:
+        """Whether the model turns text into vectors or labels rather than into more text."""
+        return self.task not in ("text-generation", "text2text-generation")
+
+
+class Variant(Record, frozen=True, kw_only=True):
+    """A manifest and the folder that it describes."""
+
+    manifest: VariantManifest
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """`<model>/<format>-<scheme>`, the name that commands use."""
+        return self.manifest.name
+
+
+class Dataset(Record, frozen=True, kw_only=True):
+    """Rows with a task's columns, or the plain text of `perplexity`; `sha256` is the file's own digest."""
+
+    name: str
+    sha256: str
+    rows: tuple[Row, ...] = ()
+    text: str | None = None
+
+
+class Measurement(Record, frozen=True, kw_only=True, tag_field="schema", tag="edgeml.measurement/1"):
+    """One statistic of one metric with its interval, how it was had, and where.
+
+    `low` and `high` bound the statistic at `level`; they are absent where an interval makes no sense (a file's
+    size) or too few samples were taken. The raw samples are in the file that `provenance` names.
+    """
+
+    variant: str
+    target: str
+    how: How
+    task: str
+    metric: str
+    unit: str
+    value: float
+    n: int
+    statistic: str
+    provenance: dict[str, str]
+    environment: Environment
+    low: float | None = None
+    high: float | None = None
+    level: float | None = None
+
+
+class Difference(Record, frozen=True, kw_only=True, tag_field="schema", tag="edgeml.difference/1"):
+    """A variant's metric minus its baseline's, on the same rows, with the interval of the paired difference."""
+
+    variant: str
+    baseline: str
+    target: str
+    metric: str
+    unit: str
+    difference: float
+    n: int
+    low: float | None = None
+    high: float | None = None
+    level: float | None = None
+
+
+class Run(Record, frozen=True, kw_only=True, tag_field="schema", tag="edgeml.run/1"):
+    """One file under `measurements/`: what one worker answered, kept raw, and what it was asked."""
+
+    variant: str
+    variant_sha256: str
+    target: str
+    how: How
+    task: str
+    started: str
+    dataset: str
+    dataset_sha256: str
+    seed: int
+    repeats: int
+    warmups: int
+    batch_size: int
+    outcome: Outcome
+    gold: tuple[float | str, ...] = ()
+
+
+class Report(Record, frozen=True, kw_only=True):
+    """Measurements that may stand side by side, the differences to a baseline, and what a reader must know."""
+
+    measurements: tuple[Measurement, ...] = ()
+    differences: tuple[Difference, ...] = ()
+    absent: tuple[Absent, ...] = ()
+    warnings: tuple[str, ...] = ()
+    examples: tuple[str, ...] = ()
+
+
+class Bundle(Record, frozen=True, kw_only=True, tag_field="schema", tag="edgeml.bundle/1"):
+    """`bundle.json`: one variant with all that runs it on one target, and the digest of every file."""
+
+    name: str
+    variant: str
+    model: str
+    target: str
+    kind: str
+    runtime: str
+    files: tuple[File, ...]
+    machine: str
+    python: tuple[str, ...]
+    licence: str | None = None
+
+
+class Profile(Record, frozen=True, kw_only=True):
+    """What is known of a kind of target before it is met; one YAML file each in `targets/profiles/`."""
+
+    name: str
+    title: str
+    machine: str
+    integer_kernels: str
+    wheel_platforms: tuple[str, ...]
+    python: tuple[str, ...]
+    schemes_encoder: tuple[str, ...]
+    schemes_decoder: tuple[str, ...]
+    aliases: tuple[str, ...] = ()
+    device_tree_model: str | None = None
+
+
+def _unreadable(text: str, hint: str | None) -> EdgemlError:
+    forms = "write hf:org/name[@revision], pypi:package[==version], or a path such as ./model"
+    return EdgemlError(f"cannot read model reference {text!r}", hint=hint or forms)

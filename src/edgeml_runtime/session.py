@@ -1,0 +1,92 @@
+"""Opening a variant: the two kinds of session that every task is written against."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, cast
+
+from edgeml_runtime.errors import EdgemlError
+from edgeml_runtime.records import read_record
+from edgeml_runtime.types import Generate, Record, VariantManifest
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float32]
+
+
+class Generation(Record, frozen=True, kw_only=True):
+    """One generated text. `token_times_s` are seconds from the call to each token, so the first is the time to it."""
+
+    text: str
+    tokens: tuple[int, ...]
+    prompt_tokens: int
+    finish_reason: str
+    token_times_s: tuple[float, ...]
+
+
+class Encoder(Protocol):
+    """Turns text into vectors."""
+
+    manifest: VariantManifest
+
+    def embed(self, texts: Sequence[str]) -> Floats:
+        """One vector a text, `(len(texts), width)`, pooled and normalised as the manifest says."""
+
+    def count_tokens(self, text: str) -> int:
+        """Tokens of a text before truncation, special tokens included."""
+
+    def close(self) -> None:
+        """Give the model's memory back."""
+
+
+class Decoder(Protocol):
+    """Continues text."""
+
+    manifest: VariantManifest
+
+    def prompt(self, instruction: str | None, text: str) -> list[int]:
+        """Token ids of a turn, in the model's own chat template where it has one."""
+
+    def tokenize(self, text: str) -> list[int]:
+        """Token ids of plain text, without special tokens."""
+
+    def logits(self, tokens: Sequence[int]) -> Floats:
+        """Teacher-forced logits from an empty context, `(len(tokens), vocabulary)`."""
+
+    def generate(self, tokens: Sequence[int], options: Generate) -> Generation:
+        """Continue greedily until the end token or `max_new_tokens`; within the schema where one is given."""
+
+    def close(self) -> None:
+        """Give the model's memory back."""
+
+
+class Backend(Protocol):
+    """One module a format."""
+
+    def open_variant(self, folder: Path, manifest: VariantManifest, *, threads: int) -> Encoder | Decoder:
+        """Load the weights; `threads` are those of the inference library."""
+
+
+def open_session(folder: Path, *, threads: int) -> Encoder | Decoder:
+    """Open the variant in `folder`; raises EdgemlError when its library is missing or its file is broken."""
+    manifest = read_record(folder / "variant.json", VariantManifest)
+    format = manifest.scheme.partition(":")[0]
+    try:
+        backend = cast("Backend", import_module(f"edgeml_runtime.backends.{format}"))
+        return backend.open_variant(folder, manifest, threads=threads)
+    except ModuleNotFoundError as error:
+        raise EdgemlError(f"{manifest.name} needs the Python package {error.name}", hint=_install(error)) from error
+
+
+def is_encoder(manifest: VariantManifest) -> bool:
+    """Whether the variant opens as an Encoder."""
+    return manifest.task not in ("text-generation", "text2text-generation")
+
+
+def _install(error: ModuleNotFoundError) -> str:
+    package = {"llama_cpp": "llama-cpp-python"}.get(error.name or "", error.name)
+    return f"pip install {package}"

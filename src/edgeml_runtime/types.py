@@ -1,0 +1,163 @@
+"""The nouns that travel to a device: what a variant is, what a worker is asked and what it answers. No I/O."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+How = Literal["measured", "emulated", "estimated"]
+Pooling = Literal["mean", "cls", "last"]
+Row = dict[str, Any]
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Base of everything written as JSON: frozen, strict, and silent about what is absent."""
+
+
+class File(Record, frozen=True, kw_only=True):
+    """One file of a model, variant or bundle; `path` is relative to the record's folder, with forward slashes."""
+
+    path: str
+    size_bytes: int
+    sha256: str
+
+
+class Audit(Record, frozen=True, kw_only=True):
+    """What a weight file really holds, read from the file itself.
+
+    `tensor_types` counts parameters by the type that stores them (ggml type names, or ONNX element types).
+    `earned` is false when the scheme's label promises more than the file holds; `shortfalls` says why.
+    """
+
+    parameters: int
+    bits_per_weight: float
+    tensor_types: dict[str, int]
+    share_quantized: float
+    earned: bool
+    shortfalls: tuple[str, ...] = ()
+
+
+class VariantManifest(Record, frozen=True, kw_only=True, tag_field="schema", tag="edgeml.variant/1"):
+    """`variant.json`: a model in one scheme, complete in its own folder.
+
+    `max_tokens` is the one resolved sequence limit, special tokens included; padding is always to the longest row
+    of a batch. `source_quantized` names the type of a source that was already quantized. `built_for` is the CPU
+    family whose integer kernels the weights were prepared for, where that matters.
+    """
+
+    name: str
+    model: str
+    scheme: str
+    task: str
+    architecture: str
+    weights: str
+    files: tuple[File, ...]
+    source_files: tuple[File, ...]
+    audit: Audit
+    max_tokens: int
+    pooling: Pooling | None = None
+    normalize: bool = False
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+    licence: str | None = None
+    source_quantized: str | None = None
+    built_for: str | None = None
+    calibration_sha256: str | None = None
+    tools: dict[str, str] = {}
+
+    @property
+    def size_bytes(self) -> int:
+        """Size on disk of every file of the variant, in bytes."""
+        return sum(file.size_bytes for file in self.files)
+
+
+class Generate(Record, frozen=True, kw_only=True):
+    """How text is generated: greedy, at most `max_new_tokens`, within `schema` (JSON Schema) when one is given."""
+
+    max_new_tokens: int = 128
+    instruction: str | None = None
+    schema: dict[str, Any] | None = None
+
+
+class Job(Record, frozen=True, kw_only=True, tag_field="schema", tag="edgeml.job/1"):
+    """All that a worker needs. `variant` and `reference` are folders on the worker's machine.
+
+    `rows` hold the task's columns; `text` is the plain text of `perplexity`. `warmups` and `repeats` count
+    single-row inferences; `threads` are those of the inference library.
+    """
+
+    variant: str
+    task: str
+    target: str
+    threads: int
+    warmups: int
+    repeats: int
+    seed: int
+    rows: tuple[Row, ...] = ()
+    text: str | None = None
+    reference: str | None = None
+    batch_size: int = 32
+    context_tokens: int = 512
+    meters: tuple[str, ...] = ("memory", "energy")
+    generate: Generate = Generate()
+
+
+class Samples(Record, frozen=True, kw_only=True):
+    """Raw values of one metric, warm-ups apart. `statistics` names what is derived from them, headline first.
+
+    `unit_of_sample` is the independent thing one value belongs to (row, batch, chunk, process); `method` says how
+    the value was taken.
+    """
+
+    metric: str
+    unit: str
+    values: tuple[float, ...]
+    statistics: tuple[str, ...]
+    unit_of_sample: str
+    method: str
+    warmups: tuple[float, ...] = ()
+
+
+class Absent(Record, frozen=True, kw_only=True, tag_field="schema", tag="edgeml.absent/1"):
+    """A metric that could not be had, and why. Never a zero."""
+
+    metric: str
+    reason: str
+    hint: str
+    variant: str | None = None
+    target: str | None = None
+
+
+class Environment(Record, frozen=True, kw_only=True):
+    """The machine and software that produced an outcome; absent keys are unknown."""
+
+    machine: str
+    system: str
+    python: str
+    threads: int
+    cores: int
+    libraries: dict[str, str]
+    cpu: str | None = None
+    cpu_features: tuple[str, ...] = ()
+    memory_bytes: int | None = None
+    governor: str | None = None
+    device: str | None = None
+
+
+class Outcome(Record, frozen=True, kw_only=True, tag_field="schema", tag="edgeml.outcome/1"):
+    """A worker's answer: samples, what was absent, one answer per row, and what a reader must know."""
+
+    environment: Environment
+    samples: tuple[Samples, ...]
+    absent: tuple[Absent, ...] = ()
+    answers: tuple[Any, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+class Refusal(Record, frozen=True, kw_only=True, tag_field="schema", tag="edgeml.refusal/1"):
+    """A worker's `no`: the message and hint of an EdgemlError, carried over the process border."""
+
+    message: str
+    hint: str
