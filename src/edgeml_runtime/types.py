@@ -85,7 +85,8 @@ class Job(Record, frozen=True, kw_only=True, tag_field="schema", tag="edgeml.job
     """All that a worker needs. `variant` and `reference` are folders on the worker's machine.
 
     `rows` hold the task's columns; `text` is the plain text of `perplexity`. `warmups` and `repeats` count
-    single-row inferences; `threads` are those of the inference library.
+    single-row inferences; `threads` are those of the inference library. `limit` caps the chunks of `perplexity`,
+    each of `context_tokens`.
     """
 
     variant: str
@@ -100,6 +101,7 @@ class Job(Record, frozen=True, kw_only=True, tag_field="schema", tag="edgeml.job
     reference: str | None = None
     batch_size: int = 32
     context_tokens: int = 512
+    limit: int | None = None
     meters: tuple[str, ...] = ("memory", "energy")
     generate: Generate = Generate()
 

@@ -1,0 +1,55 @@
+"""What a model is asked to do. One module a task, named as the Hub names it; answers are scored elsewhere."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from importlib import import_module
+from typing import Any, Protocol, cast
+
+from edgeml_runtime.errors import EdgemlError
+from edgeml_runtime.session import Decoder, Encoder
+from edgeml_runtime.types import Generate, Job, Record, Row, Samples
+
+NAMES = ("feature-extraction", "perplexity", "sentence-similarity", "text-generation")
+
+
+class Tick(Protocol):
+    """Told how many of a step's units are done; called between measurements, never inside one."""
+
+    def __call__(self, step: str, done: int, total: int) -> None: ...
+
+
+class Answers(Record, frozen=True, kw_only=True):
+    """One answer a row, in order, and what was sampled on the way."""
+
+    values: tuple[Any, ...]
+    samples: tuple[Samples, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+class Task(Protocol):
+    """One module a task; `cost` is timed alone, `answers` may batch and take its time."""
+
+    COLUMNS: tuple[str, ...]
+    DEFAULT_REPEATS: int
+
+    def first(self, session: Encoder | Decoder, job: Job) -> None:
+        """The very first inference of a process."""
+
+    def cost(self, session: Encoder | Decoder, job: Job) -> list[Samples]:
+        """Steady single-row timings: warm-ups, then repeats."""
+
+    def answers(self, session: Encoder | Decoder, job: Job, tick: Tick) -> Answers:
+        """The model's answer to every row."""
+
+    def predict(self, session: Encoder | Decoder, row: Row, options: Generate) -> Any:
+        """The answer to one row, as plain JSON."""
+
+
+def task_of(name: str) -> Task:
+    """The module of a task, by its Hub name; an unknown one is refused with the nearest known."""
+    if name not in NAMES:
+        near = get_close_matches(name, NAMES, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"known tasks: {', '.join(NAMES)}"
+        raise EdgemlError(f"unknown task {name!r}", hint=hint)
+    return cast("Task", import_module(f"edgeml_runtime.tasks.{name.replace('-', '_')}"))

@@ -1,0 +1,114 @@
+"""What a model folder's own configuration files say of it, decided once and equal in every format.
+
+Knows the file layouts of Transformers and of Sentence Transformers; opens no weights and runs no code.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from edgeml.errors import EdgemlError
+from edgeml.types import Model, Traits
+from edgeml_runtime.types import Pooling
+
+# Position ids of these families start behind the padding id, so two of the table's rows are never used
+# (transformers, `create_position_ids_from_input_ids`).
+_OFFSET_POSITIONS = {"roberta", "xlm-roberta", "camembert", "mpnet"}
+_UNLIMITED = 1_000_000  # Transformers writes 1e30 as `model_max_length` where a tokenizer knows no limit
+_TASKS = {
+    "ForCausalLM": "text-generation",
+    "LMHeadModel": "text-generation",
+    "ForConditionalGeneration": "text2text-generation",
+    "ForSequenceClassification": "text-classification",
+    "ForTokenClassification": "token-classification",
+    "ForImageClassification": "image-classification",
+}
+_POOLING: dict[str, Pooling] = {
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_lasttoken": "last",
+}
+
+
+def read_traits(model: Model) -> Traits:
+    """The traits of a downloaded model, whichever format it came in."""
+    folder = Path(model.path)
+    if model.format == "gguf":
+        from edgeml.formats.gguf import traits as gguf_traits
+
+        return gguf_traits(folder / next(file.path for file in model.files if file.path.endswith(".gguf")))
+    if model.format == "onnx" and not (folder / "config.json").is_file():
+        raise EdgemlError(f"{model.name} has no config.json", hint="put the model's config.json beside its .onnx file")
+    return folder_traits(folder, licence=model.licence)
+
+
+def folder_traits(folder: Path, *, licence: str | None = None) -> Traits:
+    """The traits of a Transformers folder, Sentence Transformers' files included."""
+    config = _json(folder / "config.json")
+    architecture = (config.get("architectures") or [config.get("model_type", "unknown")])[0]
+    modules = [module["type"].rpartition(".")[2] for module in _json(folder / "modules.json", [])]
+    quantization = config.get("quantization_config")
+    task = "sentence-similarity" if modules else _task(architecture)
+    return Traits(
+        architecture=architecture,
+        task=task,
+        max_tokens=_max_tokens(folder, config),
+        pooling=_pooling(folder) if task in ("sentence-similarity", "feature-extraction") else None,
+        normalize="Normalize" in modules,
+        labels=_labels(config) if task.endswith("-classification") else (),
+        licence=licence,
+        quantized=str(quantization.get("quant_method", "unknown")) if quantization else None,
+    )
+
+
+def _task(architecture: str) -> str:
+    found = [task for ending, task in _TASKS.items() if architecture.endswith(ending)]
+    return found[0] if found else "feature-extraction"
+
+
+def _pooling(folder: Path) -> Pooling:
+    # Without a pooling file the mean is Sentence Transformers' own default.
+    config = _json(folder / "1_Pooling" / "config.json", {"pooling_mode_mean_tokens": True})
+    modes = [key for key, value in config.items() if key.startswith("pooling_mode_") and value is True]
+    if len(modes) != 1 or modes[0] not in _POOLING:
+        raise EdgemlError(
+            f"{folder.name} pools by {', '.join(modes) or 'nothing'}, which edgeml cannot do",
+            hint=f"supported: {', '.join(sorted(_POOLING))}",
+        )
+    return _POOLING[modes[0]]
+
+
+def _max_tokens(folder: Path, config: dict[str, Any]) -> int:
+    tokenizer = _json(folder / "tokenizer_config.json", {})
+    truncation = _json(folder / "tokenizer.json", {}).get("truncation") or {}
+    positions = config.get("max_position_embeddings") or config.get("n_positions")
+    if positions and config.get("model_type") in _OFFSET_POSITIONS:
+        positions -= 2
+    stated = (
+        _json(folder / "sentence_bert_config.json", {}).get("max_seq_length"),
+        tokenizer.get("model_max_length"),
+        truncation.get("max_length"),
+        positions,
+    )
+    usable = [int(limit) for limit in stated if limit and limit < _UNLIMITED]
+    if not usable:
+        raise EdgemlError(
+            f"{folder.name} states no sequence limit", hint="set model_max_length in tokenizer_config.json"
+        )
+    return min(usable[0], positions or usable[0])
+
+
+def _labels(config: dict[str, Any]) -> tuple[str, ...]:
+    names = config.get("id2label") or {}
+    return tuple(names[key] for key in sorted(names, key=int))
+
+
+def _json(path: Path, default: Any = None) -> Any:
+    if default is not None and not path.is_file():
+        return default
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise EdgemlError(f"cannot read {path}: {error}", hint="download the model again") from error

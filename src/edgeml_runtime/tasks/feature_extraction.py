@@ -1,0 +1,59 @@
+"""Feature extraction: a text in, its vector out; judged by whether the nearest other text has the same label.
+
+Method: every text is embedded alone; for each row the row with the largest cosine among all others is found
+(leave-one-out), and its index, label and cosine are the answer.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgeml_runtime.tasks import Answers
+from edgeml_runtime.tasks.encoding import encoder, latency, throughput, truncated, vectors
+
+if TYPE_CHECKING:
+    from edgeml_runtime.session import Decoder, Encoder
+    from edgeml_runtime.tasks import Tick
+    from edgeml_runtime.types import Generate, Job, Row, Samples
+
+COLUMNS = ("text", "label")
+DEFAULT_REPEATS = 200
+
+
+def first(session: Encoder | Decoder, job: Job) -> None:
+    """Embed one text."""
+    encoder(session).embed(_texts(job)[:1])
+
+
+def cost(session: Encoder | Decoder, job: Job) -> list[Samples]:
+    """Latency of single texts."""
+    return [latency(encoder(session), _texts(job), job)]
+
+
+def answers(session: Encoder | Decoder, job: Job, tick: Tick) -> Answers:
+    """For each row the label of its nearest other row."""
+    texts = _texts(job)
+    found = vectors(encoder(session), texts, tick)
+    found = found / np.linalg.norm(found, axis=1, keepdims=True).clip(1e-12)
+    near = found @ found.T  # (rows, rows) cosines
+    np.fill_diagonal(near, -np.inf)
+    best = near.argmax(1)
+    values = tuple(
+        {"nearest": int(index), "label": job.rows[index]["label"], "cosine": float(near[row, index])}
+        for row, index in enumerate(best)
+    )
+    samples, warnings = truncated(encoder(session), texts, rows=len(job.rows))
+    return Answers(
+        values=values, samples=(throughput(encoder(session), texts, job), *samples), warnings=tuple(warnings)
+    )
+
+
+def predict(session: Encoder | Decoder, row: Row, options: Generate) -> Any:  # noqa: ARG001 - one signature for all tasks
+    """The vector of a text."""
+    return encoder(session).embed([row["text"]])[0].tolist()
+
+
+def _texts(job: Job) -> list[str]:
+    return [row["text"] for row in job.rows]

@@ -1,0 +1,125 @@
+"""Perplexity of a plain text, and how far a variant's next-token distribution is from a reference variant's.
+
+Method, as llama.cpp's own perplexity tool: the text's tokens are cut into chunks of `context_tokens` without overlap,
+each evaluated from an empty context, and only the second half of each chunk is scored, so that every scored token
+has at least half a chunk before it. `perplexity` is exp of the mean negative log-likelihood in nats;
+`kl_divergence` is the mean of KL(reference || variant) per scored token, in nats; `same_top` the share of scored
+tokens whose most likely successor agrees. The independent sample is the chunk.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgeml_runtime.errors import EdgemlError
+from edgeml_runtime.session import open_session
+from edgeml_runtime.tasks import Answers
+from edgeml_runtime.tasks.text_generation import decoder
+from edgeml_runtime.types import Samples
+
+if TYPE_CHECKING:
+    from edgeml_runtime.session import Decoder, Encoder, Floats
+    from edgeml_runtime.tasks import Tick
+    from edgeml_runtime.types import Generate, Job, Row
+
+COLUMNS = ()
+DEFAULT_REPEATS = 0
+_UNITS = {"perplexity": ("perplexity", "exp_mean"), "kl_divergence": ("nat", "mean"), "same_top": ("share", "mean")}
+
+
+def first(session: Encoder | Decoder, job: Job) -> None:
+    """Evaluate one token."""
+    model = decoder(session)
+    model.logits(model.tokenize(job.text or "")[:1])
+
+
+def cost(session: Encoder | Decoder, job: Job) -> list[Samples]:
+    """Tokens a second of whole chunks."""
+    model = decoder(session)
+    chunk = _chunks(model, job)[0]
+    rates = []
+    for _ in range(job.warmups + max(job.repeats, 1)):
+        begin = perf_counter()
+        model.logits(chunk)
+        rates.append(len(chunk) / (perf_counter() - begin))
+    return [
+        Samples(
+            metric="prefill_rate",
+            unit="token/s",
+            values=tuple(rates[job.warmups :]),
+            warmups=tuple(rates[: job.warmups]),
+            statistics=("median",),
+            unit_of_sample="chunk",
+            method=f"teacher-forced chunks of {len(chunk)} tokens with all logits, monotonic clock",
+        )
+    ]
+
+
+def answers(session: Encoder | Decoder, job: Job, tick: Tick) -> Answers:
+    """One value a chunk of each metric; the reference is opened beside the variant, so no logits touch the disk."""
+    model = decoder(session)
+    reference = decoder(open_session(Path(job.reference), threads=job.threads)) if job.reference else None
+    chunks = _chunks(model, job)
+    found: dict[str, list[float]] = {}
+    for index, chunk in enumerate(chunks):
+        scores = _likelihoods(model, chunk)
+        _add(found, "perplexity", -float(np.take_along_axis(scores, _targets(chunk), 1).mean()))
+        if reference:
+            other = _likelihoods(reference, chunk)
+            _add(found, "kl_divergence", float((np.exp(other) * (other - scores)).sum(1).mean()))
+            _add(found, "same_top", float((other.argmax(1) == scores.argmax(1)).mean()))
+        tick("chunks", index + 1, len(chunks))
+    return Answers(values=(), samples=tuple(_sample(metric, values, job) for metric, values in found.items()))
+
+
+def predict(session: Encoder | Decoder, row: Row, options: Generate) -> Any:  # noqa: ARG001 - one signature for all tasks
+    """The perplexity of a short text, every token but the first scored."""
+    model = decoder(session)
+    tokens = model.tokenize(row["text"])
+    scores = _log_softmax(model.logits(tokens)[:-1])
+    return float(np.exp(-np.take_along_axis(scores, np.array(tokens[1:])[:, None], 1).mean()))
+
+
+def _chunks(model: Decoder, job: Job) -> list[list[int]]:
+    tokens = model.tokenize(job.text or "")
+    size = min(job.context_tokens, model.manifest.max_tokens)
+    count = len(tokens) // size
+    if not count:
+        raise EdgemlError(
+            f"the text has {len(tokens)} tokens, one chunk needs {size}", hint="give more text, or --context"
+        )
+    return [tokens[size * index : size * (index + 1)] for index in range(min(count, job.limit or count))]
+
+
+def _targets(chunk: list[int]) -> Any:
+    return np.array(chunk[len(chunk) // 2 + 1 :])[:, None]  # (scored, 1)
+
+
+def _likelihoods(model: Decoder, chunk: list[int]) -> Floats:
+    return _log_softmax(model.logits(chunk)[len(chunk) // 2 : -1])  # (scored, vocabulary)
+
+
+def _log_softmax(logits: Floats) -> Floats:
+    shifted = logits - logits.max(1, keepdims=True)
+    result: Floats = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
+    return result
+
+
+def _add(found: dict[str, list[float]], metric: str, value: float) -> None:
+    found.setdefault(metric, []).append(value)
+
+
+def _sample(metric: str, values: list[float], job: Job) -> Samples:
+    unit, statistic = _UNITS[metric]
+    return Samples(
+        metric=metric,
+        unit=unit,
+        values=tuple(values),
+        statistics=(statistic,),
+        unit_of_sample="chunk",
+        method=f"chunks of {job.context_tokens} tokens, second half scored; values are means of chunks, in nats or shares",
+    )
