@@ -13,3 +13,15 @@ class Progress(Protocol):
 
 def silent(step: str, done: int, total: int) -> None:
     """The default: a library call prints nothing."""
+
+
+class Counter:
+    """Adds up what is done, chunk by chunk, and reports the sum."""
+
+    def __init__(self, progress: Progress, step: str, total: int) -> None:
+        self._progress, self._step, self._total, self._done = progress, step, total, 0
+
+    def __call__(self, amount: int) -> None:
+        """Add one chunk."""
+        self._done += amount
+        self._progress(self._step, self._done, self._total)

@@ -15,7 +15,7 @@ _FEATURES = ("avx2", "avx512_vnni", "avx_vnni", "amx_int8", "asimd", "asimddp", 
 
 
 def environment(threads: int) -> Environment:
-    """This machine and the versions of the libraries that run models."""
+    """Facts of this machine and the versions of the libraries that run models."""
     return Environment(
         machine=platform.machine(),
         system=f"{platform.system()} {platform.release()}",

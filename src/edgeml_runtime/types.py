@@ -163,3 +163,52 @@ class Refusal(Record, frozen=True, kw_only=True, tag_field="schema", tag="edgeml
 
     message: str
     hint: str
+
+
+class Bundle(Record, frozen=True, kw_only=True, tag_field="schema", tag="edgeml.bundle/1"):
+    """`bundle.json`: one variant with all that runs it on one target.
+
+    `files` are all of the bundle's but `bundle.json` and `SHA256SUMS`, which follow from them. `python` are the
+    versions that its wheels serve; a bundle without wheels runs on any from 3.11.
+    """
+
+    name: str
+    variant: str
+    model: str
+    target: str
+    kind: str
+    runtime: str
+    files: tuple[File, ...]
+    machine: str
+    python: tuple[str, ...]
+    licence: str | None = None
+
+
+class Goldens(Record, frozen=True, kw_only=True, tag_field="schema", tag="edgeml.goldens/1"):
+    """`goldens.json`: what a variant answered where it was packed, and how near another machine must come.
+
+    An encoder has one vector a text, compared by cosine. A decoder has `tokens`, the beginning of each text, and
+    `top_tokens`, the likeliest successor at each of their positions, compared by the share that agrees. `minimum`
+    bounds the worst cosine, or that share; `reason` says why it is what it is. `greedy` is for the reader: it may
+    well differ on another processor.
+    """
+
+    texts: tuple[str, ...]
+    synthetic: bool
+    token_counts: tuple[int, ...]
+    minimum: float
+    reason: str
+    vectors: tuple[tuple[float, ...], ...] = ()
+    tokens: tuple[tuple[int, ...], ...] = ()
+    top_tokens: tuple[tuple[int, ...], ...] = ()
+    greedy: str | None = None
+
+
+class SelfTest(Record, frozen=True, kw_only=True, tag_field="schema", tag="edgeml.selftest/1"):
+    """A self-test that passed: files that are intact, texts that were answered, and how well the answers agree."""
+
+    bundle: str
+    files: int
+    texts: int
+    agreement: float
+    minimum: float

@@ -121,5 +121,5 @@ def _sample(metric: str, values: list[float], job: Job) -> Samples:
         values=tuple(values),
         statistics=(statistic,),
         unit_of_sample="chunk",
-        method=f"chunks of {job.context_tokens} tokens, second half scored; values are means of chunks, in nats or shares",
+        method=f"chunks of {job.context_tokens} tokens, second half scored; a value is the mean of its chunk",
     )

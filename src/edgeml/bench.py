@@ -1,0 +1,159 @@
+"""Verb: measure variants on a target, each in a process of its own, on the user's data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import msgspec
+
+from edgeml.errors import EdgemlError
+from edgeml.measurements import differences, measurements
+from edgeml.progress import Progress, silent
+from edgeml.scores import gold
+from edgeml.store import Store
+from edgeml.targets import local, own_name
+from edgeml.types import Dataset, Difference, Measurement, Profile, Report, Run, Variant
+from edgeml_runtime.machine import cores
+from edgeml_runtime.records import verify
+from edgeml_runtime.tasks import task_of
+from edgeml_runtime.types import Absent, Generate, Job, Record
+
+DEFAULT_WARMUPS = 10
+SEED = 20
+
+
+class Conditions(Record, frozen=True, kw_only=True):
+    """How to measure. `threads` and `repeats` left out mean every processor, and the task's own number."""
+
+    task: str
+    profile: Profile
+    threads: int | None = None
+    warmups: int | None = None
+    repeats: int | None = None
+    seed: int = SEED
+    batch_size: int = 32
+    context_tokens: int = 512
+    limit: int | None = None
+    generate: Generate = Generate()
+
+
+def bench(
+    variants: Sequence[Variant],
+    dataset: Dataset,
+    conditions: Conditions,
+    *,
+    store: Store,
+    baseline: Variant | None = None,
+    progress: Progress = silent,
+) -> Report:
+    """Measure each variant, the baseline first; every raw run is kept in the store."""
+    _require_here(conditions.profile)
+    ordered = [baseline, *(one for one in variants if one.name != baseline.name)] if baseline else list(variants)
+    runs: list[tuple[Variant, Run]] = []
+    for variant in ordered:
+        verify(variant.path, variant.manifest.files)
+        run = _run(variant, dataset, conditions, baseline=baseline, progress=progress)
+        store.add_run(run)
+        runs.append((variant, run))
+    return _report(runs, baseline)
+
+
+def default_task(variant: Variant, columns: Sequence[str]) -> str:
+    """The task that a variant and the columns of the data suggest, where the user named none."""
+    if variant.manifest.task == "sentence-similarity" and "sentence1" not in columns:
+        return "feature-extraction"
+    return variant.manifest.task
+
+
+def _require_here(profile: Profile) -> None:
+    if profile.name != own_name():
+        raise EdgemlError(
+            f"this machine is no {profile.title}, and edgeml measures only the machine it runs on: nothing was measured",
+            hint=f"edgeml package --target {profile.name}, copy the bundle to the device and run: sh run.sh selftest",
+        )
+
+
+def _run(
+    variant: Variant,
+    dataset: Dataset,
+    conditions: Conditions,
+    *,
+    baseline: Variant | None,
+    progress: Progress,
+) -> Run:
+    job = _job(variant, dataset, conditions, baseline=baseline)
+    started = datetime.now(UTC).isoformat(timespec="milliseconds")
+
+    def named(step: str, done: int, total: int) -> None:
+        progress(f"bench {variant.name}: {step}", done, total)
+
+    outcome = local.run(job, progress=named)
+    named("done", 1, 1)
+    return Run(
+        variant=variant.name,
+        variant_sha256=_weights_sha256(variant),
+        target=conditions.profile.name,
+        how="measured",
+        task=conditions.task,
+        started=started,
+        dataset=dataset.name,
+        dataset_sha256=dataset.sha256,
+        seed=job.seed,
+        repeats=job.repeats,
+        warmups=job.warmups,
+        batch_size=job.batch_size,
+        outcome=outcome,
+        gold=gold(conditions.task, dataset.rows),
+    )
+
+
+def _job(
+    variant: Variant, dataset: Dataset, conditions: Conditions, *, profile: Profile, baseline: Variant | None
+) -> Job:
+    task = task_of(conditions.task)
+    compared = baseline is not None and baseline.name != variant.name and conditions.task == "perplexity"
+    default_warmups = DEFAULT_WARMUPS if task.DEFAULT_REPEATS else 1
+    return Job(
+        variant=str(variant.path.resolve()),
+        reference=str(baseline.path.resolve()) if compared and baseline else None,
+        task=conditions.task,
+        target=conditions.profile.name,
+        threads=conditions.threads or cores(),
+        warmups=default_warmups if conditions.warmups is None else conditions.warmups,
+        repeats=conditions.repeats or task.DEFAULT_REPEATS,
+        seed=conditions.seed,
+        rows=dataset.rows,
+        text=dataset.text,
+        batch_size=conditions.batch_size,
+        context_tokens=conditions.context_tokens,
+        limit=conditions.limit,
+        generate=conditions.generate,
+    )
+
+
+def _report(runs: Sequence[tuple[Variant, Run]], baseline: Variant | None) -> Report:
+    found: list[Measurement] = []
+    differing: list[Difference] = []
+    absent: list[Absent] = []
+    warnings: list[str] = []
+    for variant, run in runs:
+        found += measurements(run, size_bytes=variant.manifest.size_bytes)
+        absent += [msgspec.structs.replace(one, variant=run.variant, target=run.target) for one in run.outcome.absent]
+        warnings += [f"{run.variant}: {text}" for text in (*run.outcome.warnings, *_label_warnings(variant))]
+        if baseline and variant.name != baseline.name:
+            differing += differences(run, runs[0][1])
+    return Report(
+        measurements=tuple(found), differences=tuple(differing), absent=tuple(absent), warnings=tuple(warnings)
+    )
+
+
+def _label_warnings(variant: Variant) -> list[str]:
+    audit = variant.manifest.audit
+    quantized = variant.manifest.source_quantized
+    found = [] if audit.earned else [f"the label is not earned: {'; '.join(audit.shortfalls)}"]
+    return [*found, *([f"its source was already {quantized}"] if quantized else [])]
+
+
+def _weights_sha256(variant: Variant) -> str:
+    return next(file.sha256 for file in variant.manifest.files if file.path == variant.manifest.weights)

@@ -1,0 +1,100 @@
+"""Verb: write a model in one or more schemes, and audit that each label is earned."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from edgeml.errors import EdgemlError
+from edgeml.formats import Converted, Request, format_of
+from edgeml.progress import Counter, Progress, silent
+from edgeml.store import Store, fresh_folder, load_variant
+from edgeml.traits import read_traits
+from edgeml.types import Model, Profile, Scheme, Variant
+from edgeml_runtime.records import describe, verify, write_record
+from edgeml_runtime.types import Record, VariantManifest
+
+
+class Terms(Record, frozen=True, kw_only=True):
+    """`strict` refuses a variant whose label is not earned; `force` replaces one that exists."""
+
+    strict: bool = False
+    force: bool = False
+
+
+DEFAULT_TERMS = Terms()
+
+
+def quantize(
+    model: Model,
+    schemes: Sequence[Scheme],
+    *,
+    profile: Profile,
+    store: Store,
+    terms: Terms = DEFAULT_TERMS,
+    progress: Progress = silent,
+) -> list[Variant]:
+    """One variant a scheme. An existing variant of the same source is given back as it is."""
+    read = Counter(progress, f"verify {model.name}", model.size_bytes)
+    verify(Path(model.path), model.files, tick=read)
+    traits = read_traits(model)
+    return [
+        _existing(model, scheme, store=store, terms=terms)
+        or _write(Request(model=model, traits=traits, scheme=scheme, profile=profile), store, terms, progress)
+        for scheme in schemes
+    ]
+
+
+def recommended(model: Model, profile: Profile) -> tuple[Scheme, ...]:
+    """The schemes that suit a model on a target, where the user named none."""
+    names = profile.schemes_encoder if read_traits(model).is_encoder else profile.schemes_decoder
+    usable = [name for name in names if model.format != "gguf" or name.startswith("gguf:")]
+    return tuple(Scheme.parse(name) for name in usable or profile.schemes_decoder)
+
+
+def _existing(model: Model, scheme: Scheme, *, store: Store, terms: Terms) -> Variant | None:
+    folder = store.variant_folder(model.name, scheme.folder_name)
+    if terms.force or not (folder / "variant.json").is_file():
+        return None
+    found = load_variant(folder)
+    if found.manifest.source_files != model.files:
+        raise EdgemlError(f"{found.name} was made from other files", hint="add --force to replace it")
+    return found
+
+
+def _write(request: Request, store: Store, terms: Terms, progress: Progress) -> Variant:
+    folder = store.variant_folder(request.model.name, request.scheme.folder_name)
+    with fresh_folder(folder, replace=terms.force) as part:
+        made = format_of(request.scheme).convert(request, part, progress=progress)
+        if terms.strict and not made.audit.earned:
+            raise EdgemlError(
+                f"{request.scheme} is not earned: {'; '.join(made.audit.shortfalls)}",
+                hint="leave --strict out, or use another scheme",
+            )
+        write_record(part / "variant.json", _manifest(request, made, part))
+    return load_variant(folder)
+
+
+def _manifest(request: Request, made: Converted, folder: Path) -> VariantManifest:
+    model, traits = request.model, request.traits
+    return VariantManifest(
+        name=f"{model.name}/{request.scheme.folder_name}",
+        model=model.ref,
+        scheme=str(request.scheme),
+        task=traits.task,
+        architecture=traits.architecture,
+        weights=made.weights,
+        files=describe(folder),
+        source_files=model.files,
+        audit=made.audit,
+        max_tokens=traits.max_tokens,
+        pooling=traits.pooling,
+        normalize=traits.normalize,
+        inputs=made.inputs,
+        outputs=made.outputs,
+        labels=traits.labels,
+        licence=model.licence or traits.licence,
+        source_quantized=traits.quantized,
+        built_for=made.built_for,
+        tools=made.tools,
+    )

@@ -1,0 +1,100 @@
+"""How answers become accuracy metrics, by task. Metrics carry the names that the field gives them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from edgeml.errors import EdgemlError
+from edgeml.stats import Statistic, statistic_of
+from edgeml_runtime.types import Record, Row
+
+Gold = float | str
+
+
+class Score(Record, frozen=True, kw_only=True):
+    """One metric: the columns it is computed from, one entry a row, and the statistic that joins them."""
+
+    metric: str
+    unit: str
+    columns: tuple[tuple[float, ...], ...]
+    statistic_name: str
+    statistic: Statistic
+
+
+def gold(task: str, rows: Sequence[Row]) -> tuple[Gold, ...]:
+    """What the data says the answers should be; empty where the task or the data has no such column."""
+    column = {"sentence-similarity": "score", "feature-extraction": "label", "text-generation": "expected"}.get(task)
+    if column is None or not rows or column not in rows[0]:
+        return ()
+    if task == "sentence-similarity":
+        return tuple(_number(row[column], index) for index, row in enumerate(rows))
+    return tuple(_text(row[column]) for row in rows)
+
+
+def scores(task: str, answers: Sequence[Any], expected: Sequence[Gold]) -> list[Score]:
+    """The metrics of one run's answers."""
+    if task == "sentence-similarity" and expected:
+        columns = (tuple(answers), tuple(float(value) for value in expected))
+        return [_score("spearman", columns, "spearman", _spearman), _score("pearson", columns, "pearson", _pearson)]
+    if task == "feature-extraction" and expected:
+        return [
+            _share(
+                "nearest_accuracy", [answer["label"] == label for answer, label in zip(answers, expected, strict=True)]
+            )
+        ]
+    if task == "text-generation":
+        found = [_share("contract.valid", [_json(answer["text"]) is not None for answer in answers])]
+        if expected:
+            right = [_matches(answer["text"], str(want)) for answer, want in zip(answers, expected, strict=True)]
+            found.append(_share("exact_match", right))
+        return found
+    return []
+
+
+def _score(metric: str, columns: tuple[tuple[float, ...], ...], name: str, statistic: Statistic) -> Score:
+    return Score(metric=metric, unit="1", columns=columns, statistic_name=name, statistic=statistic)
+
+
+def _share(metric: str, right: Sequence[bool]) -> Score:
+    return _score(metric, (tuple(float(value) for value in right),), "mean", statistic_of("mean"))
+
+
+def _spearman(first: Any, second: Any) -> float:
+    from scipy.stats import rankdata
+
+    return _pearson(rankdata(first), rankdata(second))
+
+
+def _pearson(first: Any, second: Any) -> float:
+    import numpy as np
+
+    first, second = first - first.mean(), second - second.mean()
+    scale = float(np.sqrt((first @ first) * (second @ second)))
+    return float(first @ second) / scale if scale else float("nan")
+
+
+def _matches(text: str, want: str) -> bool:
+    ours, theirs = _json(text), _json(want)
+    return ours == theirs if theirs is not None else text.strip() == want.strip()
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None
+
+
+def _number(value: Any, index: int) -> float:
+    try:
+        return float(value)
+    except ValueError as error:
+        raise EdgemlError(
+            f"row {index + 1} has score {value!r}, which is no number", hint="fix the score column"
+        ) from error
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True)

@@ -1,0 +1,63 @@
+"""The machine at hand: the worker in a fresh process, so that a model's memory and crashes never touch the next."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+import threading
+from typing import IO
+
+from edgeml.errors import EdgemlError
+from edgeml.progress import Progress
+from edgeml_runtime.records import decode, encode
+from edgeml_runtime.types import Job, Outcome, Refusal
+
+_PROGRESS = re.compile(r"@(\d+)/(\d+) (.*)")
+_TAIL_LINES = 5
+
+
+def run(job: Job, *, progress: Progress) -> Outcome:
+    """Run a job in a child process; raises EdgemlError with the worker's own words when it refuses or is killed."""
+    command = [sys.executable, "-m", "edgeml_runtime.worker"]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        assert child.stderr is not None
+        kept: list[str] = []
+        reader = threading.Thread(target=_listen, args=(child.stderr, kept, progress), daemon=True)
+        reader.start()
+        try:
+            child.stdin.write(encode(job))
+            child.stdin.close()
+            answer = child.stdout.read()  # sleeps in the kernel until the worker is done
+        except BaseException:
+            child.kill()  # Ctrl-C must not leave a worker behind
+            raise
+        reader.join()
+    return _outcome(job, child.returncode, answer, kept)
+
+
+def _listen(stream: IO[str], kept: list[str], progress: Progress) -> None:
+    for line in stream:
+        found = _PROGRESS.fullmatch(line.rstrip("\n"))
+        if found:
+            progress(found[3], int(found[1]), int(found[2]))
+        else:
+            kept.append(line.rstrip("\n"))
+
+
+def _outcome(job: Job, code: int, answer: str, kept: list[str]) -> Outcome:
+    if code == 0:
+        return decode(answer, Outcome, where="the worker's answer")
+    if answer:
+        refusal = decode(answer, Refusal, where="the worker's answer")
+        raise EdgemlError(refusal.message, hint=refusal.hint)
+    if code > 0:  # a Python traceback: a bug of ours, shown whole
+        raise RuntimeError("the worker failed:\n" + "\n".join(kept))
+    tail = " | ".join(line.strip() for line in kept[-_TAIL_LINES:] if line.strip())
+    ended = signal.Signals(-code).name
+    raise EdgemlError(f"the worker died of {ended} on {job.variant}", hint=f"its last words: {tail or 'none'}")
