@@ -235,21 +235,6 @@ class Report(Record, frozen=True, kw_only=True):
     examples: tuple[str, ...] = ()
 
 
-class Bundle(Record, frozen=True, kw_only=True, tag_field="schema", tag="edgeml.bundle/1"):
-    """`bundle.json`: one variant with all that runs it on one target, and the digest of every file."""
-
-    name: str
-    variant: str
-    model: str
-    target: str
-    kind: str
-    runtime: str
-    files: tuple[File, ...]
-    machine: str
-    python: tuple[str, ...]
-    licence: str | None = None
-
-
 class Profile(Record, frozen=True, kw_only=True):
     """What is known of a kind of target before it is met; one YAML file each in `targets/profiles/`."""
 
