@@ -34,7 +34,7 @@ def check_columns(rows: Sequence[Row], columns: Sequence[str], where: str) -> No
             if column not in row:
                 raise EdgemlError(
                     f"{where} has no column {column!r} in row {number}; present: {', '.join(map(repr, row))}",
-                    hint=f"name the column that holds it: --columns {column}=theirs",
+                    hint=f"say which column holds it: --columns ours={column}",
                 )
 
 
@@ -48,23 +48,23 @@ def check_texts(rows: Sequence[Row], columns: Sequence[str], where: str) -> None
 
 
 def parse_columns(texts: Sequence[str]) -> dict[str, str]:
-    """The mapping that `ours=theirs`, written any number of times, stands for."""
+    """The mapping from a file's columns to a task's that `ours=theirs`, written any number of times, stands for."""
     found: dict[str, str] = {}
     for text in texts:
         ours, separator, theirs = text.partition("=")
         if not (ours and separator and theirs):
-            raise EdgemlError(f"cannot read --columns {text!r}", hint="write --columns ours=theirs, such as text=body")
+            raise EdgemlError(f"cannot read --columns {text!r}", hint="write ours=theirs, such as --columns body=text")
         found[ours] = theirs
     return found
 
 
-def rename(rows: Sequence[Row], mapping: Mapping[str, str], where: str) -> list[Row]:
-    """The rows of `where` with the columns of `mapping`, ours to theirs, under our names; others stay as they are."""
-    check_columns(rows, list(mapping.values()), where)
+def rename(rows: Sequence[Row], mapping: Mapping[str, str], where: str = "the data") -> list[Row]:
+    """The rows of `where` with the file's columns of `mapping` under the task's names; others stay as they are."""
+    check_columns(rows, list(mapping), where)
     taken = {*mapping, *mapping.values()}
     return [
         {name: value for name, value in row.items() if name not in taken}
-        | {ours: row[theirs] for ours, theirs in mapping.items()}
+        | {theirs: row[ours] for ours, theirs in mapping.items()}
         for row in rows
     ]
 
