@@ -84,7 +84,8 @@ class ModelRef(Record, frozen=True, kw_only=True):
 class Model(Record, frozen=True, kw_only=True, tag_field="schema", tag="edgeml.model/1"):
     """A source that was resolved to something immutable: `ref` is pinned, `files` carry digests, `path` is a folder.
 
-    `downloaded` is a UTC time in ISO form; `name` is the short name that commands use.
+    `downloaded` is a UTC time in ISO form; `name` is the short name that commands use; `source_sha256` is the digest
+    of the one archive (a wheel) that the files came in.
     """
 
     name: str
@@ -95,6 +96,7 @@ class Model(Record, frozen=True, kw_only=True, tag_field="schema", tag="edgeml.m
     downloaded: str
     licence: str | None = None
     task: str | None = None
+    source_sha256: str | None = None
 
     @property
     def size_bytes(self) -> int:

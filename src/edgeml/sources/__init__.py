@@ -19,7 +19,10 @@ class Consent(Record, frozen=True, kw_only=True):
 
 
 class Fetched(Record, frozen=True, kw_only=True):
-    """Files of a pinned reference, complete and verified, below `path`."""
+    """Files of a pinned reference, complete and verified, below `path`.
+
+    `source_sha256` is the digest of the one archive (a wheel) that the files came in.
+    """
 
     ref: ModelRef
     path: Path
@@ -27,6 +30,7 @@ class Fetched(Record, frozen=True, kw_only=True):
     format: WeightFormat
     licence: str | None = None
     task: str | None = None
+    source_sha256: str | None = None
 
 
 class Source(Protocol):

@@ -1,0 +1,74 @@
+"""Whether a weight file is what its name says, from its first bytes and its size. Knows nothing of its meaning."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from edgeml.errors import EdgemlError
+
+_LARGEST_HEADER_BYTES = 100_000_000  # the limit that the safetensors library itself sets
+_FOREIGN = {
+    b"version https://git-lfs": ("a Git LFS pointer, not the file itself", "git lfs pull"),
+    b"<!doctype": ("a web page", "fetch the file itself, not the page that shows it"),
+    b"<html": ("a web page", "fetch the file itself, not the page that shows it"),
+}
+_AGAIN = "fetch or copy it again"
+
+
+def check_weights(folder: Path, names: Iterable[str]) -> None:
+    """Raise EdgemlError for the first weight file that is empty, cut short, or something else altogether."""
+    checks = {".safetensors": _check_safetensors, ".gguf": _check_gguf, ".onnx": _check_onnx}
+    for name in names:
+        path = folder / name
+        _check_not_foreign(path)
+        if check := checks.get(path.suffix):
+            check(path)
+
+
+def _check_not_foreign(path: Path) -> None:
+    head = _head(path, 64).lower()
+    if not head:
+        raise EdgemlError(f"{path} is empty", hint=_AGAIN)
+    for start, (what, hint) in _FOREIGN.items():
+        if head.lstrip().startswith(start):
+            raise EdgemlError(f"{path} is {what}", hint=hint)
+
+
+def _check_safetensors(path: Path) -> None:
+    """The file is a length of 8 bytes, a JSON header, and the bytes that the header's offsets add up to."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if size < 8 or length > min(size - 8, _LARGEST_HEADER_BYTES):
+            raise EdgemlError(f"{path} is no safetensors file, or is cut short", hint=_AGAIN)
+        text = file.read(length)
+    try:
+        tensors = json.loads(text)
+        ends = [entry["data_offsets"][1] for name, entry in tensors.items() if name != "__metadata__"]
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+        raise EdgemlError(f"{path} has an unreadable safetensors header", hint=_AGAIN) from error
+    expected = 8 + length + max(ends, default=0)
+    if expected != size:
+        raise EdgemlError(f"{path} has {size} bytes where its header promises {expected}", hint=_AGAIN)
+
+
+def _check_gguf(path: Path) -> None:
+    head = _head(path, 24)
+    if head[:4] != b"GGUF" or len(head) < 24:
+        raise EdgemlError(f"{path} is no GGUF file, or is cut short", hint=_AGAIN)
+    version = int.from_bytes(head[4:8], "little")
+    if version not in (2, 3):
+        raise EdgemlError(f"{path} has GGUF version {version}; edgeml reads 2 and 3", hint="convert it again")
+
+
+def _check_onnx(path: Path) -> None:
+    # A ModelProto begins with its first field, ir_version, which the format demands.
+    if _head(path, 1) != b"\x08":
+        raise EdgemlError(f"{path} is no ONNX file", hint=_AGAIN)
+
+
+def _head(path: Path, count: int) -> bytes:
+    with path.open("rb") as file:
+        return file.read(count)
