@@ -10,7 +10,7 @@ import msgspec
 from edgeml.errors import EdgemlError
 from edgeml.measurements import differences, measurements
 from edgeml.progress import Progress, silent
-from edgeml.scores import gold
+from edgeml.scores import gold, unscored
 from edgeml.store import Store
 from edgeml.targets import local, own_name
 from edgeml.types import Dataset, Difference, Measurement, Profile, Report, Run, Variant
@@ -59,17 +59,10 @@ def bench(
     return _report(runs, baseline)
 
 
-def default_task(variant: Variant, columns: Sequence[str]) -> str:
-    """The task that a variant and the columns of the data suggest, where the user named none."""
-    if variant.manifest.task == "sentence-similarity" and "sentence1" not in columns:
-        return "feature-extraction"
-    return variant.manifest.task
-
-
 def _require_here(profile: Profile) -> None:
     if profile.name != own_name():
         raise EdgemlError(
-            f"this machine is no {profile.title}, and edgeml measures only the machine it runs on: nothing was measured",
+            f"this machine is no {profile.title}, and only the machine at hand can be measured so far",
             hint=f"edgeml package --target {profile.name}, copy the bundle to the device and run: sh run.sh selftest",
         )
 
@@ -108,9 +101,7 @@ def _run(
     )
 
 
-def _job(
-    variant: Variant, dataset: Dataset, conditions: Conditions, *, profile: Profile, baseline: Variant | None
-) -> Job:
+def _job(variant: Variant, dataset: Dataset, conditions: Conditions, *, baseline: Variant | None) -> Job:
     task = task_of(conditions.task)
     compared = baseline is not None and baseline.name != variant.name and conditions.task == "perplexity"
     default_warmups = DEFAULT_WARMUPS if task.DEFAULT_REPEATS else 1
@@ -139,7 +130,8 @@ def _report(runs: Sequence[tuple[Variant, Run]], baseline: Variant | None) -> Re
     warnings: list[str] = []
     for variant, run in runs:
         found += measurements(run, size_bytes=variant.manifest.size_bytes)
-        absent += [msgspec.structs.replace(one, variant=run.variant, target=run.target) for one in run.outcome.absent]
+        missing = [*run.outcome.absent, *unscored(run.task, run.gold)]
+        absent += [msgspec.structs.replace(one, variant=run.variant, target=run.target) for one in missing]
         warnings += [f"{run.variant}: {text}" for text in (*run.outcome.warnings, *_label_warnings(variant))]
         if baseline and variant.name != baseline.name:
             differing += differences(run, runs[0][1])

@@ -2,24 +2,75 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
-
-from edgeml_runtime.rows import check_columns, read_rows, rename
+from typing import Any
 
 from edgeml.errors import EdgemlError
 from edgeml.types import Dataset
 from edgeml_runtime.records import sha256
+from edgeml_runtime.rows import check_columns, read_rows, rename
 from edgeml_runtime.tasks import task_of
+from edgeml_runtime.types import Row
+
+# Measured when the user gives no data: short and long, plain and accented, as everyday lines are.
+NEUTRAL_LINES = (
+    "Invoice 4471 for March, payable within thirty days.",
+    "Please move my appointment to Thursday afternoon.",
+    "The pump in hall two stopped at 06:40 and restarted by itself.",
+    "Rechnung über drei Bürostühle, Lieferung nächste Woche.",
+    "Le colis est arrivé ce matin, mais la boîte était ouverte.",
+    "Reset password",
+    "Paid at the ticket machine, platform 4, single fare, no receipt printed.",
+    "Which of the two sensors reports the higher humidity, and since when does it differ from the other one?",
+    "Transfer of 1,250.00 to the landlord for the warehouse, reference RENT 07, booked on the first working day.",
+    "El envío llegó tarde y falta una pieza; adjunto tres fotos del embalaje y el número de seguimiento.",
+)
 
 
 def read_dataset(path: Path, *, task: str, columns: Mapping[str, str], limit: int | None = None) -> Dataset:
     """The data of a task. `columns` maps the file's names to the task's; `limit` keeps the first rows."""
     if task == "perplexity":
-        return Dataset(name=path.name, sha256=_digest(path), text=_plain_text(path))
+        return Dataset(name=path.name, text=_plain_text(path), sha256=sha256(path))
     rows = rename(read_rows(path), dict(columns))
     check_columns(rows, task_of(task).COLUMNS, str(path))
-    return Dataset(name=path.name, sha256=_digest(path), rows=tuple(rows[:limit]))
+    return Dataset(name=path.name, sha256=sha256(path), rows=tuple(rows[:limit]))
+
+
+def choose_task(variant_task: str, path: Path | None, columns: Mapping[str, str]) -> str:
+    """The task that a variant and the columns of the data suggest, where the user named none."""
+    if variant_task != "sentence-similarity":
+        return variant_task
+    pairs = path is not None and "sentence1" in rename(read_rows(path), dict(columns))[0]
+    return "sentence-similarity" if pairs else "feature-extraction"
+
+
+def dataset_for(task: str, path: Path | None, columns: Mapping[str, str], *, limit: int | None) -> Dataset:
+    """The user's data, or without any a few neutral lines, which cost the same to run but can judge nothing."""
+    if path is not None:
+        return read_dataset(path, task=task, columns=columns, limit=limit)
+    if task not in ("feature-extraction", "text-generation"):
+        raise EdgemlError(f"{task} needs data", hint="--data FILE")
+    rows: tuple[Row, ...] = tuple({"text": line} for line in NEUTRAL_LINES[:limit])
+    text = "\n".join(NEUTRAL_LINES).encode()
+    return Dataset(name="neutral lines (no --data)", sha256=hashlib.sha256(text).hexdigest(), rows=rows)
+
+
+def read_schema(path: Path | None) -> dict[str, Any] | None:
+    """A JSON Schema from its file."""
+    if path is None:
+        return None
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise EdgemlError(f"cannot read {path}: {error.strerror}", hint="check the path") from error
+    except ValueError as error:
+        raise EdgemlError(f"{path} is not JSON: {error}", hint="give a JSON Schema") from error
+    if not isinstance(found, dict):
+        raise EdgemlError(f"{path} is no JSON Schema", hint="a schema is a JSON object")
+    return found
 
 
 def parse_columns(texts: tuple[str, ...]) -> dict[str, str]:
@@ -43,7 +94,3 @@ def _plain_text(path: Path) -> str:
     if not text.strip():
         raise EdgemlError(f"{path} is empty", hint="give a text of at least one chunk (512 tokens)")
     return text
-
-
-def _digest(path: Path) -> str:
-    return sha256(path)

@@ -8,9 +8,14 @@ from typing import Any
 
 from edgeml.errors import EdgemlError
 from edgeml.stats import Statistic, statistic_of
-from edgeml_runtime.types import Record, Row
+from edgeml_runtime.types import Absent, Record, Row
 
 Gold = float | str
+_GOLD = {  # the column that holds the right answer, and the metric that is absent without it
+    "sentence-similarity": ("score", "spearman"),
+    "feature-extraction": ("label", "nearest_accuracy"),
+    "text-generation": ("expected", "exact_match"),
+}
 
 
 class Score(Record, frozen=True, kw_only=True):
@@ -25,12 +30,21 @@ class Score(Record, frozen=True, kw_only=True):
 
 def gold(task: str, rows: Sequence[Row]) -> tuple[Gold, ...]:
     """What the data says the answers should be; empty where the task or the data has no such column."""
-    column = {"sentence-similarity": "score", "feature-extraction": "label", "text-generation": "expected"}.get(task)
+    column, _ = _GOLD.get(task, (None, None))
     if column is None or not rows or column not in rows[0]:
         return ()
     if task == "sentence-similarity":
         return tuple(_number(row[column], index) for index, row in enumerate(rows))
     return tuple(_text(row[column]) for row in rows)
+
+
+def unscored(task: str, expected: Sequence[Gold]) -> list[Absent]:
+    """The accuracy metric that cannot be had because the data has no right answers."""
+    if expected or task not in _GOLD:
+        return []
+    column, metric = _GOLD[task]
+    hint = f"give --data with a column {column}, or map one: --columns yours={column}"
+    return [Absent(metric=metric, reason=f"the data has no column {column!r}", hint=hint)]
 
 
 def scores(task: str, answers: Sequence[Any], expected: Sequence[Gold]) -> list[Score]:

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol, cast
 
+from edgeml.errors import EdgemlError
 from edgeml.progress import Progress
 from edgeml.types import Model, Profile, Scheme, Traits
 from edgeml_runtime.types import Audit, Record
+
+_ONNX = "pip install 'edgeml-toolkit[onnx]'"
+_GGUF = "install a C++ compiler (Debian: sudo apt install g++; macOS: xcode-select --install), then: make gguf"
+_LIBRARIES = {
+    "onnx": (("torch", _ONNX), ("transformers", _ONNX), ("onnx", _ONNX), ("onnxruntime", _ONNX)),
+    "gguf": (("llama_cpp", _GGUF), ("conversion", "pip install 'edgeml-toolkit[gguf]'")),
+}
 
 
 class Converted(Record, frozen=True, kw_only=True):
@@ -36,6 +45,14 @@ class Format(Protocol):
 
     def convert(self, request: Request, folder: Path, *, progress: Progress) -> Converted:
         """Write the variant's files (weights, tokenizer where it is not inside) into `folder`, which is empty."""
+
+
+def missing_library(scheme: Scheme) -> EdgemlError | None:
+    """Why this scheme cannot be made here, or None when it can."""
+    for module, hint in _LIBRARIES[scheme.format]:
+        if find_spec(module) is None:
+            return EdgemlError(f"{scheme} needs the Python module {module}", hint=hint)
+    return None
 
 
 def format_of(scheme: Scheme) -> Format:

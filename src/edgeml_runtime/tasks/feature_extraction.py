@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from edgeml_runtime.tasks import Tick
     from edgeml_runtime.types import Generate, Job, Row, Samples
 
-COLUMNS = ("text", "label")
+COLUMNS = ("text",)
 DEFAULT_REPEATS = 200
 
 
@@ -41,7 +41,7 @@ def answers(session: Encoder | Decoder, job: Job, tick: Tick) -> Answers:
     np.fill_diagonal(near, -np.inf)
     best = near.argmax(1)
     values = tuple(
-        {"nearest": int(index), "label": job.rows[index]["label"], "cosine": float(near[row, index])}
+        {"nearest": int(index), "label": job.rows[index].get("label"), "cosine": float(near[row, index])}
         for row, index in enumerate(best)
     )
     samples, warnings = truncated(encoder(session), texts, rows=len(job.rows))

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from edgeml_runtime.tasks import Tick
     from edgeml_runtime.types import Generate, Job, Row, Samples
 
-COLUMNS = ("sentence1", "sentence2", "score")
+COLUMNS = ("sentence1", "sentence2")
 DEFAULT_REPEATS = 200
 
 
