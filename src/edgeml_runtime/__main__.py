@@ -1,0 +1,224 @@
+"""The command line that travels: `python -m edgeml_runtime selftest . | predict . --input FILE | info .`.
+
+stdout is the result, stderr everything else. Exit codes: 0 done, 2 usage, 3 the request cannot be met. Imports wait
+until a command is chosen: `prepare` runs before anything but the standard library is there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgeml_runtime.errors import EdgemlError
+
+if TYPE_CHECKING:
+    from edgeml_runtime.types import Audit, Bundle, Generate, Row, VariantManifest
+
+INTERRUPTED = 130
+_INPUTS = {
+    "feature-extraction": ("text",),
+    "sentence-similarity": ("sentence1", "sentence2"),
+    "text-generation": ("text",),
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; the exit code."""
+    options = argparse.Namespace(json=False)
+    try:
+        _parser().parse_args(arguments, namespace=options)
+        options.command(options)
+    except EdgemlError as error:
+        _refuse(error, as_json=options.json)
+        return error.exit_code
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("edgeml_runtime"):
+            raise
+        hint = "sh run.sh unpacks what it needs; without wheels: pip install -r requirements.txt"
+        _refuse(EdgemlError(f"the Python package {error.name} is missing", hint=hint), as_json=options.json)
+        return EdgemlError.exit_code
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    return 0
+
+
+def selftest(options: argparse.Namespace) -> None:
+    """Prove that the bundle is intact and answers here as it did where it was packed."""
+    from edgeml_runtime.records import encode
+    from edgeml_runtime.selftest import selftest as run
+
+    passed = run(options.folder)
+    if options.json:
+        print(encode(passed))
+        return
+    print(f"{passed.bundle}: {passed.files} files are intact")
+    print(f"{passed.texts} texts: agreement {passed.agreement:.6f}, at least {passed.minimum} expected")
+    print("self-test passed")
+
+
+def predict(options: argparse.Namespace) -> None:
+    """Answer each row of a file, one line of JSON each."""
+    from edgeml_runtime.bundle import variant_folder
+    from edgeml_runtime.machine import cores
+    from edgeml_runtime.rows import check_texts, parse_columns, read_rows, rename
+    from edgeml_runtime.session import open_session
+    from edgeml_runtime.tasks import task_of
+
+    rows = rename(read_rows(options.input), parse_columns(options.columns), str(options.input))
+    folder, generate = variant_folder(options.folder), _generate(options)
+    name = options.task or _task(folder, rows)
+    task, columns = task_of(name), _inputs(name)
+    check_texts(rows, columns, str(options.input))
+    session = open_session(folder, threads=options.threads or cores())
+    for row in ({column: row[column] for column in columns} for row in rows):
+        print(json.dumps(task.predict(session, row, generate), ensure_ascii=False), flush=True)
+    session.close()
+
+
+def info(options: argparse.Namespace) -> None:
+    """Tell what the bundle holds, what was found out about it, and its limits."""
+    from edgeml_runtime.bundle import read_bundle, variant_folder
+    from edgeml_runtime.records import encode, read_record
+    from edgeml_runtime.types import VariantManifest
+
+    bundle = read_bundle(options.folder)
+    manifest = read_record(variant_folder(options.folder) / "variant.json", VariantManifest)
+    if options.json:
+        print(encode(bundle), encode(manifest), sep="\n")
+        return
+    for name, text in _facts(bundle, manifest):
+        print(f"{name:<9} {text}")
+
+
+def goldens(options: argparse.Namespace) -> None:
+    """Write a variant's goldens: used at packaging, in a process of its own since a library may abort it."""
+    from edgeml_runtime.bundle import variant_folder
+    from edgeml_runtime.records import write_record
+    from edgeml_runtime.rows import check_texts, read_rows
+    from edgeml_runtime.selftest import record
+
+    rows = read_rows(options.texts) if options.texts else None
+    check_texts(rows or (), ("text",), str(options.texts))
+    texts = [row["text"] for row in rows] if rows else None
+    write_record(options.output, record(variant_folder(options.folder), texts))
+
+
+def prepare(options: argparse.Namespace) -> None:
+    """Unpack the bundle's wheels for this Python and print the folder for PYTHONPATH: used by run.sh."""
+    from edgeml_runtime.unpack import unpack
+
+    print(unpack(options.folder))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="edgeml_runtime", description="Runs the model of a bundle, offline.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    made = {}
+    for command in (selftest, predict, info, goldens, prepare):
+        made[command] = commands.add_parser(command.__name__, help=command.__doc__, description=command.__doc__)
+        made[command].add_argument("folder", type=Path, metavar="FOLDER", help="a bundle's folder")
+        made[command].add_argument("--json", action="store_true", help="JSON on stdout, refusals too")
+        made[command].set_defaults(command=command)
+    _predict_options(made[predict])
+    made[goldens].add_argument("--output", type=Path, required=True, metavar="FILE")
+    made[goldens].add_argument("--texts", type=Path, metavar="FILE", help="rows with a column text")
+    return parser
+
+
+def _predict_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--input", type=Path, required=True, metavar="FILE", help=".jsonl, .csv, .tsv, or lines")
+    parser.add_argument("--task", metavar="TASK", help="the variant's own unless given")
+    parser.add_argument("--columns", action="append", default=[], metavar="OURS=THEIRS", help="rename a column")
+    parser.add_argument("--threads", type=_count, metavar="N", help="every processor unless given")
+    parser.add_argument("--instruction", metavar="TEXT", help="text-generation: what to do with each text")
+    parser.add_argument("--schema", type=Path, metavar="FILE", help="text-generation: a JSON Schema to keep to")
+    parser.add_argument("--max-new-tokens", type=_count, metavar="N", help="text-generation: the longest answer")
+
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text)):
+        raise EdgemlError(f"{text!r} is no count", hint="give a whole number from 1")
+    return int(text)
+
+
+def _generate(options: argparse.Namespace) -> Generate:
+    from edgeml_runtime.types import Generate
+
+    schema = _json_object(options.schema) if options.schema else None
+    given = {"instruction": options.instruction, "schema": schema, "max_new_tokens": options.max_new_tokens}
+    return Generate(**{name: value for name, value in given.items() if value is not None})
+
+
+def _json_object(path: Path) -> dict[str, object]:
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise EdgemlError(f"cannot read {path}: {error}", hint="give a file with a JSON Schema") from error
+    if not isinstance(found, dict):
+        raise EdgemlError(f"{path} holds no JSON object", hint="give a file with a JSON Schema")
+    return found
+
+
+def _task(folder: Path, rows: list[Row]) -> str:
+    """The variant's task; an encoder compares pairs where the rows have them, and else gives vectors."""
+    from edgeml_runtime.records import read_record
+    from edgeml_runtime.session import is_encoder
+    from edgeml_runtime.types import VariantManifest
+
+    manifest = read_record(folder / "variant.json", VariantManifest)
+    if not is_encoder(manifest):
+        return "text-generation"
+    return "sentence-similarity" if set(_INPUTS["sentence-similarity"]) <= rows[0].keys() else "feature-extraction"
+
+
+def _inputs(task: str) -> tuple[str, ...]:
+    if task not in _INPUTS:
+        raise EdgemlError(f"{task} answers no single rows", hint=f"tasks that do: {', '.join(_INPUTS)}")
+    return _INPUTS[task]
+
+
+def _facts(bundle: Bundle, manifest: VariantManifest) -> list[tuple[str, str]]:
+    total = sum(file.size_bytes for file in bundle.files)
+    serves = f"Python {' or '.join(bundle.python)}"
+    facts = [
+        ("bundle", f"{bundle.name}, made by edgeml {bundle.runtime}"),
+        ("variant", manifest.name),
+        ("model", f"{bundle.model} ({manifest.architecture})"),
+        ("task", manifest.task),
+        ("scheme", manifest.scheme),
+        ("size", f"{_megabytes(manifest.size_bytes)} the variant, {_megabytes(total)} the bundle"),
+        ("target", f"{bundle.target} ({bundle.machine}, {serves})"),
+        ("licence", bundle.licence or "not stated"),
+        ("audit", _audit(manifest.audit)),
+        ("limit", f"{manifest.max_tokens} tokens a text; what is longer is cut"),
+    ]
+    built_for, was = manifest.built_for, manifest.source_quantized
+    facts += [("limit", f"its integer weights are laid out for {built_for}")] if built_for else []
+    facts += [("limit", f"its source was already quantized ({was})")] if was else []
+    return facts + [("limit", text) for text in manifest.audit.shortfalls]
+
+
+def _audit(audit: Audit) -> str:
+    earned = "the label is earned" if audit.earned else "THE LABEL IS NOT EARNED"
+    share = f"{audit.share_quantized:.1%} of {audit.parameters / 1e6:.1f} million parameters quantized"
+    return f"{earned}: {audit.bits_per_weight:.2f} bits a weight, {share}"
+
+
+def _megabytes(size_bytes: int) -> str:
+    return f"{size_bytes / 1e6:.1f} MB"
+
+
+def _refuse(error: EdgemlError, *, as_json: bool) -> None:
+    print(f"error: {error.message}\nhint: {error.hint}", file=sys.stderr)
+    if as_json:
+        # By hand, not as a Refusal: msgspec may be what is missing.
+        print(json.dumps({"schema": "edgeml.refusal/1", "message": error.message, "hint": error.hint}))
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `predict | head` ends quietly
+    sys.exit(main())

@@ -1,0 +1,208 @@
+"""The self-test of a bundle: every file is intact, and the model answers here as it did where it was packed.
+
+The answers to compare with, the goldens, are made by the same code at packaging. Answers are compared within a stated
+tolerance, since another processor rounds elsewhere. A model whose answer does not depend on its input is broken even
+if it agrees with itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from edgeml_runtime.bundle import GOLDENS, VARIANT, check_files
+from edgeml_runtime.errors import EdgemlError
+from edgeml_runtime.records import read_record
+from edgeml_runtime.session import Decoder, Encoder, is_encoder, open_session
+from edgeml_runtime.tasks.encoding import vectors
+from edgeml_runtime.types import Generate, Goldens, SelfTest, VariantManifest
+
+SYNTHETIC = (
+    "The quick brown fox jumps over the lazy dog.",
+    "A small model answers on a small machine, without a network.",
+    "Where is the nearest railway station?",
+    "Invoice 2024-0815: 3 x 49.90 € = 149.70 €, due on 31 May.",
+    "Crème brûlée, smörgåsbord, jalapeño, Łódź, naïve façade.",
+    "In the morning it rained; by noon the streets were dry again.",
+    "if (x < 10) { return y * 2; }",
+    "ok",
+)
+LONGEST_TOKENS = 2048  # a model that reads more gets no text beyond its limit: a self-test should take seconds
+DECODER_TOKENS = 48  # a text's logits take this many times the vocabulary, some 30 MB for 150 000 tokens
+GREEDY = Generate(max_new_tokens=8)
+THREADS = 1  # the order of additions, and so the last bits, depend on the number of threads
+
+# What another processor may do to the answers, measured on one runtime version for x86-64 (AVX-512) against AArch64:
+# ONNX Runtime's int8 encoder differed by 1e-6 of a range of 4.3 and its fp32 one by 2e-6, so these cosines leave room
+# for an activation that rounds to the neighbouring step. llama.cpp also quantizes activations, in blocks, whose sums
+# each processor orders in its own way: 98.1 % of the likeliest tokens agreed, the mean KL divergence was 8e-4, with
+# random weights, the worst case for near ties.
+_COSINE = {
+    "fp32": (0.9999, "floating-point sums differ between processors in their last bits"),
+    "f16": (0.9999, "half-precision sums differ between processors in their last bits"),
+    "int8": (0.999, "a rounding of another processor may move an activation to the neighbouring step"),
+}
+_BLOCKS = (0.995, "each processor sums quantized blocks of activations in its own order")
+_SHARE = (0.9, "near ties between tokens may fall differently on another processor")
+
+
+def selftest(folder: Path, *, tick: Callable[[int], None] | None = None) -> SelfTest:
+    """Check a bundle's files, then its model's answers; `tick` is told the bytes that were checked.
+
+    Raises EdgemlError naming the first file that changed, or how far the answers are from the goldens.
+    """
+    bundle = check_files(folder, tick=tick)
+    goldens = read_record(folder / GOLDENS, Goldens)
+    agreement = compare(folder / VARIANT, goldens)
+    return SelfTest(
+        bundle=bundle.name,
+        files=len(bundle.files) + 1,
+        texts=len(goldens.texts),
+        agreement=agreement,
+        minimum=goldens.minimum,
+    )
+
+
+def record(folder: Path, texts: Sequence[str] | None = None) -> Goldens:
+    """The goldens of the variant in `folder`: of the given texts, or of synthetic ones."""
+    if texts is not None and (len(set(texts)) < 2 or not all(text.strip() for text in texts)):
+        raise EdgemlError("goldens need two different texts, and none that is empty", hint="give another file")
+    session = open_session(folder, threads=THREADS)
+    try:
+        if is_encoder(session.manifest):
+            return _encoder_goldens(cast("Encoder", session), texts)
+        return _decoder_goldens(cast("Decoder", session), texts)
+    finally:
+        session.close()
+
+
+def compare(folder: Path, goldens: Goldens) -> float:
+    """How well the variant's answers agree with its goldens: the worst cosine, or the share of likeliest tokens.
+
+    Raises EdgemlError when that is below the goldens' minimum, when texts become other tokens, or when the answers do
+    not depend on the text.
+    """
+    session = open_session(folder, threads=THREADS)
+    try:
+        if is_encoder(session.manifest):
+            agreement = _worst_cosine(cast("Encoder", session), goldens)
+        else:
+            agreement = _share_of_tokens(cast("Decoder", session), goldens)
+    finally:
+        session.close()
+    if agreement < goldens.minimum:
+        what = "the cosine to" if goldens.vectors else "the share of tokens that agree with"
+        raise EdgemlError(
+            f"{session.manifest.name} answers differently here: {what} its goldens is {agreement:.4f}, "
+            f"expected at least {goldens.minimum}",
+            hint="use the library versions in requirements.txt, or pack a variant built for this processor",
+        )
+    return agreement
+
+
+def _encoder_goldens(session: Encoder, texts: Sequence[str] | None) -> Goldens:
+    chosen = (*SYNTHETIC, *_beyond_limit(session)) if texts is None else tuple(texts)
+    minimum, reason = _cosine_bound(session.manifest)
+    return Goldens(
+        texts=chosen,
+        synthetic=texts is None,
+        token_counts=_counts(session.count_tokens, chosen),
+        minimum=minimum,
+        reason=reason,
+        vectors=tuple(tuple(_rounded(vector)) for vector in vectors(session, list(chosen), _quiet)),
+    )
+
+
+def _decoder_goldens(session: Decoder, texts: Sequence[str] | None) -> Goldens:
+    chosen = SYNTHETIC if texts is None else tuple(texts)
+    tokens = [session.tokenize(text) for text in chosen]
+    heads = [row[:DECODER_TOKENS] for row in tokens]
+    minimum, reason = _SHARE
+    return Goldens(
+        texts=chosen,
+        synthetic=texts is None,
+        token_counts=tuple(len(row) for row in tokens),
+        minimum=minimum,
+        reason=reason,
+        tokens=tuple(tuple(row) for row in heads),
+        top_tokens=tuple(tuple(row) for row in _likeliest(session, heads)),
+        greedy=_greedy(session, chosen[0]),
+    )
+
+
+def _worst_cosine(session: Encoder, goldens: Goldens) -> float:
+    _same_tokens(_counts(session.count_tokens, goldens.texts), goldens.token_counts, goldens)
+    ours = _unit(vectors(session, list(goldens.texts), _quiet))
+    theirs = _unit(np.array(goldens.vectors, dtype=np.float32))  # (texts, width)
+    if ours.shape != theirs.shape:
+        raise EdgemlError(f"vectors have shape {ours.shape}, the goldens {theirs.shape}", hint="copy the bundle again")
+    return float((ours * theirs).sum(1).min())
+
+
+def _share_of_tokens(session: Decoder, goldens: Goldens) -> float:
+    tokens = [session.tokenize(text) for text in goldens.texts]
+    _same_tokens([len(row) for row in tokens], goldens.token_counts, goldens)
+    _same_tokens([tuple(row[:DECODER_TOKENS]) for row in tokens], goldens.tokens, goldens)
+    _greedy(session, goldens.texts[0])
+    agreeing = [
+        ours == theirs
+        for row, expected in zip(_likeliest(session, tokens), goldens.top_tokens, strict=True)
+        for ours, theirs in zip(row, expected, strict=True)
+    ]
+    return sum(agreeing) / len(agreeing)
+
+
+def _likeliest(session: Decoder, rows: Iterable[Sequence[int]]) -> list[list[int]]:
+    """The likeliest successor at each position of each row's beginning; refuses logits that never change."""
+    logits = [session.logits(row[:DECODER_TOKENS]) for row in rows]
+    if not all(np.isfinite(one).all() for one in logits):
+        raise EdgemlError(f"{session.manifest.name} is broken: it answers with NaN", hint="use another scheme")
+    if all(np.allclose(one, logits[0][0], atol=1e-5) for one in logits):
+        raise EdgemlError(
+            f"{session.manifest.name} is broken: its answer does not depend on the text",
+            hint="make the variant again, or use another scheme",
+        )
+    return [[int(token) for token in one.argmax(1)] for one in logits]
+
+
+def _greedy(session: Decoder, text: str) -> str:
+    return session.generate(session.prompt(None, text), GREEDY).text
+
+
+def _same_tokens(ours: Sequence[Any], theirs: Sequence[Any], goldens: Goldens) -> None:
+    for text, here, there in zip(goldens.texts, ours, theirs, strict=True):
+        if here != there:
+            raise EdgemlError(
+                f"the text {text[:40]!r} becomes other tokens here than where the bundle was packed",
+                hint="use the library versions in requirements.txt",
+            )
+
+
+def _beyond_limit(session: Encoder) -> tuple[str, ...]:
+    """One text longer than the model reads, so that where it is cut is tested too; none if that is very long."""
+    limit = session.manifest.max_tokens
+    text = " ".join(f"Line {number}: a text that goes on and on." for number in range(limit // 8 + 2))
+    return (text,) if session.count_tokens(text) > limit and limit <= LONGEST_TOKENS else ()
+
+
+def _cosine_bound(manifest: VariantManifest) -> tuple[float, str]:
+    return _COSINE.get(manifest.scheme.partition(":")[2], _BLOCKS)
+
+
+def _counts(count: Callable[[str], int], texts: Sequence[str]) -> tuple[int, ...]:
+    return tuple(count(text) for text in texts)
+
+
+def _rounded(vector: Any) -> list[float]:
+    return [float(f"{value:.7g}") for value in vector]  # all that a 32-bit number holds, in less than half the text
+
+
+def _unit(rows: Any) -> Any:
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True).clip(1e-12)
+
+
+def _quiet(step: str, done: int, total: int) -> None:
+    """Goldens are few: nothing to report."""
