@@ -1,0 +1,175 @@
+"""GGUF: from a safetensors folder or another GGUF file to one file of the wanted scheme, and its audit.
+
+The work is llama.cpp's own, in child processes (`gguf_process`); this module decides what is asked of it and whether
+the result is what was asked. It knows nothing about how variants are named or kept.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+from edgeml.errors import EdgemlError
+from edgeml.formats import Converted, Request
+from edgeml.formats.gguf_audit import MIXTURES, audit, largest_bytes, most_used, share_quantized
+from edgeml.formats.gguf_header import Header, read_header
+from edgeml.formats.gguf_process import CONVERTER, QUANTIZER, convert_folder, quantize_file, tool_version
+from edgeml.formats.safetensors_header import parameters
+from edgeml.progress import Progress
+from edgeml.types import Model, Traits
+from edgeml_runtime.types import Pooling
+
+WEIGHTS = "model.gguf"
+
+# llama.cpp's name of a family, and the Transformers classes that become one.
+ARCHITECTURES = {
+    "bert": ("BertModel", "BertForMaskedLM", "DistilBertModel", "RobertaModel", "XLMRobertaModel"),
+    "nomic-bert": ("NomicBertModel",),
+    "llama": ("LlamaForCausalLM", "MistralForCausalLM"),
+    "qwen2": ("Qwen2ForCausalLM",),
+    "qwen3": ("Qwen3ForCausalLM",),
+    "gemma": ("GemmaForCausalLM",),
+    "gemma2": ("Gemma2ForCausalLM",),
+    "gemma3": ("Gemma3ForCausalLM",),
+    "phi3": ("Phi3ForCausalLM",),
+    "smollm3": ("SmolLM3ForCausalLM",),
+}
+_ENCODERS = ("bert", "nomic-bert")
+_POOLING: dict[int, Pooling] = {1: "mean", 2: "cls", 3: "last"}  # `llama_pooling_type` in llama.h; 0 is none
+_HALF_BYTES = 2.1  # an F16 file takes two bytes a parameter, and a little more for the parts that stay F32
+_WITH_COPY = 1.55  # the F16 file and, beside it, at most 8.5 of its 16 bits
+
+
+def convert(request: Request, folder: Path, *, progress: Progress) -> Converted:
+    """Write `model.gguf` into `folder` and read back what it holds."""
+    if request.model.format == "gguf":
+        return _from_gguf(request, folder, progress)
+    if request.model.format in ("safetensors", "pickle"):
+        return _from_folder(request, folder, progress)
+    message = f"{request.model.name} is an {request.model.format.upper()} model, which cannot become GGUF"
+    raise EdgemlError(message, hint="start from its safetensors folder or a GGUF file")
+
+
+def traits(path: Path) -> Traits:
+    """What a GGUF file says of itself. A file with a pooling type turns text into vectors, whatever its family.
+
+    GGUF does not record whether vectors are normalised; llama.cpp's own tools do it, so that is assumed.
+    """
+    header = read_header(path, arrays=("general.tags",))
+    architecture = _known_architecture(header, path)
+    pooling = _POOLING.get(header.own("pooling_type") or 0)
+    context = header.own("context_length")
+    if not context:
+        raise EdgemlError(f"{path} states no context length", hint="make the GGUF file again from its source")
+    embeds = pooling is not None or architecture in _ENCODERS
+    tags = header.metadata.get("general.tags", [])
+    embedding_task = "sentence-similarity" if pooling or "sentence-similarity" in tags else "feature-extraction"
+    return Traits(
+        architecture=architecture,
+        task=embedding_task if embeds else "text-generation",
+        max_tokens=int(context),
+        pooling=pooling,
+        normalize=embeds,
+        licence=header.metadata.get("general.license"),
+        quantized=_quantized(header),
+    )
+
+
+def source_type(path: Path) -> str | None:
+    """The ggml type, such as `Q4_1`, that most of a file's parameters are quantized in; None for a full one."""
+    return _quantized(read_header(path))
+
+
+def _quantized(header: Header) -> str | None:
+    return most_used(header.tensors) if header.tensors and share_quantized(header) > 0.5 else None
+
+
+def _from_gguf(request: Request, folder: Path, progress: Progress) -> Converted:
+    path = _gguf_of(request.model)
+    header = read_header(path)
+    _known_architecture(header, path)
+    if header.metadata.get("split.count", 1) > 1 or not header.tensors:
+        raise EdgemlError(f"{path} is only a part of a model", hint="join the parts: llama-gguf-split --merge")
+    scheme = request.scheme.name
+    _need_space(folder, largest_bytes(header, scheme))
+    requantize = most_used(header.tensors) is not None
+    target = folder / WEIGHTS
+    quantize_file(path, target, ftype=MIXTURES[scheme].ftype, requantize=requantize, progress=progress)
+    written = _written(target, request)
+    tools = {QUANTIZER: tool_version(QUANTIZER)}
+    return Converted(weights=WEIGHTS, audit=audit(written, scheme, source=header), tools=tools)
+
+
+def _from_folder(request: Request, folder: Path, progress: Progress) -> Converted:
+    model, scheme, target = request.model, request.scheme.name, folder / WEIGHTS
+    _convertible(request.traits.architecture, model.name)
+    _need_space(folder, int(_half_bytes(model) * (1 if scheme == "f16" else _WITH_COPY)))
+    tools = {CONVERTER: tool_version(CONVERTER)}
+    with tempfile.TemporaryDirectory(dir=folder, prefix="f16-") as scratch:
+        half = target if scheme == "f16" else Path(scratch) / "f16.gguf"
+        convert_folder(model, half, progress=progress)
+        if scheme != "f16":
+            tools[QUANTIZER] = tool_version(QUANTIZER)
+            quantize_file(half, target, ftype=MIXTURES[scheme].ftype, requantize=False, progress=progress)
+    written = _written(target, request)
+    return Converted(weights=WEIGHTS, audit=audit(written, scheme, quantized=request.traits.quantized), tools=tools)
+
+
+def _gguf_of(model: Model) -> Path:
+    found = [file.path for file in model.files if file.path.endswith(".gguf")]
+    if not found:
+        raise EdgemlError(f"{model.name} has no .gguf file", hint="download it again")
+    return Path(model.path) / found[0]
+
+
+def _half_bytes(model: Model) -> int:
+    """About the size of the F16 file, from the headers of the weight files; refuses one that is cut off."""
+    weights = [file for file in model.files if file.path.endswith((".safetensors", ".bin"))]
+    others = model.size_bytes - sum(file.size_bytes for file in weights)
+    if model.format == "pickle":
+        return model.size_bytes
+    return others + int(_HALF_BYTES * sum(parameters(Path(model.path, file.path)) for file in weights))
+
+
+def _need_space(folder: Path, need_bytes: int) -> None:
+    free_bytes = shutil.disk_usage(folder).free
+    if need_bytes > free_bytes:
+        message = f"not enough space in {folder.parent}: {_mb(need_bytes)} needed, {_mb(free_bytes)} free"
+        raise EdgemlError(message, hint="free some space, or write elsewhere with --artifacts")
+
+
+def _mb(size_bytes: int) -> str:
+    return f"{size_bytes / 1e6:.1f} MB"
+
+
+def _known_architecture(header: Header, path: Path) -> str:
+    name = header.architecture
+    if name not in ARCHITECTURES:
+        raise _unsupported(f"{path} holds the architecture {name}", ARCHITECTURES)
+    return name
+
+
+def _convertible(architecture: str, model: str) -> None:
+    known = [name for names in ARCHITECTURES.values() for name in names]
+    if architecture not in known:
+        raise _unsupported(f"{model} is a {architecture}", known)
+
+
+def _unsupported(what: str, known: Iterable[str]) -> EdgemlError:
+    return EdgemlError(f"{what}, which edgeml cannot make into GGUF", hint=f"supported: {', '.join(sorted(known))}")
+
+
+def _written(path: Path, request: Request) -> Header:
+    """The header of the new file, after checking that it says the same of the model as the manifest will."""
+    header = read_header(path)
+    pooling = _POOLING.get(header.own("pooling_type") or 0)
+    if pooling != request.traits.pooling and header.own("pooling_type") is not None:
+        message = f"the GGUF file pools by {pooling}, the model by {request.traits.pooling}"
+        raise EdgemlError(message, hint="check 1_Pooling/config.json")
+    context = header.own("context_length") or 0
+    if context < request.traits.max_tokens:
+        message = f"the GGUF file holds {context} tokens, the model {request.traits.max_tokens}"
+        raise EdgemlError(message, hint="check max_seq_length in sentence_bert_config.json")
+    return header
