@@ -7,13 +7,15 @@ import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from edgeml import __version__
 from edgeml.errors import EdgemlError
-from edgeml.store import Store
+
+if TYPE_CHECKING:
+    from edgeml.store import Store
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
@@ -23,6 +25,7 @@ class Session:
 
     def __init__(self, artifacts: Path, *, as_json: bool) -> None:
         from edgeml.render import Bars
+        from edgeml.store import Store
 
         self.store = Store(artifacts)
         self.progress = Bars()
@@ -64,6 +67,8 @@ def _complete(
     list_names: Callable[[Store], Iterable[str]],
 ) -> Callable[[click.Context, click.Parameter, str], list[str]]:
     def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:  # noqa: ARG001 - click's signature
+        from edgeml.store import Store
+
         store = Store(Path(ctx.params.get("artifacts") or "artifacts"))
         return [name for name in list_names(store) if name.startswith(incomplete)]
 

@@ -18,11 +18,9 @@ from edgeml.progress import Progress, silent
 from edgeml.quantize import quantize
 from edgeml.store import Store
 from edgeml.targets import profile
-from edgeml.types import Bundle, Model, ModelRef, Profile, Report, Scheme, Variant
+from edgeml.types import Model, ModelRef, Profile, Report, Scheme, Variant
 from edgeml_runtime.records import build
-from edgeml_runtime.types import Generate, Record
-
-Result = Model | Variant | Report | Bundle
+from edgeml_runtime.types import Bundle, Generate, Record
 
 
 class QuantizeStep(Record, frozen=True, kw_only=True):
@@ -79,7 +77,9 @@ def load(path: Path) -> Recipe:
     return build(plain, Recipe, where=str(path))
 
 
-def run(recipe: Recipe, folder: Path, *, store: Store, progress: Progress = silent) -> Iterator[Result]:
+def run(
+    recipe: Recipe, folder: Path, *, store: Store, progress: Progress = silent
+) -> Iterator[Model | Variant | Report | Bundle]:
     """Run the verbs in order, giving each one's result as soon as it is there. `folder` is the recipe's own."""
     target = profile(recipe.target)
     schemes, skipped = _usable(Scheme.parse(text) for text in recipe.quantize.to)

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from typing import IO, TYPE_CHECKING, Any
 
 from edgeml.doctor import Capability
-from edgeml.types import Bundle, Difference, Measurement, Model, Profile, Report, Variant
+from edgeml.types import Difference, Measurement, Model, Profile, Report, Variant
 from edgeml_runtime.records import encode
-from edgeml_runtime.types import Record
+from edgeml_runtime.types import Bundle, Record
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -66,7 +66,9 @@ class Rapl:
 
     def _zones(self) -> list[Path]:
         found: dict[str, Path] = {}
-        for zone in sorted(self._root.glob("intel-rapl*:*")):
+        # The register route comes before its memory-mapped twin, which repeats the same package.
+        zones = sorted(self._root.glob("intel-rapl*:*"), key=lambda zone: ("mmio" in zone.name, zone.name))
+        for zone in zones:
             name = (zone / "name").read_text(encoding="ascii").strip() if (zone / "name").is_file() else ""
             if name.startswith("package"):
                 found.setdefault(name, zone)

@@ -1,0 +1,37 @@
+import pytest
+
+from edgeml.errors import EdgemlError
+from edgeml.scores import gold, scores, unscored
+
+
+def test_nearest_accuracy_counts_equal_labels():
+    answers = [{"label": "rent", "nearest": 1, "cosine": 0.9}, {"label": "fuel", "nearest": 0, "cosine": 0.8}]
+
+    [score] = scores("feature-extraction", answers, ("rent", "rent"))
+
+    assert (score.metric, score.columns) == ("nearest_accuracy", ((1.0, 0.0),))
+
+
+def test_generated_json_matches_whatever_its_spacing_and_key_order():
+    answers = [{"text": '{"b": 2,\n "a": 1}'}, {"text": '{"a": 1, "b": 3}'}, {"text": '{"a": 1'}]
+    expected = gold("text-generation", [{"text": "x", "expected": {"a": 1, "b": 2}}] * 3)
+
+    by_name = {score.metric: score.columns[0] for score in scores("text-generation", answers, expected)}
+
+    assert by_name == {"contract.valid": (1.0, 1.0, 0.0), "exact_match": (1.0, 0.0, 0.0)}
+
+
+def test_a_score_that_is_no_number_is_refused_with_its_row():
+    rows = [{"sentence1": "a", "sentence2": "b", "score": "3.5"}, {"sentence1": "a", "sentence2": "b", "score": "high"}]
+
+    with pytest.raises(EdgemlError, match="row 2 has score 'high'"):
+        gold("sentence-similarity", rows)
+
+
+def test_data_without_right_answers_makes_accuracy_absent_with_a_reason():
+    expected = gold("feature-extraction", [{"text": "a", "category": "x"}])
+
+    [absent] = unscored("feature-extraction", expected)
+
+    assert (absent.metric, expected) == ("nearest_accuracy", ())
+    assert "--columns yours=label" in absent.hint
