@@ -49,6 +49,7 @@ _MODULE_FILE = re.compile(r"\d+_\w+/(config\.json|model\.safetensors)")
 _MODULE_PICKLE = re.compile(r"(\d+_\w+)/pytorch_model\.bin")
 _PICKLE = re.compile(r"pytorch_model(-\d{5}-of-\d{5})?\.bin(\.index\.json)?")
 _PICKLE_ENDINGS = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+WEIGHT_ENDINGS = (".safetensors", ".gguf", ".onnx", *_PICKLE_ENDINGS)
 # Full precision, then 8 bits; a guess among coarser ones would decide a model's quality for its user.
 _GGUF_TYPES = ("f16", "bf16", "f32", "q8_0")
 # A model's own task, most telling first: cards list several tags, and `feature-extraction` fits every encoder.
@@ -91,6 +92,8 @@ def choose(names: Iterable[str], *, consent: Consent, where: str) -> Choice:
     before ONNX, and pickles only with consent. Raises EdgemlError when nothing is left or several could be meant.
     """
     present = sorted(set(names))
+    if outside := next((name for name in present if not is_inside(name)), None):
+        raise EdgemlError(f"{where} names a file outside its own folder: {outside}", hint="do not use this model")
     sides = [name for name in present if any(fnmatchcase(name, side) for side in SIDE_FILES) and "/" not in name]
     if consent.remote_code:
         sides += [name for name in present if name.endswith(".py") and "/" not in name]
@@ -101,6 +104,11 @@ def choose(names: Iterable[str], *, consent: Consent, where: str) -> Choice:
     if onnx := _onnx(present, where):
         return Choice(format="onnx", weights=onnx, sides=tuple(sides))
     return _pickles(present, sides, consent=consent, where=where)
+
+
+def is_inside(name: str) -> bool:
+    """Whether a name that somebody else wrote stays below the folder that it is put into, on every system."""
+    return not (name.startswith("/") or ".." in name.split("/") or "\\" in name or ":" in name or "\0" in name)
 
 
 def roots(names: Iterable[str]) -> tuple[str, ...]:
@@ -164,7 +172,7 @@ def _with_modules(
     pickles = [match[0] for match in found if match and f"{match[1]}/model.safetensors" not in parts]
     if pickles and not consent.pickle:
         raise _pickle_refused(where, pickles[0])
-    index = [name for name in names if name == "model.safetensors.index.json" and len(tensors) > 1]
+    index = [name for name in names if name == "model.safetensors.index.json" and "model.safetensors" not in tensors]
     small = [name for name in parts if name.endswith(".json")]
     large = [name for name in parts if not name.endswith(".json")]
     return Choice(format="safetensors", weights=(*tensors, *large, *pickles), sides=(*sides, *index, *small))
