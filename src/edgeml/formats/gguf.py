@@ -16,7 +16,6 @@ from edgeml.formats import Converted, Request
 from edgeml.formats.gguf_audit import MIXTURES, audit, largest_bytes, most_used, share_quantized
 from edgeml.formats.gguf_header import Header, read_header
 from edgeml.formats.gguf_process import CONVERTER, QUANTIZER, convert_folder, quantize_file, tool_version
-from edgeml.formats.safetensors_header import parameters
 from edgeml.progress import Progress
 from edgeml.types import Model, Traits
 from edgeml_runtime.types import Pooling
@@ -38,8 +37,7 @@ ARCHITECTURES = {
 }
 _ENCODERS = ("bert", "nomic-bert")
 _POOLING: dict[int, Pooling] = {1: "mean", 2: "cls", 3: "last"}  # `llama_pooling_type` in llama.h; 0 is none
-_HALF_BYTES = 2.1  # an F16 file takes two bytes a parameter, and a little more for the parts that stay F32
-_WITH_COPY = 1.55  # the F16 file and, beside it, at most 8.5 of its 16 bits
+_WITH_COPY = 1.55  # an F16 file is at most as large as its source; beside it, a copy has at most 8.5 of its 16 bits
 
 
 def convert(request: Request, folder: Path, *, progress: Progress) -> Converted:
@@ -105,7 +103,7 @@ def _from_gguf(request: Request, folder: Path, progress: Progress) -> Converted:
 def _from_folder(request: Request, folder: Path, progress: Progress) -> Converted:
     model, scheme, target = request.model, request.scheme.name, folder / WEIGHTS
     _convertible(request.traits.architecture, model.name)
-    _need_space(folder, int(_half_bytes(model) * (1 if scheme == "f16" else _WITH_COPY)))
+    _need_space(folder, int(model.size_bytes * (1 if scheme == "f16" else _WITH_COPY)))
     tools = {CONVERTER: tool_version(CONVERTER)}
     with tempfile.TemporaryDirectory(dir=folder, prefix="f16-") as scratch:
         half = target if scheme == "f16" else Path(scratch) / "f16.gguf"
@@ -122,15 +120,6 @@ def _gguf_of(model: Model) -> Path:
     if not found:
         raise EdgemlError(f"{model.name} has no .gguf file", hint="download it again")
     return Path(model.path) / found[0]
-
-
-def _half_bytes(model: Model) -> int:
-    """About the size of the F16 file, from the headers of the weight files; refuses one that is cut off."""
-    weights = [file for file in model.files if file.path.endswith((".safetensors", ".bin"))]
-    others = model.size_bytes - sum(file.size_bytes for file in weights)
-    if model.format == "pickle":
-        return model.size_bytes
-    return others + int(_HALF_BYTES * sum(parameters(Path(model.path, file.path)) for file in weights))
 
 
 def _need_space(folder: Path, need_bytes: int) -> None:

@@ -100,15 +100,17 @@ def largest_bytes(header: Header, scheme: str) -> int:
 
 
 def _fallbacks(tensors: Iterable[Tensor], scheme: str, parameters: int) -> list[str]:
-    found: Counter[tuple[str, str, int]] = Counter()
+    counts: Counter[tuple[str, str]] = Counter()
+    columns: dict[tuple[str, str], set[int]] = {}
     for tensor in tensors:
         replaced = _REPLACED.get(tensor.type.name)
         if tensor.type.name not in MIXTURES[scheme].family and replaced and tensor.columns % K_BLOCK:
-            found[replaced, tensor.type.name, tensor.columns] += tensor.parameters
+            counts[replaced, tensor.type.name] += tensor.parameters
+            columns.setdefault((replaced, tensor.type.name), set()).add(tensor.columns)
     return [
-        f"{_share(count, parameters)} of parameters fell back from {wanted} to {got}: "
-        f"{columns} columns are no multiple of {K_BLOCK}"
-        for (wanted, got, columns), count in found.most_common()
+        f"{_share(count, parameters)} of parameters fell back from {pair[0]} to {pair[1]}: "
+        f"{' and '.join(map(str, sorted(columns[pair])))} columns are no multiple of {K_BLOCK}"
+        for pair, count in counts.most_common()
     ]
 
 
