@@ -10,17 +10,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from tiny.hub_server import Hub, serving
-from tiny.weights import model_files, safetensors_bytes
 
 from edgeml.errors import EdgemlError
 from edgeml.progress import Progress, silent
 from edgeml.sources import Consent, Fetched
 from edgeml.sources.hub import Place, fetch
 from edgeml.types import ModelRef
+from tiny.hub_server import Hub, serving
+from tiny.weights import model_files, safetensors_bytes
 
 CLIENT_CHUNK = 10 << 20  # the client hands over, and so keeps, this much at a time
 LARGE = safetensors_bytes(25 << 20)
+NOTHING = Consent()
 Fetch = Callable[..., Fetched]
 
 _CHILD = """
@@ -54,7 +55,7 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def fetched(hub: Hub, tmp_path: Path) -> Fetch:
     place = Place(endpoint=hub.endpoint, cache=tmp_path / "home" / "hub")
 
-    def run(text: str = "hf:org/name", *, consent: Consent = Consent(), progress: Progress = silent) -> Fetched:
+    def run(text: str = "hf:org/name", *, consent: Consent = NOTHING, progress: Progress = silent) -> Fetched:
         return fetch(ModelRef.parse(text), consent=consent, progress=progress, place=place)
 
     return run

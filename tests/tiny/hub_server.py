@@ -48,7 +48,7 @@ class Request:
 
 
 class Hub(ThreadingHTTPServer):
-    """`cuts` holds, for a file's name, after how many bytes its next transfers break off; `lies` other bytes to send."""
+    """`cuts` says after how many bytes the next transfers of a file break off; `lies` which other bytes to send."""
 
     daemon_threads = True
 
