@@ -35,3 +35,8 @@ def test_data_without_right_answers_makes_accuracy_absent_with_a_reason():
 
     assert (absent.metric, expected) == ("nearest_accuracy", ())
     assert "--columns yours=label" in absent.hint
+
+
+def test_equal_scores_are_refused_since_nothing_correlates_with_them():
+    with pytest.raises(EdgemlError, match="same score"):
+        gold("sentence-similarity", [{"sentence1": "a", "sentence2": "b", "score": 1}] * 3)

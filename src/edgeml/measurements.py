@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edgeml.scores import Score, scores
-from edgeml.stats import Interval, difference, interval, statistic_of
+from edgeml.stats import Interval, difference, fact, interval, statistic_of
 from edgeml.types import Difference, Measurement, Run
 from edgeml_runtime.types import Samples
 
@@ -55,7 +55,7 @@ def _scored(score: Score, run: Run) -> tuple[str, str, Interval]:
 def _sampled(run: Run, sample: Samples, statistic: str) -> Measurement:
     function = statistic_of(statistic)
     if statistic in _SINGLE:
-        found = Interval(value=function(sample.values), n=len(sample.values))
+        found = fact(sample.values, function)
     else:
         found = interval([sample.values], function, seed=run.seed)
     return _measurement(run, sample, statistic, sample.method, found)

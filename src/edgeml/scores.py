@@ -34,7 +34,7 @@ def gold(task: str, rows: Sequence[Row]) -> tuple[Gold, ...]:
     if column is None or not rows or column not in rows[0]:
         return ()
     if task == "sentence-similarity":
-        return tuple(_number(row[column], index) for index, row in enumerate(rows))
+        return _varied(tuple(_number(row[column], index) for index, row in enumerate(rows)))
     return tuple(_text(row[column]) for row in rows)
 
 
@@ -75,18 +75,21 @@ def _share(metric: str, right: Sequence[bool]) -> Score:
     return _score(metric, (tuple(float(value) for value in right),), "mean", statistic_of("mean"))
 
 
-def _spearman(first: Any, second: Any) -> float:
+def _spearman(first: Any, second: Any) -> Any:
     from scipy.stats import rankdata
 
-    return _pearson(rankdata(first), rankdata(second))
+    return _pearson(rankdata(first, axis=-1), rankdata(second, axis=-1))
 
 
-def _pearson(first: Any, second: Any) -> float:
+def _pearson(first: Any, second: Any) -> Any:
     import numpy as np
 
-    first, second = first - first.mean(), second - second.mean()
-    scale = float(np.sqrt((first @ first) * (second @ second)))
-    return float(first @ second) / scale if scale else float("nan")
+    first = first - first.mean(axis=-1, keepdims=True)
+    second = second - second.mean(axis=-1, keepdims=True)
+    scale = np.sqrt((first**2).sum(axis=-1) * (second**2).sum(axis=-1))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        # A resample of equal values has no correlation: NaN, which the interval leaves out.
+        return (first * second).sum(axis=-1) / scale
 
 
 def _matches(text: str, want: str) -> bool:
@@ -108,6 +111,12 @@ def _number(value: Any, index: int) -> float:
         raise EdgemlError(
             f"row {index + 1} has score {value!r}, which is no number", hint="fix the score column"
         ) from error
+
+
+def _varied(values: tuple[float, ...]) -> tuple[float, ...]:
+    if len(set(values)) < 2:
+        raise EdgemlError("every row has the same score, so nothing correlates", hint="give rows with different scores")
+    return values
 
 
 def _text(value: Any) -> str:

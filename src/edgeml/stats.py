@@ -6,7 +6,7 @@ Bootstrap, 1993, ch. 13), seeded, so that the same samples give the same interva
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from edgeml_runtime.types import Record
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 LEVEL = 0.95
 RESAMPLES = 2000
+BLOCK = 1_000_000  # values of a column that are resampled at once
 MINIMUM_N = 10  # fewer samples carry no interval worth printing
 
 
@@ -36,36 +37,36 @@ class Interval(Record, frozen=True, kw_only=True):
         return None if self.low is None else LEVEL
 
 
-Statistic = Callable[..., float]
+# One or more columns, `(..., n)`, to one value for each leading index: many resamples are computed at once.
+Statistic = Callable[..., Any]
 
 
 def statistic_of(name: str) -> Statistic:
-    """The function behind a statistic's name."""
+    """The function behind a statistic's name, over the last axis."""
     import numpy as np
 
     table: dict[str, Statistic] = {
-        "median": lambda column: float(np.median(column)),
-        "p95": lambda column: float(np.percentile(column, 95)),
-        "p99": lambda column: float(np.percentile(column, 99)),
-        "mean": lambda column: float(np.mean(column)),
-        "exp_mean": lambda column: float(np.exp(np.mean(column))),
-        "max": lambda column: float(np.max(column)),
-        "sum": lambda column: float(np.sum(column)),
-        "once": lambda column: float(column[0]),
+        "median": lambda column: np.median(column, axis=-1),
+        "p95": lambda column: np.percentile(column, 95, axis=-1),
+        "p99": lambda column: np.percentile(column, 99, axis=-1),
+        "mean": lambda column: np.mean(column, axis=-1),
+        "exp_mean": lambda column: np.exp(np.mean(column, axis=-1)),
+        "max": lambda column: np.max(column, axis=-1),
+        "sum": lambda column: np.sum(column, axis=-1),
+        "once": lambda column: column[..., 0],
     }
     return table[name]
 
 
+def fact(values: Sequence[float], statistic: Statistic) -> Interval:
+    """A statistic that has no spread, such as a file's size: a value without bounds."""
+    [column] = _arrays([values])
+    return Interval(value=float(statistic(column)), n=len(values))
+
+
 def interval(columns: Sequence[Sequence[float]], statistic: Statistic, *, seed: int) -> Interval:
     """A statistic of one or more columns that are resampled together, row by row."""
-    arrays = _arrays(columns)
-    n = len(arrays[0])
-    value = statistic(*arrays)
-    if n < MINIMUM_N:
-        return Interval(value=value, n=n)
-    draws = [statistic(*(array[rows] for array in arrays)) for rows in _resamples(n, seed)]
-    low, high = _bounds(draws)
-    return Interval(value=value, n=n, low=low, high=high)
+    return _interval(_arrays(columns), statistic, seed)
 
 
 def difference(
@@ -73,16 +74,24 @@ def difference(
 ) -> Interval:
     """The paired difference `ours - theirs` of a statistic on the same rows."""
     first, second = _arrays(ours), _arrays(theirs)
-    n = len(first[0])
-    value = statistic(*first) - statistic(*second)
+
+    def paired(*columns: Column) -> Any:
+        return statistic(*columns[: len(first)]) - statistic(*columns[len(first) :])
+
+    return _interval([*first, *second], paired, seed)
+
+
+def _interval(arrays: list[Column], statistic: Statistic, seed: int) -> Interval:
+    import numpy as np
+
+    n = len(arrays[0])
+    value = float(statistic(*arrays))
     if n < MINIMUM_N:
         return Interval(value=value, n=n)
-    draws = [
-        statistic(*(array[rows] for array in first)) - statistic(*(array[rows] for array in second))
-        for rows in _resamples(n, seed)
-    ]
-    low, high = _bounds(draws)
-    return Interval(value=value, n=n, low=low, high=high)
+    draws = np.concatenate([statistic(*(array[rows] for array in arrays)) for rows in _resamples(n, seed)])
+    tail = (1 - LEVEL) / 2 * 100
+    low, high = np.nanpercentile(draws, [tail, 100 - tail])
+    return Interval(value=value, n=n, low=float(low), high=float(high))
 
 
 def _arrays(columns: Sequence[Sequence[float]]) -> list[Column]:
@@ -91,15 +100,11 @@ def _arrays(columns: Sequence[Sequence[float]]) -> list[Column]:
     return [np.asarray(column, dtype=np.float64) for column in columns]
 
 
-def _resamples(n: int, seed: int) -> Any:
+def _resamples(n: int, seed: int) -> Iterator[Any]:
+    """Row numbers of every resample, `(some, n)` at a time so that memory stays bounded."""
     import numpy as np
 
-    return np.random.default_rng(seed).integers(0, n, size=(RESAMPLES, n))
-
-
-def _bounds(draws: list[float]) -> tuple[float, float]:
-    import numpy as np
-
-    tail = (1 - LEVEL) / 2 * 100
-    low, high = np.nanpercentile(draws, [tail, 100 - tail])
-    return float(low), float(high)
+    random = np.random.default_rng(seed)
+    some = max(1, min(RESAMPLES, BLOCK // n))
+    for start in range(0, RESAMPLES, some):
+        yield random.integers(0, n, size=(min(some, RESAMPLES - start), n))

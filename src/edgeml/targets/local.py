@@ -20,7 +20,8 @@ _TAIL_LINES = 5
 
 def run(job: Job, *, progress: Progress) -> Outcome:
     """Run a job in a child process; raises EdgemlError with the worker's own words when it refuses or is killed."""
-    command = [sys.executable, "-m", "edgeml_runtime.worker"]
+    # -P keeps the working folder off the module path: a folder named `numpy` there would be imported instead.
+    command = [sys.executable, "-P", "-m", "edgeml_runtime.worker"]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as child:

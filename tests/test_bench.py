@@ -1,0 +1,165 @@
+import json
+
+import msgspec
+import pytest
+
+from edgeml.bench import Conditions, bench
+from edgeml.dataset import choose_task, dataset_for, parse_columns, read_dataset, read_schema
+from edgeml.errors import EdgemlError
+from edgeml.measurements import differences
+from edgeml.store import Store
+from edgeml.targets import own_name, profile
+from edgeml.types import Run
+from edgeml_runtime.records import read_record
+from tiny.variants import onnx_variant
+
+PAIRS = "sentence1\tsentence2\tscore\nrent march\trent april\t4\nfuel\trent\t1\nfuel\tfuel\t5\npost\tpost office\t3\n"
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path / "artifacts")
+
+
+@pytest.fixture
+def pairs(tmp_path):
+    path = tmp_path / "pairs.tsv"
+    header, *rows = PAIRS.splitlines(keepends=True)
+    path.write_text(header + "".join(rows) * 4)
+    return path
+
+
+def two_variants(store):
+    first = onnx_variant(store.root / "tiny" / "onnx-fp32", name="tiny/onnx-fp32")
+    second = onnx_variant(store.root / "tiny" / "onnx-int8", name="tiny/onnx-int8", seed=1)
+    return first, second
+
+
+def conditions(task="sentence-similarity", **fields):
+    return Conditions(task=task, profile=profile(None), threads=1, warmups=1, repeats=12, **fields)
+
+
+def test_a_report_holds_accuracy_cost_and_the_paired_difference(store, pairs):
+    first, second = two_variants(store)
+    dataset = read_dataset(pairs, task="sentence-similarity", columns={})
+
+    report = bench([first, second], dataset, conditions(), store=store, baseline=first)
+
+    keys = {(one.variant, one.metric, one.statistic) for one in report.measurements}
+    assert {(name, "spearman", "spearman") for name in ("tiny/onnx-fp32", "tiny/onnx-int8")} <= keys
+    assert {("tiny/onnx-int8", "latency", statistic) for statistic in ("median", "p95", "p99")} <= keys
+    assert report.measurements[0].variant == "tiny/onnx-fp32"
+    assert {(one.variant, one.baseline) for one in report.differences} == {("tiny/onnx-int8", "tiny/onnx-fp32")}
+    latency = next(one for one in report.measurements if (one.metric, one.statistic) == ("latency", "median"))
+    assert latency.low <= latency.value <= latency.high
+    assert (latency.n, latency.level, latency.how, latency.unit) == (12, 0.95, "measured", "ms")
+
+
+def test_raw_values_warmups_and_answers_are_kept_in_one_file_a_run(store, pairs):
+    first, _ = two_variants(store)
+    bench([first], read_dataset(pairs, task="sentence-similarity", columns={}), conditions(), store=store)
+
+    [path] = (store.root / "tiny" / "measurements").glob("onnx-fp32.sentence-similarity.*.json")
+    run = read_record(path, Run)
+    latency = next(sample for sample in run.outcome.samples if sample.metric == "latency")
+    assert (len(latency.values), len(latency.warmups)) == (12, 1)
+    assert len(run.outcome.answers) == len(run.gold) == 16
+    assert (run.how, run.target, run.seed) == ("measured", own_name(), 20)
+
+
+def test_a_variant_compared_with_itself_differs_by_nothing(store, pairs):
+    first, _ = two_variants(store)
+    bench([first], read_dataset(pairs, task="sentence-similarity", columns={}), conditions(), store=store)
+    [path] = (store.root / "tiny" / "measurements").glob("*.json")
+    run = read_record(path, Run)
+
+    assert {one.difference for one in differences(run, msgspec.structs.replace(run, variant="other"))} == {0.0}
+
+
+def test_a_flipped_byte_in_the_model_is_noticed_before_anything_is_measured(store, pairs):
+    first, _ = two_variants(store)
+    path = first.path / "model.onnx"
+    path.write_bytes(path.read_bytes()[:-1] + b"\0")
+    dataset = read_dataset(pairs, task="sentence-similarity", columns={})
+
+    with pytest.raises(EdgemlError, match=r"model\.onnx is not the file that was recorded"):
+        bench([first], dataset, conditions(), store=store)
+    assert not (store.root / "tiny" / "measurements").exists()
+
+
+def test_a_target_that_is_not_here_is_refused_and_says_what_to_do(store, pairs):
+    first, _ = two_variants(store)
+    dataset = read_dataset(pairs, task="sentence-similarity", columns={})
+    away = "pi4" if own_name() != "pi4" else "pi5"
+
+    with pytest.raises(EdgemlError, match="is no Raspberry Pi") as caught:
+        bench([first], dataset, Conditions(task="sentence-similarity", profile=profile(away)), store=store)
+    assert f"edgeml package --target {away}" in caught.value.hint
+
+
+def test_without_data_costs_are_measured_and_accuracy_is_absent_with_a_reason(store):
+    first, _ = two_variants(store)
+    dataset = dataset_for("feature-extraction", None, {}, limit=None)
+
+    report = bench([first], dataset, conditions("feature-extraction"), store=store)
+
+    assert "nearest_accuracy" not in {one.metric for one in report.measurements}
+    absent = next(one for one in report.absent if one.metric == "nearest_accuracy")
+    assert (absent.variant, absent.reason) == ("tiny/onnx-fp32", "the data has no column 'label'")
+
+
+def test_the_task_follows_from_the_columns_of_the_data(tmp_path, pairs):
+    lines = tmp_path / "lines.csv"
+    lines.write_text("text,label\na,x\n")
+
+    assert choose_task("sentence-similarity", pairs, {}) == "sentence-similarity"
+    assert choose_task("sentence-similarity", lines, {}) == "feature-extraction"
+    assert choose_task("sentence-similarity", None, {}) == "feature-extraction"
+    assert choose_task("text-generation", lines, {}) == "text-generation"
+
+
+def test_columns_are_mapped_and_limited(tmp_path):
+    path = tmp_path / "ours.csv"
+    path.write_text("line,category\nfuel,car\nrent,house\n")
+
+    dataset = read_dataset(
+        path, task="feature-extraction", columns=parse_columns(("line=text", "category=label")), limit=1
+    )
+
+    assert dataset.rows == ({"text": "fuel", "label": "car"},)
+
+
+@pytest.mark.parametrize("text", ["label", "=label", "ours="])
+def test_a_column_mapping_that_does_not_parse_is_refused(text):
+    with pytest.raises(EdgemlError, match="cannot read --columns"):
+        parse_columns((text,))
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"), [("", "is empty"), ("  \n", "is empty"), (b"\xff\xfe\x00", "is not UTF-8")]
+)
+def test_a_text_that_cannot_be_used_is_refused(tmp_path, content, complaint):
+    path = tmp_path / "text.txt"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+
+    with pytest.raises(EdgemlError, match=complaint):
+        read_dataset(path, task="perplexity", columns={})
+
+
+def test_a_missing_file_and_a_missing_column_are_refused(tmp_path, pairs):
+    with pytest.raises(EdgemlError, match="nowhere"):
+        read_dataset(tmp_path / "nowhere.csv", task="feature-extraction", columns={})
+    with pytest.raises(EdgemlError, match="'text'"):
+        read_dataset(pairs, task="feature-extraction", columns={})
+
+
+def test_a_schema_is_a_json_object(tmp_path):
+    path = tmp_path / "schema.json"
+    path.write_text(json.dumps({"type": "object"}))
+    assert read_schema(path) == {"type": "object"}
+    path.write_text("[]")
+    with pytest.raises(EdgemlError, match="no JSON Schema"):
+        read_schema(path)
+    path.write_text("{")
+    with pytest.raises(EdgemlError, match="is not JSON"):
+        read_schema(path)

@@ -1,0 +1,171 @@
+import pytest
+
+from edgeml.errors import EdgemlError
+from edgeml.store import Store, cache_folder, fresh_folder
+from edgeml.types import Model, ModelRef
+from edgeml_runtime.records import write_record
+from edgeml_runtime.types import Audit, VariantManifest
+
+AUDIT = Audit(parameters=1, bits_per_weight=8.0, tensor_types={}, share_quantized=1.0, earned=True)
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path / "artifacts")
+
+
+def add_model(store, name, *, ref=None, downloaded="2026-01-01T00:00:00Z"):
+    model = Model(name=name, ref=ref or f"hf:org/{name}@abc", path="x", files=(), format="onnx", downloaded=downloaded)
+    store.add_model(model)
+    return model
+
+
+def add_variant(store, name):
+    model, _, folder_name = name.partition("/")
+    manifest = VariantManifest(
+        name=name,
+        model=model,
+        scheme=folder_name.replace("-", ":", 1),
+        task="feature-extraction",
+        architecture="BertModel",
+        weights="model.onnx",
+        files=(),
+        source_files=(),
+        audit=AUDIT,
+        max_tokens=8,
+    )
+    write_record(store.variant_folder(model, folder_name) / "variant.json", manifest)
+
+
+def test_no_model_named_means_the_newest(store):
+    add_model(store, "old", downloaded="2026-01-01T00:00:00Z")
+    add_model(store, "new", downloaded="2026-01-02T00:00:00Z")
+
+    assert store.model(None).name == "new"
+
+
+def test_a_model_is_found_by_name_prefix_and_reference(store):
+    add_model(store, "minilm", ref="hf:org/minilm@abc")
+    add_model(store, "mistral", ref="pypi:mistral==1")
+
+    assert {store.model(text).name for text in ("minilm", "min", "hf:org/minilm", "hf:org/minilm@abc")} == {"minilm"}
+    assert store.model("pypi:mistral").name == "mistral"
+
+
+def test_an_ambiguous_prefix_is_refused_with_both_candidates(store):
+    add_model(store, "minilm-l6")
+    add_model(store, "minilm-l12")
+
+    with pytest.raises(EdgemlError, match="begins 2 models") as caught:
+        store.model("mini")
+    assert "minilm-l12, minilm-l6" in caught.value.hint or "minilm-l6, minilm-l12" in caught.value.hint
+
+
+def test_an_exact_name_wins_over_a_longer_one(store):
+    add_model(store, "minilm")
+    add_model(store, "minilm-l12")
+
+    assert store.model("minilm").name == "minilm"
+
+
+def test_an_unknown_name_is_refused_with_the_nearest(store):
+    add_model(store, "minilm")
+
+    with pytest.raises(EdgemlError, match="no model 'minlim'") as caught:
+        store.model("minlim")
+    assert caught.value.hint == "did you mean minilm?"
+
+
+def test_an_empty_store_says_how_to_begin(store):
+    with pytest.raises(EdgemlError, match="no model") as caught:
+        store.model(None)
+    assert "edgeml download" in caught.value.hint
+
+
+def test_no_variant_named_or_a_models_name_means_all_of_its_variants(store):
+    add_model(store, "a")
+    for name in ("a/onnx-fp32", "a/onnx-int8", "b/onnx-int8"):
+        add_variant(store, name)
+
+    assert [variant.name for variant in store.select([])] == ["a/onnx-fp32", "a/onnx-int8"]
+    assert [variant.name for variant in store.select(["b"])] == ["b/onnx-int8"]
+    assert [variant.name for variant in store.select(["a/onnx-i", "a"])] == ["a/onnx-int8", "a/onnx-fp32"]
+
+
+def test_a_variant_is_found_by_its_folder(store):
+    add_variant(store, "a/onnx-fp32")
+
+    assert store.variant(str(store.root / "a" / "onnx-fp32")).name == "a/onnx-fp32"
+
+
+def test_one_variant_is_asked_for_and_several_fit(store):
+    add_model(store, "a")
+    add_variant(store, "a/onnx-fp32")
+    add_variant(store, "a/onnx-int8")
+
+    with pytest.raises(EdgemlError, match="names 2 variants"):
+        store.variant("a")
+
+
+def test_a_model_without_variants_says_how_to_make_one(store):
+    add_model(store, "a")
+
+    with pytest.raises(EdgemlError, match="a has no variants") as caught:
+        store.select([])
+    assert caught.value.hint == "edgeml quantize a"
+
+
+def test_short_names_that_collide_are_told_apart_by_owner_then_revision(store):
+    add_model(store, "minilm", ref="hf:one/minilm@11112222333")
+
+    assert store.free_name(ModelRef.parse("hf:one/minilm@11112222333")) == "minilm"
+    assert store.free_name(ModelRef.parse("hf:two/minilm@9999")) == "two-minilm"
+    add_model(store, "two-minilm", ref="hf:two/minilm@9999")
+    assert store.free_name(ModelRef.parse("hf:two/minilm@aaaabbbbcccc")) == "two-minilm-aaaabbbb"
+
+
+def interrupted(goal):
+    with fresh_folder(goal) as part:
+        (part / "half").write_text("x")
+        raise KeyboardInterrupt
+
+
+def test_a_folder_takes_its_name_only_when_it_is_whole(tmp_path):
+    goal = tmp_path / "variant"
+    with pytest.raises(KeyboardInterrupt):
+        interrupted(goal)
+
+    assert list(tmp_path.iterdir()) == []
+    with fresh_folder(goal) as part:
+        (part / "whole").write_text("x")
+        assert not goal.exists()
+    assert [path.name for path in goal.iterdir()] == ["whole"]
+
+
+def test_an_existing_folder_is_replaced_only_when_asked(tmp_path):
+    goal = tmp_path / "variant"
+    goal.mkdir()
+    (goal / "old").write_text("x")
+
+    with pytest.raises(EdgemlError, match="exists already"), fresh_folder(goal):
+        pass
+    assert (goal / "old").exists()
+    with fresh_folder(goal, replace=True) as part:
+        (part / "new").write_text("x")
+    assert [path.name for path in goal.iterdir()] == ["new"]
+
+
+def test_what_a_killed_process_left_is_cleared_away(tmp_path):
+    (tmp_path / "variant.part").mkdir()
+    (tmp_path / "variant.part" / "half").write_text("x")
+
+    with fresh_folder(tmp_path / "variant") as part:
+        assert list(part.iterdir()) == []
+
+
+def test_the_cache_is_where_its_variable_says(monkeypatch, tmp_path):
+    monkeypatch.setenv("EDGEML_CACHE", str(tmp_path))
+    assert cache_folder() == tmp_path
+    monkeypatch.delenv("EDGEML_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_folder() == tmp_path / "edgeml"

@@ -1,0 +1,96 @@
+import subprocess
+import sys
+
+import msgspec
+import pytest
+
+from edgeml.targets import local
+from edgeml_runtime.errors import EdgemlError
+from edgeml_runtime.records import decode, encode
+from edgeml_runtime.types import Job, Outcome, Refusal
+from tiny.variants import onnx_variant
+
+ROWS = tuple({"text": text, "label": "x"} for text in ("one", "two", "three"))
+
+
+def job(folder, **fields):
+    defaults = {"task": "feature-extraction", "target": "laptop", "threads": 1, "warmups": 1, "repeats": 5, "seed": 1}
+    return Job(variant=str(folder), rows=ROWS, **{**defaults, **fields})
+
+
+def work(one, **options):
+    command = [sys.executable, "-m", "edgeml_runtime.worker"]
+    return subprocess.run(command, input=encode(one), capture_output=True, text=True, check=False, **options)
+
+
+def silent(step, done, total):
+    pass
+
+
+def test_the_worker_answers_one_line_on_stdout(tmp_path):
+    done = work(job(onnx_variant(tmp_path / "variant").path))
+
+    outcome = decode(done.stdout, Outcome, where="stdout")
+    metrics = {sample.metric: sample for sample in outcome.samples}
+    assert (done.returncode, done.stdout.count("\n")) == (0, 1)
+    assert {"latency_load", "latency_first", "latency", "throughput", "memory_peak", "truncated"} <= set(metrics)
+    assert len(metrics["latency"].values) == 5
+    assert len(outcome.answers) == 3
+    assert outcome.environment.threads == 1
+    assert outcome.environment.libraries["onnxruntime"]
+
+
+def test_energy_is_a_number_with_a_sensor_and_a_reason_without(tmp_path):
+    outcome = local.run(job(onnx_variant(tmp_path / "variant").path), progress=silent)
+    measured = [sample for sample in outcome.samples if sample.metric == "energy"]
+    absent = [one for one in outcome.absent if one.metric == "energy"]
+
+    assert len(measured) + len(absent) == 1
+    assert all(sample.values[0] > 0 for sample in measured)
+    assert all(one.reason for one in absent)
+
+
+def test_a_refusal_crosses_the_process_border(tmp_path):
+    variant = onnx_variant(tmp_path / "variant")
+    (variant.path / "model.onnx").write_bytes(b"not a model")
+
+    done = work(job(variant.path))
+    refusal = decode(done.stdout, Refusal, where="stdout")
+
+    assert done.returncode == 3
+    assert refusal.message.startswith("cannot load model.onnx")
+    with pytest.raises(EdgemlError, match=r"cannot load model\.onnx"):
+        local.run(job(variant.path), progress=silent)
+
+
+def test_a_worker_that_is_killed_is_one_sentence_with_its_signal(tmp_path, monkeypatch):
+    dying = tmp_path / "edgeml_runtime"
+    dying.mkdir()
+    (dying / "__init__.py").write_text("")
+    (dying / "worker.py").write_text("import os, sys\nprint('last words', file=sys.stderr, flush=True)\nos.abort()\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))  # found before the real one: a worker that dies as llama.cpp does
+
+    with pytest.raises(EdgemlError, match="the worker died of SIGABRT") as caught:
+        local.run(job("anything"), progress=silent)
+
+    assert "last words" in caught.value.hint
+
+
+def test_a_bug_in_the_worker_keeps_its_traceback(tmp_path):
+    variant = onnx_variant(tmp_path / "variant")
+    broken = msgspec.structs.replace(job(variant.path), rows=({"other": "no text, which bench would have refused"},))
+
+    with pytest.raises(RuntimeError, match="Traceback"):
+        local.run(broken, progress=silent)
+
+
+def test_progress_is_told_between_measurements(tmp_path):
+    seen = []
+
+    local.run(
+        job(onnx_variant(tmp_path / "variant").path),
+        progress=lambda step, done, total: seen.append((step, done, total)),
+    )
+
+    assert seen[0][0] == "warm-up and steady runs"
+    assert ("answers", 0, 3) in seen
