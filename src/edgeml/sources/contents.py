@@ -20,6 +20,7 @@ from edgeml.types import WeightFormat
 from edgeml_runtime.types import Record
 
 CONFIG = "config.json"
+README = "README.md"
 SHARD_INDEX = ".index.json"
 ALLOW_PICKLE = "--allow-pickle"
 ALLOW_CODE = "--allow-code"
@@ -39,7 +40,7 @@ SIDE_FILES = (
     "chat_template.*",
     "modules.json",
     "sentence_*_config.json",
-    "README.md",
+    README,
     "LICEN[CS]E*",
     "NOTICE*",
 )
@@ -140,7 +141,7 @@ def check_sides(folder: Path, choice: Choice, *, consent: Consent, where: str) -
 
 def read_card(folder: Path) -> Card:
     """Licence and task from `README.md`; both absent where it has no front matter."""
-    path = folder / "README.md"
+    path = folder / README
     text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
     front = re.match(r"\ufeff?---\s*\n(.*?)\n---\s*(\n|$)", text, re.DOTALL)
     try:

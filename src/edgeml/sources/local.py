@@ -7,7 +7,7 @@ from pathlib import Path
 from edgeml.errors import EdgemlError
 from edgeml.progress import Progress
 from edgeml.sources import Consent, Fetched
-from edgeml.sources.contents import WEIGHT_ENDINGS, Choice, check_sides, choose, read_card, roots
+from edgeml.sources.contents import README, WEIGHT_ENDINGS, Card, Choice, check_sides, choose, read_card, roots
 from edgeml.sources.headers import check_weights
 from edgeml.sources.receipts import Tally
 from edgeml.types import ModelRef
@@ -22,7 +22,7 @@ def fetch(ref: ModelRef, *, consent: Consent, progress: Progress) -> Fetched:
     folder, choice = _chosen(path, consent)
     check_sides(folder, choice, consent=consent, where=str(path))
     check_weights(folder, choice.weights)
-    card = read_card(folder)
+    card = read_card(folder) if README in choice.files else Card()  # not one that lies beside by chance
     tally = Tally(progress, "digest", sum((folder / name).stat().st_size for name in choice.files))
     return Fetched(
         ref=ModelRef(source="local", id=str(path)),

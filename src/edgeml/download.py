@@ -1,0 +1,133 @@
+"""The one verb that fetches: a model from a source, or the wheels of a runtime for a target.
+
+Knows nothing of how any source works.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from edgeml.errors import EdgemlError
+from edgeml.pip import run_pip
+from edgeml.progress import Progress, silent
+from edgeml.sources import Consent, Fetched, source_of
+from edgeml.store import Store
+from edgeml.types import Model, ModelRef, Profile
+from edgeml.wheels import COMPILED, default_python, is_own, missing_wheels, wheel_folder
+from edgeml_runtime.records import read_record
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
+_TAKEN = "bundles"  # the store keeps bundles in a folder of that name
+# Portable instructions: a bundle must run on the next machine of the same kind, too.
+_BUILD = {"CMAKE_ARGS": "-DGGML_NATIVE=OFF -DLLAVA_BUILD=OFF"}
+
+
+def download(
+    ref: ModelRef,
+    *,
+    store: Store,
+    name: str | None = None,
+    consent: Consent = Consent(),  # noqa: B008 - frozen
+    progress: Progress = silent,
+) -> Model:
+    """The model behind a reference: pinned, fetched, verified, and known to the store by a short name.
+
+    The same reference keeps its name. Raises EdgemlError and leaves nothing that looks complete.
+    """
+    _check_name(name)
+    with _room():
+        fetched = source_of(ref).fetch(ref, consent=consent, progress=progress)
+        model = _model(fetched, _free_name(store, name, fetched.ref))
+        store.add_model(model)
+    return model
+
+
+def runtime_wheels(profile: Profile, format: str, *, python: str | None = None, progress: Progress = silent) -> Path:
+    """The folder with every wheel that runs `format` on a target; what is there already is not fetched again.
+
+    `python` is a version such as `3.11`. llama-cpp-python has no wheels on the index: it is compiled for this machine,
+    and for another one it has to be put into the folder by hand.
+    """
+    wanted_python = python or default_python(profile)
+    folder = wheel_folder(profile, wanted_python, format)
+    missing = missing_wheels(folder, format)
+    compiled = [wanted for wanted in missing if wanted.startswith(f"{COMPILED}==")]
+    if compiled and not is_own(profile):
+        raise EdgemlError(
+            f"there is no {compiled[0]} wheel for {profile.machine}, and this machine cannot compile one",
+            hint=f"build it on the device (pip wheel --no-deps {compiled[0]}) and put it into {folder}",
+        )
+    with _room():
+        ready = [wanted for wanted in missing if wanted not in compiled]
+        if ready:
+            arguments = ["download", "--only-binary=:all:", *_platform(profile, wanted_python), "--dest"]
+            _add(folder, arguments, ready, step="download wheels", progress=progress)
+        for wanted in compiled:
+            step = f"compile {wanted} (minutes, once)"
+            _add(folder, ["wheel", "--wheel-dir"], [wanted], step=step, progress=progress)
+    return folder
+
+
+def _platform(profile: Profile, python: str) -> list[str]:
+    platforms = [word for platform in profile.wheel_platforms for word in ("--platform", platform)]
+    return [*platforms, "--python-version", python, "--implementation", "cp"]
+
+
+def _add(folder: Path, arguments: Sequence[str], wanted: Sequence[str], *, step: str, progress: Progress) -> None:
+    """Let pip work in a folder beside, then move what is complete."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix="pip-", dir=folder.parent) as scratch:
+        command = [*arguments, scratch, "--no-deps", *wanted]
+        run_pip(command, Path(scratch), step=step, progress=progress, environment=_build_settings())
+        for wheel in Path(scratch).glob("*.whl"):
+            os.replace(wheel, folder / wheel.name)
+
+
+def _build_settings() -> dict[str, str]:
+    return {key: f"{value} {os.environ.get(key, '')}".strip() for key, value in _BUILD.items()}
+
+
+def _model(fetched: Fetched, name: str) -> Model:
+    return Model(
+        name=name,
+        ref=str(fetched.ref),
+        path=str(fetched.path),
+        files=fetched.files,
+        format=fetched.format,
+        downloaded=datetime.now(UTC).isoformat(timespec="seconds"),
+        licence=fetched.licence,
+        task=fetched.task,
+        source_sha256=fetched.source_sha256,
+    )
+
+
+def _check_name(name: str | None) -> None:
+    if name is not None and (not _NAME.fullmatch(name) or name == _TAKEN):
+        hint = "use lower-case letters, digits, dots, dashes and underscores"
+        raise EdgemlError(f"{name!r} cannot be a model's name", hint=hint)
+
+
+def _free_name(store: Store, name: str | None, ref: ModelRef) -> str:
+    if name is None:
+        return store.free_name(ref)
+    path = store.root / name / "model.json"
+    if path.exists() and (taken := read_record(path, Model).ref) != str(ref):
+        raise EdgemlError(f"{name} is the name of {taken}", hint="choose another: --name NAME")
+    return name
+
+
+@contextmanager
+def _room() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise EdgemlError("the disk is full", hint="make room, or set EDGEML_CACHE to another disk") from error

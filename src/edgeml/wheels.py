@@ -1,0 +1,97 @@
+"""The wheels that a bundle carries, so that a device needs no index: which ones, and where they are kept.
+
+Nothing here fetches; `edgeml.download` fills the folders.
+"""
+
+from __future__ import annotations
+
+import platform
+import re
+from importlib import metadata
+from pathlib import Path
+
+from edgeml.errors import EdgemlError
+from edgeml.store import cache_folder
+from edgeml.targets import own_name
+from edgeml.types import Profile
+
+COMPILED = "llama-cpp-python"  # the one package that the index has no wheel of
+# What each format's runtime really imports, found by running it in an empty environment (`pip --no-deps`): onnxruntime
+# also names flatbuffers, packaging and protobuf, and tokenizers the hub's client, which no inference touches. Versions
+# are those that were seen to work together; where a package is installed here, its version is taken instead.
+PACKAGES: dict[str, dict[str, str]] = {
+    "onnx": {"onnxruntime": "1.32.0", "numpy": "2.4.6", "tokenizers": "0.23.3", "msgspec": "0.22.0"},
+    "gguf": {
+        COMPILED: "0.3.36",
+        "numpy": "2.4.6",
+        "msgspec": "0.22.0",
+        "typing-extensions": "4.16.0",
+        "diskcache": "5.6.3",
+        "jinja2": "3.1.6",
+        "markupsafe": "3.0.4",
+    },
+}
+
+
+def requirements(format: str) -> tuple[str, ...]:
+    """The pinned requirements of a format's runtime, as `requirements.txt` writes them."""
+    if format not in PACKAGES:
+        raise EdgemlError(f"no runtime for format {format!r}", hint=f"known formats: {', '.join(PACKAGES)}")
+    return tuple(f"{package}=={_version(package, pinned)}" for package, pinned in PACKAGES[format].items())
+
+
+def default_python(profile: Profile) -> str:
+    """The Python version (`3.11`) to fetch wheels for: this one on this machine, else the profile's first."""
+    return own_python() if is_own(profile) else profile.python[0]
+
+
+def own_python() -> str:
+    """The running interpreter's version, as wheels name it."""
+    return ".".join(platform.python_version_tuple()[:2])
+
+
+def is_own(profile: Profile) -> bool:
+    """Whether this machine fits the profile."""
+    return profile.name == own_name()
+
+
+def wheel_folder(profile: Profile, python: str, format: str) -> Path:
+    """Where the wheels for one platform, Python and format are kept; machines of one platform share them."""
+    return cache_folder() / "wheels" / f"{profile.wheel_platforms[0]}-{python}-{format}"
+
+
+def cached_wheels(profile: Profile, python: str, format: str) -> tuple[Path, ...]:
+    """Every wheel that a bundle for this target needs, one a requirement and in its order.
+
+    Raises EdgemlError when one of them is not there yet.
+    """
+    folder = wheel_folder(profile, python, format)
+    if missing := missing_wheels(folder, format):
+        message = f"the wheels for {profile.name} and Python {python} are not all here: {', '.join(missing)}"
+        raise EdgemlError(message, hint=f"edgeml download --runtime {format} --target {profile.name}")
+    return tuple(path for wanted in requirements(format) if (path := _find(folder, wanted)))
+
+
+def missing_wheels(folder: Path, format: str) -> tuple[str, ...]:
+    """The requirements that no wheel in the folder meets."""
+    return tuple(wanted for wanted in requirements(format) if _find(folder, wanted) is None)
+
+
+def _find(folder: Path, requirement: str) -> Path | None:
+    package, _, version = requirement.partition("==")
+    for path in sorted(folder.glob("*.whl")):
+        name, found = path.name.split("-")[:2]
+        if _normal(name) == _normal(package) and found == version:
+            return path
+    return None
+
+
+def _normal(package: str) -> str:
+    return re.sub(r"[-_.]+", "-", package).lower()
+
+
+def _version(package: str, pinned: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return pinned
