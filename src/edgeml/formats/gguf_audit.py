@@ -102,9 +102,10 @@ def largest_bytes(header: Header, scheme: str) -> int:
 def _fallbacks(tensors: Iterable[Tensor], scheme: str, parameters: int) -> list[str]:
     counts: Counter[tuple[str, str]] = Counter()
     columns: dict[tuple[str, str], set[int]] = {}
+    family = MIXTURES[scheme].family
     for tensor in tensors:
         replaced = _REPLACED.get(tensor.type.name)
-        if tensor.type.name not in MIXTURES[scheme].family and replaced and tensor.columns % K_BLOCK:
+        if tensor.type.name not in family and replaced in family and tensor.columns % K_BLOCK:
             counts[replaced, tensor.type.name] += tensor.parameters
             columns.setdefault((replaced, tensor.type.name), set()).add(tensor.columns)
     return [
