@@ -53,7 +53,7 @@ def _opening(manifest: VariantManifest, profile: Profile) -> list[str]:
     return [
         f"# {manifest.name}",
         "",
-        f"`{manifest.model}` stored as `{manifest.scheme}`, packed for a {profile.title} to run without a network.",
+        f"`{manifest.model}` stored as `{manifest.scheme}`, to run without a network on: {profile.title}.",
         "",
         "| | |",
         "|---|---|",
@@ -94,7 +94,7 @@ def _measured(measurements: Sequence[Measurement], profile: Profile) -> list[str
     if not measurements:
         return [*title, "None were taken.", ""]
     others = sorted({one.target for one in measurements} - {profile.name})
-    note = [f"Those on {', '.join(others)} say nothing of speed on a {profile.title}.", ""] if others else []
+    note = [f"Those on {', '.join(others)} say nothing of speed or memory on: {profile.title}.", ""] if others else []
     return [
         *title,
         *note,

@@ -1,0 +1,267 @@
+"""Verb: pack a variant with all that runs it on a target, offline: one folder or archive to copy, with a self-test."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from importlib.resources import files
+from pathlib import Path
+
+import msgspec
+
+import edgeml_runtime
+from edgeml.bundles import kind_of
+from edgeml.cards import model_card
+from edgeml.errors import EdgemlError
+from edgeml.measurements import measurements
+from edgeml.progress import Counter, Progress, silent
+from edgeml.store import PART, Store
+from edgeml.types import Measurement, Model, ModelRef, Profile, Run, Variant
+from edgeml_runtime.bundle import GOLDENS, MANIFEST, SUMS, VARIANT, checksums
+from edgeml_runtime.records import decode, describe, describe_file, read_record, verify, write_record
+from edgeml_runtime.types import Bundle, File, Record, Refusal, VariantManifest
+
+_LICENCE = re.compile(r"(licen[cs]e|copying|notice)\b.*", re.IGNORECASE)
+
+# What the runtime imports to run a format; neither library needs the rest of what its package asks for.
+REQUIREMENTS = {
+    "onnx": ("msgspec", "numpy", "onnxruntime", "tokenizers"),
+    "gguf": ("llama-cpp-python", "msgspec", "numpy", "typing-extensions"),
+}
+
+
+class Order(Record, frozen=True, kw_only=True):
+    """What to pack. `manifest` is the variant's as the bundle will show it; `wheels` are files, by Python version."""
+
+    name: str
+    variant: Variant
+    manifest: VariantManifest
+    profile: Profile
+    kind: str
+    wheels: dict[str, tuple[Path, ...]]
+    goldens: Path | None = None
+
+
+def package(  # noqa: PLR0913 - the verb's options are its command's
+    variant: Variant,
+    *,
+    store: Store,
+    profile: Profile,
+    kind: str,
+    goldens: Path | None = None,
+    wheels: bool = True,
+    force: bool = False,
+    progress: Progress = silent,
+) -> Bundle:
+    """The bundle written to `bundle_path`; one that exists stays, and must be equal unless `force` replaces it.
+
+    `goldens` is a file of the user's own lines, which will travel in the bundle; otherwise the self-test's are
+    synthetic. Raises EdgemlError when the variant is not what its manifest says, cannot be run here, or its answers
+    do not depend on its input; nothing is left behind then.
+    """
+    form, read = kind_of(kind), Counter(progress, f"verify {variant.name}", variant.manifest.size_bytes)
+    verify(variant.path, variant.manifest.files, tick=read)
+    order = _order(variant, profile, kind, goldens=goldens, wheels=wheels)
+    goal = store.root / "bundles" / (order.name + form.SUFFIX)
+    with _workspace(goal) as space:
+        folder = space / order.name
+        bundle = _fill(folder, order, store, progress)
+        progress(f"write {goal.name}", 0, 1)
+        made = form.seal(folder)
+        if goal.exists() and form.same(made, goal):
+            return bundle
+        if goal.exists() and not force:
+            raise EdgemlError(f"{goal} exists and differs", hint="add --force to replace it")
+        _replace(made, goal, space)
+    progress(f"write {goal.name}", 1, 1)
+    return bundle
+
+
+def bundle_path(store: Store, bundle: Bundle) -> Path:
+    """Where a bundle of this store lies."""
+    return store.root / "bundles" / (bundle.name + kind_of(bundle.kind).SUFFIX)
+
+
+def _order(variant: Variant, profile: Profile, kind: str, *, goldens: Path | None, wheels: bool) -> Order:
+    model, _, folder_name = variant.name.partition("/")
+    return Order(
+        name=f"{model}-{folder_name}-{profile.name}",
+        variant=variant,
+        manifest=msgspec.structs.replace(variant.manifest, model=public_ref(variant.manifest.model)),
+        profile=profile,
+        kind=kind,
+        wheels=_wheels(variant, profile) if wheels else {},
+        goldens=goldens,
+    )
+
+
+def public_ref(ref: str) -> str:
+    """A model's reference without a path of this machine: `local:` and the last part, where it is a path."""
+    parsed = ModelRef.parse(ref)
+    return f"local:{Path(parsed.id).resolve().name}" if parsed.source == "local" else ref
+
+
+def _fill(folder: Path, order: Order, store: Store, progress: Progress) -> Bundle:
+    _copy_variant(order, folder / VARIANT, progress)
+    _copy_runtime(folder / "edgeml_runtime")
+    _copy_licences(order, store, folder / "licences")
+    for paths in order.wheels.values():
+        _copy_wheels(paths, folder / "wheels")
+    (folder / "run.sh").write_bytes((files("edgeml.bundles") / "run.sh").read_bytes())
+    (folder / "requirements.txt").write_text(_requirements(order), encoding="utf-8")
+    card = model_card(order.manifest, order.profile, measurements=_measured(order.variant, store))
+    (folder / "MODEL_CARD.md").write_text(card, encoding="utf-8")
+    progress("goldens", 0, 1)
+    _record_goldens(folder, order)
+    return _seal_manifest(folder, order)
+
+
+def _copy_variant(order: Order, goal: Path, progress: Progress) -> None:
+    copied = Counter(progress, "copy", order.manifest.size_bytes)
+    for file in order.manifest.files:
+        path = goal / file.path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(order.variant.path / file.path, path)
+        copied(file.size_bytes)
+    write_record(goal / "variant.json", order.manifest)
+
+
+def _copy_runtime(goal: Path) -> None:
+    source = Path(edgeml_runtime.__path__[0])
+    for path in (*source.rglob("*.py"), source / "py.typed"):
+        copy = goal / path.relative_to(source)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, copy)
+
+
+def _copy_licences(order: Order, store: Store, goal: Path) -> None:
+    """The licence texts among the model's own files, where the model is still here."""
+    record = store.root / order.variant.name.partition("/")[0] / "model.json"
+    model = read_record(record, Model) if record.is_file() else None
+    for file in model.files if model else ():
+        source = Path(model.path) / file.path if model else Path()
+        if _LICENCE.fullmatch(source.name) and source.is_file():
+            goal.mkdir(exist_ok=True)
+            shutil.copyfile(source, goal / source.name)
+
+
+def _wheels(variant: Variant, profile: Profile) -> dict[str, tuple[Path, ...]]:
+    from edgeml.wheels import cached_wheels
+
+    format = _format(variant.manifest)
+    return {python: cached_wheels(profile, python, format) for python in profile.python}
+
+
+def _format(manifest: VariantManifest) -> str:
+    return manifest.scheme.partition(":")[0]
+
+
+def _copy_wheels(paths: Sequence[Path], goal: Path) -> None:
+    goal.mkdir(exist_ok=True)
+    for path in paths:
+        with zipfile.ZipFile(path) as wheel:
+            if any(re.match(r"[^/]+\.data/(pure|plat)lib/", name) for name in wheel.namelist()):
+                raise EdgemlError(f"{path.name} needs an installer", hint="bundles unpack wheels: use another version")
+        shutil.copyfile(path, goal / path.name)
+
+
+def _requirements(order: Order) -> str:
+    """Exact versions: the wheels', or without them those of this environment."""
+    if not order.wheels:
+        return "".join(f"{name}=={_installed(name)}\n" for name in REQUIREMENTS[_format(order.manifest)])
+    serving: dict[str, list[str]] = {}
+    for python, paths in order.wheels.items():
+        for path in paths:
+            name, number = path.name.split("-")[:2]
+            serving.setdefault(f"{name.replace('_', '-')}=={number}", []).append(python)
+    return "".join(f"{pin}{_marker(pythons, order)}\n" for pin, pythons in sorted(serving.items()))
+
+
+def _marker(pythons: Sequence[str], order: Order) -> str:
+    if len(pythons) == len(order.wheels):
+        return ""
+    return " ; " + " or ".join(f'python_version == "{python}"' for python in pythons)
+
+
+def _installed(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError as error:
+        raise EdgemlError(f"{name} is not installed, so its version is unknown", hint=f"pip install {name}") from error
+
+
+def _measured(variant: Variant, store: Store) -> list[Measurement]:
+    """Of each task and target the latest run of exactly these weights."""
+    model, _, folder_name = variant.name.partition("/")
+    weights = next(file.sha256 for file in variant.manifest.files if file.path == variant.manifest.weights)
+    paths = sorted((store.root / model / "measurements").glob(f"{folder_name}.*.json"))
+    runs = [run for run in (read_record(path, Run) for path in paths) if run.variant_sha256 == weights]
+    latest = {(run.task, run.target): run for run in sorted(runs, key=lambda run: run.started)}
+    size_bytes = variant.manifest.size_bytes
+    return [one for key in sorted(latest) for one in measurements(latest[key], size_bytes=size_bytes)]
+
+
+def _record_goldens(folder: Path, order: Order) -> None:
+    """Run the bundle's own copy of runtime and variant, in a child since llama.cpp may abort its process."""
+    texts = ["--texts", str(order.goldens)] if order.goldens else []
+    output = ["--output", str(folder / GOLDENS)]
+    command = [sys.executable, "-P", "-B", "-m", "edgeml_runtime", "goldens", str(folder), "--json", *output, *texts]
+    environment = os.environ | {"PYTHONPATH": str(folder)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode == EdgemlError.exit_code:
+        refusal = decode(done.stdout.strip().rpartition("\n")[2], Refusal, where="the answer of goldens")
+        raise EdgemlError(refusal.message, hint=refusal.hint)
+    if done.returncode < 0:
+        ended, words = signal.Signals(-done.returncode).name, done.stderr.strip().rpartition("\n")[2]
+        hint = f"its last words: {words or 'none'}"
+        raise EdgemlError(f"{order.manifest.name} cannot be run: its process died of {ended}", hint=hint)
+    if done.returncode:  # a traceback: a bug of ours, shown whole
+        raise RuntimeError(f"making goldens failed:\n{done.stderr}")
+
+
+def _seal_manifest(folder: Path, order: Order) -> Bundle:
+    bundle = Bundle(
+        name=order.name,
+        variant=order.manifest.name,
+        model=order.manifest.model,
+        target=order.profile.name,
+        kind=order.kind,
+        runtime=edgeml_runtime.__version__,
+        files=describe(folder),
+        machine=order.profile.machine,
+        python=order.profile.python,
+        licence=order.manifest.licence,
+    )
+    write_record(folder / MANIFEST, bundle)
+    everything: tuple[File, ...] = (*bundle.files, describe_file(folder / MANIFEST, MANIFEST))
+    (folder / SUMS).write_text(checksums(everything), encoding="utf-8")
+    return bundle
+
+
+@contextmanager
+def _workspace(goal: Path) -> Iterator[Path]:
+    """A folder beside the goal that is gone in the end, come what may."""
+    space = goal.with_name(goal.name + PART)
+    try:
+        shutil.rmtree(space, ignore_errors=True)
+        space.mkdir(parents=True)
+        yield space
+    except OSError as error:
+        what = f"cannot write {goal}: {error.strerror}"
+        raise EdgemlError(what, hint="make room on the disk, or name another --artifacts folder") from error
+    finally:
+        shutil.rmtree(space, ignore_errors=True)
+
+
+def _replace(made: Path, goal: Path, space: Path) -> None:
+    if goal.exists():
+        os.replace(goal, space / "replaced")
+    os.replace(made, goal)
