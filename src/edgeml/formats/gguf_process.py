@@ -49,7 +49,7 @@ def convert_folder(model: Model, target: Path, *, progress: Progress) -> None:
 
     with tempfile.TemporaryDirectory(prefix="edgeml-") as scratch:
         view = Path(scratch) / model.name
-        _link_data(model, view)
+        link_data(model, view)
         options = ["--outfile", str(target), "--outtype", "f16", "--model-name", model.name]
         run_module("convert_hf_to_gguf", [str(view), *options], what=f"converting {model.name}", follow=follow)
 
@@ -84,7 +84,7 @@ def _refuse_other_gguf() -> None:
     raise EdgemlError(f"the package gguf {found} overwrites a part of {CONVERTER}", hint=hint)
 
 
-def _link_data(model: Model, view: Path) -> None:
+def link_data(model: Model, view: Path) -> None:
     """A folder with the model's recorded data files only: no modules, and no word of where to find any.
 
     The converter loads tokenizers with `trust_remote_code=True`, so an `auto_map` in a configuration would be run.
