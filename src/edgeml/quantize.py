@@ -93,6 +93,7 @@ def _manifest(request: Request, made: Converted, folder: Path) -> VariantManifes
         inputs=made.inputs,
         outputs=made.outputs,
         labels=traits.labels,
+        end_tokens=traits.end_tokens,
         licence=model.licence or traits.licence,
         source_quantized=traits.quantized,
         built_for=made.built_for,

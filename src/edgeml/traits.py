@@ -58,6 +58,7 @@ def folder_traits(folder: Path, *, licence: str | None = None) -> Traits:
         pooling=_pooling(folder) if task in ("sentence-similarity", "feature-extraction") else None,
         normalize="Normalize" in modules,
         labels=_labels(config) if task.endswith("-classification") else (),
+        end_tokens=_end_tokens(folder, config),
         licence=licence,
         quantized=str(quantization.get("quant_method", "unknown")) if quantization else None,
     )
@@ -98,6 +99,13 @@ def _max_tokens(folder: Path, config: dict[str, Any]) -> int:
             f"{folder.name} states no sequence limit", hint="set model_max_length in tokenizer_config.json"
         )
     return min(usable[0], positions or usable[0])
+
+
+def _end_tokens(folder: Path, config: dict[str, Any]) -> tuple[int, ...]:
+    found = _json(folder / "generation_config.json", {}).get("eos_token_id", config.get("eos_token_id"))
+    if found is None:
+        return ()
+    return tuple(found) if isinstance(found, list) else (int(found),)
 
 
 def _labels(config: dict[str, Any]) -> tuple[str, ...]:

@@ -140,6 +140,7 @@ class Traits(Record, frozen=True, kw_only=True):
     pooling: Pooling | None = None
     normalize: bool = False
     labels: tuple[str, ...] = ()
+    end_tokens: tuple[int, ...] = ()
     licence: str | None = None
     quantized: str | None = None
 

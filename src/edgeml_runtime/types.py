@@ -61,6 +61,7 @@ class VariantManifest(Record, frozen=True, kw_only=True, tag_field="schema", tag
     inputs: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
+    end_tokens: tuple[int, ...] = ()
     licence: str | None = None
     source_quantized: str | None = None
     built_for: str | None = None

@@ -1,0 +1,109 @@
+"""Generation with an ONNX graph that carries its own key-value cache.
+
+The graph takes `input_ids`, `attention_mask` and `position_ids` (batch, tokens), and for each layer the keys and
+values so far, `input.past_key_values.layers.<n>.keys|values` (batch, heads, tokens so far, width); it gives `logits`
+(batch, tokens, vocabulary) and the caches with the new tokens appended, under `output.` instead of `input.`. The same
+graph evaluates a prompt, from caches of no tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgeml_runtime.errors import EdgemlError
+from edgeml_runtime.session import Generation
+from edgeml_runtime.types import Generate, VariantManifest
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
+    from tokenizers import Tokenizer
+
+    from edgeml_runtime.session import Floats
+
+_IN, _OUT = "input.", "output."
+
+
+class OnnxDecoder:
+    """A Decoder over such a graph, for one text at a time."""
+
+    def __init__(self, manifest: VariantManifest, session: ort.InferenceSession, tokenizer: Tokenizer) -> None:
+        self.manifest = manifest
+        self._session = session
+        self._tokenizer = tokenizer
+        self._empty = {
+            item.name: np.zeros((1, int(item.shape[1]), 0, int(item.shape[3])), dtype=np.float32)
+            for item in session.get_inputs()
+            if item.name.startswith(_IN)
+        }
+        self._inputs = {item.name for item in session.get_inputs()}
+        self._outputs = ["logits", *(_OUT + name.removeprefix(_IN) for name in self._empty)]
+
+    def prompt(self, instruction: str | None, text: str) -> list[int]:
+        """Token ids of the instruction, an empty line and the text; a chat template is not applied."""
+        whole = f"{instruction}\n\n{text}\n" if instruction else text
+        ids: list[int] = self._tokenizer.encode(whole).ids
+        return ids
+
+    def tokenize(self, text: str) -> list[int]:
+        """Token ids of plain text, without special tokens."""
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def logits(self, tokens: Sequence[int]) -> Floats:
+        """Teacher-forced logits from an empty context, `(len(tokens), vocabulary)`."""
+        found: Floats = self._step(tokens, self._empty)[0][0]
+        return found
+
+    def generate(self, tokens: Sequence[int], options: Generate) -> Generation:
+        """Continue greedily until an end token or `max_new_tokens`."""
+        self._require(tokens, options)
+        begin = perf_counter()
+        made: list[int] = []
+        times: list[float] = []
+        caches, step, reason = self._empty, list(tokens), "length"
+        while len(made) < options.max_new_tokens:
+            logits, caches = self._step(step, caches)
+            token = int(logits[0, -1].argmax())
+            if token in self.manifest.end_tokens:
+                reason = "stop"
+                break
+            made.append(token)
+            times.append(perf_counter() - begin)
+            step = [token]
+        return Generation(
+            text=self._tokenizer.decode(made),
+            tokens=tuple(made),
+            prompt_tokens=len(tokens),
+            finish_reason=reason,
+            token_times_s=tuple(times),
+        )
+
+    def close(self) -> None:
+        """Drop the session."""
+        del self._session
+
+    def _step(self, tokens: Sequence[int], caches: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        past = next(iter(caches.values())).shape[2]
+        total = past + len(tokens)
+        feeds = {
+            "input_ids": np.array([tokens], dtype=np.int64),
+            "attention_mask": np.ones((1, total), dtype=np.int64),
+            "position_ids": np.arange(past, total, dtype=np.int64)[None],
+        }
+        feeds = {name: feed for name, feed in feeds.items() if name in self._inputs}
+        logits, *new = self._session.run(self._outputs, feeds | caches)
+        return logits, dict(zip(caches, new, strict=True))
+
+    def _require(self, tokens: Sequence[int], options: Generate) -> None:
+        if options.schema is not None:
+            raise EdgemlError("an ONNX model cannot be held to a schema", hint="use a gguf variant of the model")
+        room = self.manifest.max_tokens - options.max_new_tokens
+        if not tokens or len(tokens) > room:
+            raise EdgemlError(
+                f"the prompt has {len(tokens)} tokens, and {room} fit before {options.max_new_tokens} new ones",
+                hint="shorten the text, or lower --max-new-tokens",
+            )
