@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import string
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -97,3 +99,23 @@ def _graph(path: Path, vocabulary: int, *, constant: bool, seed: int) -> int:
     )
     save_model(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
     return table.size + mix.size
+
+
+def gguf_variant(folder: Path, weights: Path, **fields: Any) -> Path:
+    """A folder with a copy of that GGUF and a `variant.json`; `fields` take the place of the manifest's own."""
+    folder.mkdir(parents=True)
+    shutil.copyfile(weights, folder / weights.name)
+    own = {
+        "name": "tiny/gguf-f16",
+        "model": "pypi:tiny-model==1.0",
+        "scheme": "gguf:f16",
+        "task": "text-generation",
+        "architecture": "TinyModel",
+        "weights": weights.name,
+        "files": describe(folder),
+        "source_files": (File(path="model.safetensors", size_bytes=1, sha256="0" * 64),),
+        "audit": Audit(parameters=1, bits_per_weight=16.0, tensor_types={"F16": 1}, share_quantized=0.0, earned=True),
+        "max_tokens": 512,
+    }
+    write_record(folder / "variant.json", VariantManifest(**own | fields))
+    return folder

@@ -1,0 +1,22 @@
+"""Opens GGUF variants with llama.cpp, on the CPU.
+
+Knows nothing about tasks, meters or how a GGUF is made. llama.cpp aborts the process on some broken files (a
+vocabulary without byte tokens, for one), so callers open a foreign variant in a child process.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edgeml_runtime.backends.gguf_decoder import GgufDecoder
+from edgeml_runtime.backends.gguf_encoder import GgufEncoder
+from edgeml_runtime.backends.gguf_model import Model
+from edgeml_runtime.session import is_encoder
+from edgeml_runtime.types import VariantManifest
+
+
+def open_variant(folder: Path, manifest: VariantManifest, *, threads: int) -> GgufEncoder | GgufDecoder:
+    """An encoder for embedding tasks, else a decoder; raises EdgemlError when llama.cpp cannot load the weights."""
+    model = Model(folder / manifest.weights)
+    kind = GgufEncoder if is_encoder(manifest) else GgufDecoder
+    return kind(model, manifest, threads=threads)

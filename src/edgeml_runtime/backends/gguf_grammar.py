@@ -1,0 +1,100 @@
+"""Holds generated tokens to a JSON Schema, with llama.cpp's grammars. Knows nothing about models' answers or tasks."""
+
+from __future__ import annotations
+
+import json
+import weakref
+from functools import cached_property, lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeml_runtime.backends.gguf_model import Floats, Model, complaint, library
+from edgeml_runtime.errors import EdgemlError
+
+SHORTLIST = 64  # tokens that are tried before the whole vocabulary is
+_CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])  # llama_token_data in llama.h
+_TEXT_CHARACTER = (
+    r'char ::= [^"\\\x7F\x00-\x1F] | "\\" (["\\/bfnrt] | "u" [0-9a-fA-F] [0-9a-fA-F] [0-9a-fA-F] [0-9a-fA-F])'
+)
+
+
+class Grammar:
+    """The tokens that may come next in one text. Raises EdgemlError when the schema cannot be held to.
+
+    Held to: types, properties and their order, `required`, `enum`, `const`, `anyOf`, lengths of strings and arrays,
+    `format` of dates and times, local `$ref`. Bounds of numbers are not.
+    """
+
+    def __init__(self, model: Model, schema: dict[str, Any]) -> None:
+        self._lib = model.lib
+        self._tokens = model.tokens
+        rules = grammar_text(json.dumps(schema)).encode()
+        make = self._lib.llama_sampler_init_grammar
+        self._sampler, reason = complaint(lambda: make(model.vocabulary, rules, b"root"))
+        if not self._sampler:
+            raise EdgemlError(f"llama.cpp cannot hold to this schema: {reason}", hint="simplify the schema")
+        self.close = weakref.finalize(self, self._lib.llama_sampler_free, self._sampler)
+        self._one = np.zeros(1, _CANDIDATE)
+
+    def best(self, logits: Floats) -> int:
+        """The likeliest token that is allowed now: the same as asking for the whole vocabulary, but rarely doing it."""
+        favourite = int(np.argmax(logits))
+        self._one["id"] = favourite
+        if self._likeliest(self._one, logits) is not None:
+            return favourite
+        found = self._likeliest(self._shortlist(logits), logits)
+        found = self._likeliest(self._everything, logits) if found is None else found
+        if found is None:
+            raise EdgemlError("no token of the vocabulary continues this schema", hint="simplify the schema")
+        return found
+
+    def accept(self, token: int) -> None:
+        """Move on by one allowed token."""
+        self._lib.llama_sampler_accept(self._sampler, token)
+
+    def _likeliest(self, candidates: NDArray[Any], logits: Floats) -> int | None:
+        candidates["logit"] = logits[candidates["id"]]
+        data = candidates.ctypes.data_as(self._lib.llama_token_data_p)
+        array = self._lib.llama_token_data_array(data, candidates.size, -1, 0)  # none selected, not sorted
+        self._lib.llama_sampler_apply(self._sampler, array)
+        best = candidates[np.argmax(candidates["logit"])]
+        return None if best["logit"] == -np.inf else int(best["id"])
+
+    def _shortlist(self, logits: Floats) -> NDArray[Any]:
+        size = min(SHORTLIST, self._tokens)
+        candidates = np.zeros(size, _CANDIDATE)
+        candidates["id"] = np.sort(np.argpartition(logits, -size)[-size:])
+        return candidates
+
+    @cached_property
+    def _everything(self) -> NDArray[Any]:
+        candidates = np.zeros(self._tokens, _CANDIDATE)
+        candidates["id"] = np.arange(self._tokens)
+        return candidates
+
+
+@lru_cache(maxsize=8)
+def grammar_text(schema: str) -> str:
+    """A JSON Schema as llama.cpp's grammar language (GBNF).
+
+    llama-cpp-python's converter, but for two things in which it lets invalid JSON through: control characters inside
+    strings, and names or constants that hold a quote or a backslash.
+    """
+    converter = _converter()
+    try:
+        converter.visit(converter.resolve_refs(json.loads(schema), "schema"), "")
+    except (AssertionError, AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+        problem = f"the schema cannot become a grammar: {str(error) or type(error).__name__}"
+        raise EdgemlError(problem, hint="keep to types, properties, enum, anyOf and local references") from error
+    rules = converter.format_grammar().splitlines()
+    return "\n".join(_TEXT_CHARACTER if rule.startswith("char ::=") else rule for rule in rules)
+
+
+def _converter() -> Any:
+    class Converter(library("llama_grammar").SchemaConverter):  # type: ignore[misc] # the base is not typed
+        def _format_literal(self, literal: str) -> str:
+            return json.dumps(json.dumps(json.loads(literal), ensure_ascii=False), ensure_ascii=False)
+
+    return Converter(prop_order={}, allow_fetch=False, dotall=False, raw_pattern=False)
