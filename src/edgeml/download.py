@@ -25,8 +25,8 @@ from edgeml_runtime.records import read_record
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 _TAKEN = "bundles"  # the store keeps bundles in a folder of that name
-# Portable instructions: a bundle must run on the next machine of the same kind, too.
-_BUILD = {"CMAKE_ARGS": "-DGGML_NATIVE=OFF -DLLAVA_BUILD=OFF"}
+# Portable instructions and no OpenMP library: a bundle must run on the next machine of the same kind, too.
+_BUILD = "-DGGML_NATIVE=OFF -DGGML_OPENMP=OFF -DLLAVA_BUILD=OFF -DLLAMA_BUILD_TOOLS=OFF"
 
 
 def download(
@@ -85,13 +85,10 @@ def _add(folder: Path, arguments: Sequence[str], wanted: Sequence[str], *, step:
     folder.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix="pip-", dir=folder.parent) as scratch:
         command = [*arguments, scratch, "--no-deps", *wanted]
-        run_pip(command, Path(scratch), step=step, progress=progress, environment=_build_settings())
+        flags = {"CMAKE_ARGS": f"{_BUILD} {os.environ.get('CMAKE_ARGS', '')}".strip()}
+        run_pip(command, Path(scratch), step=step, progress=progress, environment=flags)
         for wheel in Path(scratch).glob("*.whl"):
             os.replace(wheel, folder / wheel.name)
-
-
-def _build_settings() -> dict[str, str]:
-    return {key: f"{value} {os.environ.get(key, '')}".strip() for key, value in _BUILD.items()}
 
 
 def _model(fetched: Fetched, name: str) -> Model:

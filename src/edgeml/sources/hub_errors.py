@@ -74,6 +74,6 @@ def _broken(error: Exception, ref: ModelRef) -> Reason:
         return f"cannot write to {error.filename}", "check its owner, or set HF_HOME to a folder of yours"
     if isinstance(error, (httpx2.HTTPError, httpx2.InvalidURL, LocalEntryNotFoundError)):
         cause = error.__cause__ if isinstance(error, LocalEntryNotFoundError) else error
-        hint = "check the network, proxy and HF_ENDPOINT, then run it again: what came so far is kept"
+        hint = "check the network, proxy and HF_ENDPOINT; what came is kept, and HF_HUB_OFFLINE=1 uses a complete copy"
         return f"the connection to the hub failed while fetching {ref}: {cause}", hint
     return f"{ref} could not be fetched: {str(error).partition('. ')[0]}", "run it again"
