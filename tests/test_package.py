@@ -8,20 +8,23 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import venv
 import zipfile
 
 import msgspec
 import pytest
 
 from edgeml.bundles import dir, tar
+from edgeml.download import runtime_wheels
 from edgeml.errors import EdgemlError
 from edgeml.package import bundle_path, package, public_ref
 from edgeml.store import Store, load_variant
 from edgeml.targets import profile
-from edgeml.types import Model
+from edgeml.types import Model, Run
+from edgeml.wheels import requirements, wheel_folder
 from edgeml_runtime.bundle import check_files, checksums
 from edgeml_runtime.records import describe, describe_file, read_record, write_record
-from edgeml_runtime.types import Bundle, Goldens, VariantManifest
+from edgeml_runtime.types import Bundle, Environment, Goldens, Outcome, Samples, VariantManifest
 from tiny.variants import onnx_variant
 
 NAME = "tiny-onnx-fp32-laptop"
@@ -244,6 +247,79 @@ def test_a_place_that_cannot_be_written_is_a_sentence(variant, tmp_path):
     assert "cannot write" in refusal(packed, variant, Store(tmp_path / "file"))
 
 
+def wheels(target, python, content="x.py"):
+    """Empty wheels in the cache, of the names that a bundle of ONNX needs."""
+    folder = wheel_folder(profile(target), python, "onnx")
+    folder.mkdir(parents=True)
+    for pin in requirements("onnx"):
+        with zipfile.ZipFile(folder / f"{pin.replace('==', '-')}-py3-none-any.whl", "w") as archive:
+            archive.writestr(content, "")
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("EDGEML_CACHE", str(tmp_path / "cache"))
+
+
+def test_a_bundle_for_another_machine_carries_its_wheels_and_the_same_goldens(variant, store, folder, cache):
+    wheels("pi5", "3.13")
+    bundle = package(variant, store=store, profile=profile("pi5"), kind="dir")
+    path = bundle_path(store, bundle)
+    assert (bundle.machine, bundle.python) == ("aarch64", ("3.13",))
+    assert len(list((path / "wheels").iterdir())) == 4
+    assert (path / "goldens.json").read_bytes() == (folder / "goldens.json").read_bytes()
+
+
+def test_wheels_that_were_not_downloaded_are_refused_with_the_command(variant, store, cache):
+    with pytest.raises(EdgemlError) as caught:
+        package(variant, store=store, profile=profile("pi5"), kind="dir")
+    assert "edgeml download" in caught.value.hint
+    assert left(store) == []
+
+
+def test_a_wheel_that_unpacking_does_not_install_is_refused(variant, store, cache):
+    wheels("pi5", "3.11", content="numpy-1.0.data/purelib/numpy.py")
+    assert "needs an installer" in refusal(package, variant, store=store, profile=profile("pi5"), kind="dir")
+    assert left(store) == []
+
+
+def test_the_card_shows_runs_of_these_very_weights(variant, store):
+    weights = next(file.sha256 for file in variant.manifest.files if file.path == "model.onnx")
+    for started, sha256, value in (("1", "other", 1.0), ("2", weights, 2.0), ("3", weights, 3.25)):
+        store.add_run(a_run(started=f"2026-01-0{started}T00:00:00", variant_sha256=sha256, latency_ms=value))
+    card = (packed(variant, store) / "MODEL_CARD.md").read_text()
+    lines = [line for line in card.splitlines() if line.startswith("| latency ")]
+    assert len(lines) == 1
+    assert "| 3.25 |" in lines[0]
+
+
+def a_run(*, started, variant_sha256, latency_ms):
+    latency = Samples(
+        metric="latency",
+        unit="ms",
+        values=(latency_ms,) * 9,
+        statistics=("median",),
+        unit_of_sample="text",
+        method="a clock",
+    )
+    environment = Environment(machine="x", system="x", python="3", threads=1, cores=1, libraries={})
+    return Run(
+        variant="tiny/onnx-fp32",
+        variant_sha256=variant_sha256,
+        target="laptop",
+        how="measured",
+        task="feature-extraction",
+        started=started,
+        dataset="data.csv",
+        dataset_sha256="0",
+        seed=1,
+        repeats=9,
+        warmups=0,
+        batch_size=1,
+        outcome=Outcome(environment=environment, samples=(latency,)),
+    )
+
+
 def dressed(folder, goal, *, python="3.11", machine=None):
     """A copy of a bundle's runtime whose manifest names another Python or machine, with an empty wheel for it."""
     tag = f"cp{python.replace('.', '')}"
@@ -341,3 +417,75 @@ def test_a_wheel_that_was_changed_is_not_unpacked(folder, tmp_path):
     assert done.returncode == 3
     assert wheel.name in done.stderr
     assert not list(goal.glob(".site-*"))
+
+
+@pytest.fixture(scope="module")
+def carried(tmp_path_factory):
+    """A bundle with all its wheels, unpacked from its archive at another place, as on a device."""
+    home = tmp_path_factory.mktemp("device")
+    store, target = Store(home / "artifacts"), profile(None)
+    runtime_wheels(target, "onnx")
+    variant = onnx_variant(store.variant_folder("tiny", "onnx-fp32"))
+    bundle = package(variant, store=store, profile=target, kind="tar")
+    with tarfile.open(bundle_path(store, bundle)) as archive:
+        archive.extractall(home / "my device", filter="data")
+    shutil.rmtree(store.root)
+    return home / "my device" / bundle.name
+
+
+def on_device(folder, *arguments, namespace=("unshare", "-rn")):
+    """`sh run.sh ...` as on a device: no environment, no network, and a Python without any package."""
+    empty = folder.parent / "empty"
+    if not empty.exists():
+        venv.create(empty, with_pip=False)
+    command = [*namespace, "env", "-i", f"PATH={empty}/bin:/usr/bin:/bin", "sh", str(folder / "run.sh"), *arguments]
+    return subprocess.run(command, cwd="/", capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def device(carried, tmp_path):
+    return shutil.copytree(carried, tmp_path / "a copy of it")
+
+
+@pytest.mark.real
+def test_a_bundle_passes_its_self_test_in_an_empty_environment_without_a_network(device):
+    done = on_device(device, "selftest", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["texts"] == 9
+    assert "onnxruntime" in str(list(device.glob(".site-*/*")))
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("name", ["variant/model.onnx", "goldens.json", "edgeml_runtime/session.py", "MODEL_CARD.md"])
+def test_one_flipped_byte_fails_the_self_test_and_is_named(device, name):
+    content = bytearray((device / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (device / name).write_bytes(content)
+    done = on_device(device, "selftest")
+    assert done.returncode == 3
+    assert name in done.stderr
+
+
+@pytest.mark.real
+def test_goldens_of_another_model_fail_the_self_test(device):
+    goldens = read_record(device / "goldens.json", Goldens)
+    vectors = tuple(tuple(-value for value in vector) for vector in goldens.vectors)
+    write_record(device / "goldens.json", msgspec.structs.replace(goldens, vectors=vectors))
+    bundle = read_record(device / "bundle.json", Bundle)
+    files = tuple(describe_file(device / file.path, file.path) for file in bundle.files)
+    write_record(device / "bundle.json", msgspec.structs.replace(bundle, files=files))
+    (device / "SHA256SUMS").write_text(checksums((*files, describe_file(device / "bundle.json", "bundle.json"))))
+    done = on_device(device, "selftest")
+    assert done.returncode == 3
+    assert "answers differently here" in done.stderr
+
+
+@pytest.mark.real
+def test_a_bundle_on_a_read_only_disk_unpacks_in_the_cache(device, tmp_path):
+    mount = 'mount --bind "$1" "$1" && mount -o remount,ro,bind "$1" && shift && exec "$@"'
+    namespace = ("unshare", "-rnm", "sh", "-c", mount, "sh", str(device))
+    command = ["env", "-i", "PATH=/usr/bin:/bin", f"XDG_CACHE_HOME={tmp_path}/cache", "sh", str(device / "run.sh")]
+    done = subprocess.run([*namespace, *command, "selftest"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert not list(device.glob(".site-*"))
+    assert len(list((tmp_path / "cache" / "edgeml").glob(".site-*"))) == 1

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from edgeml.render import size
 from edgeml.types import Measurement, ModelRef, Profile
 from edgeml_runtime.types import Absent, VariantManifest
 
@@ -61,7 +60,7 @@ def _opening(manifest: VariantManifest, profile: Profile) -> list[str]:
         f"| architecture | {manifest.architecture} |",
         f"| task | {manifest.task} |",
         f"| licence | {manifest.licence or 'not stated by the source'} |",
-        f"| size | {size(manifest.size_bytes)} ({manifest.size_bytes} bytes in {len(manifest.files)} files) |",
+        f"| size | {manifest.size_bytes / 1e6:.2f} MB in {len(manifest.files)} files |",
         f"| pooling | {_pooling(manifest)} |",
         f"| made with | {', '.join(f'{name} {version}' for name, version in sorted(manifest.tools.items())) or '-'} |",
         "",

@@ -11,7 +11,6 @@ import sys
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
 from pathlib import Path
 
@@ -25,17 +24,12 @@ from edgeml.measurements import measurements
 from edgeml.progress import Counter, Progress, silent
 from edgeml.store import PART, Store
 from edgeml.types import Measurement, Model, ModelRef, Profile, Run, Variant
+from edgeml.wheels import cached_wheels, default_python, missing_wheels, requirements, wheel_folder
 from edgeml_runtime.bundle import GOLDENS, MANIFEST, SUMS, VARIANT, checksums
 from edgeml_runtime.records import decode, describe, describe_file, read_record, verify, write_record
 from edgeml_runtime.types import Bundle, File, Record, Refusal, VariantManifest
 
 _LICENCE = re.compile(r"(licen[cs]e|copying|notice)\b.*", re.IGNORECASE)
-
-# What the runtime imports to run a format; neither library needs the rest of what its package asks for.
-REQUIREMENTS = {
-    "onnx": ("msgspec", "numpy", "onnxruntime", "tokenizers"),
-    "gguf": ("llama-cpp-python", "msgspec", "numpy", "typing-extensions"),
-}
 
 
 class Order(Record, frozen=True, kw_only=True):
@@ -116,7 +110,8 @@ def _fill(folder: Path, order: Order, store: Store, progress: Progress) -> Bundl
     for paths in order.wheels.values():
         _copy_wheels(paths, folder / "wheels")
     (folder / "run.sh").write_bytes((files("edgeml.bundles") / "run.sh").read_bytes())
-    (folder / "requirements.txt").write_text(_requirements(order), encoding="utf-8")
+    pins = "".join(f"{pin}\n" for pin in sorted(requirements(_format(order.manifest))))
+    (folder / "requirements.txt").write_text(pins, encoding="utf-8")
     card = model_card(order.manifest, order.profile, measurements=_measured(order.variant, store))
     (folder / "MODEL_CARD.md").write_text(card, encoding="utf-8")
     progress("goldens", 0, 1)
@@ -154,10 +149,12 @@ def _copy_licences(order: Order, store: Store, goal: Path) -> None:
 
 
 def _wheels(variant: Variant, profile: Profile) -> dict[str, tuple[Path, ...]]:
-    from edgeml.wheels import cached_wheels
-
-    format = _format(variant.manifest)
-    return {python: cached_wheels(profile, python, format) for python in profile.python}
+    """The wheels of each Python version that were downloaded for this target; at least one version's must be."""
+    found, format = {}, _format(variant.manifest)
+    for python in dict.fromkeys((default_python(profile), *profile.python)):
+        if not missing_wheels(wheel_folder(profile, python, format), format):
+            found[python] = cached_wheels(profile, python, format)
+    return found or {default_python(profile): cached_wheels(profile, default_python(profile), format)}
 
 
 def _format(manifest: VariantManifest) -> str:
@@ -171,31 +168,6 @@ def _copy_wheels(paths: Sequence[Path], goal: Path) -> None:
             if any(re.match(r"[^/]+\.data/(pure|plat)lib/", name) for name in wheel.namelist()):
                 raise EdgemlError(f"{path.name} needs an installer", hint="bundles unpack wheels: use another version")
         shutil.copyfile(path, goal / path.name)
-
-
-def _requirements(order: Order) -> str:
-    """Exact versions: the wheels', or without them those of this environment."""
-    if not order.wheels:
-        return "".join(f"{name}=={_installed(name)}\n" for name in REQUIREMENTS[_format(order.manifest)])
-    serving: dict[str, list[str]] = {}
-    for python, paths in order.wheels.items():
-        for path in paths:
-            name, number = path.name.split("-")[:2]
-            serving.setdefault(f"{name.replace('_', '-')}=={number}", []).append(python)
-    return "".join(f"{pin}{_marker(pythons, order)}\n" for pin, pythons in sorted(serving.items()))
-
-
-def _marker(pythons: Sequence[str], order: Order) -> str:
-    if len(pythons) == len(order.wheels):
-        return ""
-    return " ; " + " or ".join(f'python_version == "{python}"' for python in pythons)
-
-
-def _installed(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError as error:
-        raise EdgemlError(f"{name} is not installed, so its version is unknown", hint=f"pip install {name}") from error
 
 
 def _measured(variant: Variant, store: Store) -> list[Measurement]:
@@ -237,7 +209,7 @@ def _seal_manifest(folder: Path, order: Order) -> Bundle:
         runtime=edgeml_runtime.__version__,
         files=describe(folder),
         machine=order.profile.machine,
-        python=order.profile.python,
+        python=tuple(order.wheels) or order.profile.python,
         licence=order.manifest.licence,
     )
     write_record(folder / MANIFEST, bundle)
