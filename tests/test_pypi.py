@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -78,11 +80,19 @@ def test_a_version_that_is_not_there_is_refused_with_those_that_are(index: Path)
     assert "1.0" in caught.value.hint
 
 
-def test_a_source_distribution_is_never_taken(index: Path) -> None:
-    (index / "a-model-1.0.tar.gz").write_bytes(b"its setup.py would run")
+def test_a_source_distribution_is_never_taken_because_its_build_script_would_run(
+    index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PIP_NO_BUILD_ISOLATION", "0")  # so that pip could run it without fetching a build tool
+    script = f"import pathlib; pathlib.Path({str(tmp_path / 'it-ran')!r}).touch()\n".encode()
+    with tarfile.open(index / "a-model-1.0.tar.gz", "w:gz") as archive:
+        member = tarfile.TarInfo("a-model-1.0/setup.py")
+        member.size = len(script)
+        archive.addfile(member, io.BytesIO(script))
     with pytest.raises(EdgemlError) as caught:
         fetched()
     assert "only wheels" in caught.value.hint
+    assert not (tmp_path / "it-ran").exists()
 
 
 def test_a_dangerous_wheel_leaves_nothing_behind(index: Path, tmp_path: Path) -> None:

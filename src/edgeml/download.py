@@ -15,9 +15,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from edgeml.errors import EdgemlError
-from edgeml.pip import run_pip
 from edgeml.progress import Progress, silent
 from edgeml.sources import Consent, Fetched, source_of
+from edgeml.sources.pip import run_pip
 from edgeml.store import Store
 from edgeml.types import Model, ModelRef, Profile
 from edgeml.wheels import COMPILED, default_python, is_own, missing_wheels, wheel_folder

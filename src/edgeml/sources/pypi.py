@@ -10,11 +10,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from edgeml.errors import EdgemlError
-from edgeml.pip import run_pip
 from edgeml.progress import Progress
 from edgeml.sources import Consent, Fetched
 from edgeml.sources.contents import check_sides, choose, read_card, roots
 from edgeml.sources.headers import check_weights
+from edgeml.sources.pip import run_pip
 from edgeml.sources.receipts import Tally, keep, recall
 from edgeml.sources.wheel import Wheel, opened
 from edgeml.store import cache_folder, fresh_folder
