@@ -19,6 +19,7 @@ def llama_gguf(
     type: str = "F16",
     tied: bool = False,
     context: int = 512,
+    template: str | None = None,
     metadata: dict[str, Any] | None = None,
     seed: int = 0,
 ) -> Path:
@@ -42,6 +43,8 @@ def llama_gguf(
     integers = {f"llama.{key}": value for key, value in own.items()} | ids | (metadata or {})
     writer = _writer(path, "llama", integers, {"llama.attention.layer_norm_rms_epsilon": 1e-5})
     _add_tokens(writer, "llama", tokens, kinds)
+    if template is not None:
+        writer.add_chat_template(template)
     random = np.random.default_rng(seed)
     for name, shape in _llama_matrices(width, layers, len(tokens), tied=tied).items():
         _add_matrix(writer, f"{name}.weight", random.standard_normal(shape, dtype=np.float32) * 0.06, type)
