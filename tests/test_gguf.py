@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from msgspec.structs import replace
 
 from edgeml.errors import EdgemlError
 from edgeml.formats import Request
@@ -147,13 +148,25 @@ def test_traits_of_an_embedding_model_come_from_its_header(tmp_path):
 
 
 def test_traits_of_a_decoder_say_that_it_writes_text(llama):
-    assert (traits(llama).task, traits(llama).max_tokens, traits(llama).pooling) == ("text-generation", 512, None)
+    found = traits(llama)
+
+    assert (found.task, found.max_tokens, found.pooling, found.end_tokens) == ("text-generation", 512, None, (2,))
 
 
 def test_a_decoder_with_a_pooling_type_makes_vectors(tmp_path):
     source = llama_gguf(tmp_path / "vectors.gguf", width=64, layers=1, metadata={"llama.pooling_type": 3})
 
     assert (traits(source).task, traits(source).pooling) == ("sentence-similarity", "last")
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"), [({"pooling": "cls"}, "pools by mean"), ({"max_tokens": 600}, "holds 512")]
+)
+def test_a_file_that_contradicts_the_models_own_traits_is_refused(tmp_path, changes, said):
+    request = request_of(bert_gguf(tmp_path / "bert.gguf", width=64, layers=1), "gguf:q8_0")
+
+    with pytest.raises(EdgemlError, match=said):
+        convert(replace(request, traits=replace(request.traits, **changes)), tmp_path, progress=silent)
 
 
 def test_an_unknown_architecture_is_named_with_the_known_ones(tmp_path, llama):
@@ -209,7 +222,7 @@ def test_an_interruption_ends_the_child_at_once():
     started = time.monotonic()
     program = "print('begun', flush=True); __import__('time').sleep(60)"
     with pytest.raises(KeyboardInterrupt):
-        run_module("timeit", ["-n1", "-r1", program], what="waiting", follow=interrupt)
+        run_module("timeit", ["-n1", "-r1", program], what="waiting", hint="", follow=interrupt)
 
     assert time.monotonic() - started < 30
     with pytest.raises(ChildProcessError):

@@ -70,6 +70,7 @@ def traits(path: Path) -> Traits:
         max_tokens=int(context),
         pooling=pooling,
         normalize=embeds,
+        end_tokens=() if embeds else _end_tokens(header),
         licence=header.metadata.get("general.license"),
         quantized=_quantized(header),
     )
@@ -82,6 +83,11 @@ def source_type(path: Path) -> str | None:
 
 def _quantized(header: Header) -> str | None:
     return most_used(header.tensors) if header.tensors and share_quantized(header) > 0.5 else None
+
+
+def _end_tokens(header: Header) -> tuple[int, ...]:
+    stated = (header.metadata.get(f"tokenizer.ggml.{name}_token_id") for name in ("eos", "eot"))
+    return tuple(sorted({int(token) for token in stated if token is not None}))
 
 
 def _from_gguf(request: Request, folder: Path, progress: Progress) -> Converted:

