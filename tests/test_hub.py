@@ -3,40 +3,22 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from edgeml.errors import EdgemlError
-from edgeml.progress import Progress, silent
-from edgeml.sources import Consent, Fetched
-from edgeml.sources.hub import Place, fetch
-from edgeml.types import ModelRef
+from edgeml.sources import Fetched
+from tiny.hub_child import Child, child
 from tiny.hub_server import Hub, serving
 from tiny.weights import model_files, safetensors_bytes
 
 CLIENT_CHUNK = 10 << 20  # the client hands over, and so keeps, this much at a time
 LARGE = safetensors_bytes(25 << 20)
-NOTHING = Consent()
+NAME = "hf:org/name"
 Fetch = Callable[..., Fetched]
-
-_CHILD = """
-import json, sys
-from edgeml.errors import EdgemlError
-from edgeml.progress import silent
-from edgeml.sources import Consent
-from edgeml.sources.hub import fetch
-from edgeml.types import ModelRef
-for text in sys.argv[1:]:
-    try:
-        print(json.dumps({"ref": str(fetch(ModelRef.parse(text), consent=Consent(), progress=silent).ref)}))
-    except EdgemlError as error:
-        print(json.dumps({"message": error.message, "hint": error.hint}))
-"""
 
 
 @pytest.fixture
@@ -45,34 +27,32 @@ def hub() -> Iterator[Hub]:
         yield hub
 
 
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("EDGEML_CACHE", str(tmp_path / "edgeml"))
-    monkeypatch.setenv("HF_TOKEN", "hf_mine")
+@pytest.fixture(scope="module")
+def shared_child(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Child]:
+    """One process for most tests; those about the client's own settings start theirs."""
+    with child(HF_TOKEN="hf_mine", HF_HOME=str(tmp_path_factory.mktemp("home"))) as process:
+        yield process
 
 
 @pytest.fixture
-def fetched(hub: Hub, tmp_path: Path) -> Fetch:
-    place = Place(endpoint=hub.endpoint, cache=tmp_path / "home" / "hub")
+def fetched(hub: Hub, shared_child: Child, tmp_path: Path) -> Fetch:
+    places = {
+        "endpoint": hub.endpoint,
+        "cache": str(tmp_path / "home" / "hub"),
+        "edgeml_cache": str(tmp_path / "edgeml"),
+    }
+    return partial(shared_child.fetch, **places)
 
-    def run(text: str = "hf:org/name", *, consent: Consent = NOTHING, progress: Progress = silent) -> Fetched:
-        return fetch(ModelRef.parse(text), consent=consent, progress=progress, place=place)
 
-    return run
-
-
-def in_child(hub: Hub, home: Path, *refs: str, **environment: str) -> list[dict[str, str]]:
-    """Fetch as a user does, whose environment variables the client reads when it is imported."""
-    plain = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
-    settings = {**plain, "HF_ENDPOINT": hub.endpoint, "HF_HOME": str(home), **environment}
-    child = [sys.executable, "-c", _CHILD, *refs]
-    done = subprocess.run(child, env=settings, check=True, capture_output=True, text=True)
-    return [json.loads(line) for line in done.stdout.splitlines()]
+def refusal(process: Child, ref: str, tmp_path: Path) -> EdgemlError:
+    with pytest.raises(EdgemlError) as caught:
+        process.fetch(ref, edgeml_cache=str(tmp_path / "edgeml"))
+    return caught.value
 
 
 def test_a_branch_is_pinned_to_its_commit_and_only_what_a_conversion_needs_is_fetched(hub: Hub, fetched: Fetch) -> None:
     commit = hub.repo("org/name", model_files()).branches["main"]
-    found = fetched()
+    found = fetched(NAME)
     assert str(found.ref) == f"hf:org/name@{commit}"
     assert (found.format, found.licence, found.task) == ("safetensors", "apache-2.0", "sentence-similarity")
     needed = {
@@ -90,7 +70,7 @@ def test_a_branch_is_pinned_to_its_commit_and_only_what_a_conversion_needs_is_fe
 
 def test_the_token_goes_to_the_hub_and_not_to_the_store_of_large_files(hub: Hub, fetched: Fetch) -> None:
     hub.repo("org/name", model_files())
-    fetched()
+    fetched(NAME)
     assert {request.token for request in hub.asked("/store/")} == {None}
     assert {request.token for request in hub.asked("/api/")} == {"Bearer hf_mine"}
 
@@ -98,7 +78,7 @@ def test_the_token_goes_to_the_hub_and_not_to_the_store_of_large_files(hub: Hub,
 def test_a_connection_cut_in_the_middle_is_taken_up_where_it_broke(hub: Hub, fetched: Fetch) -> None:
     hub.repo("org/name", model_files(**{"model.safetensors": LARGE}))
     hub.cuts["model.safetensors"] = [CLIENT_CHUNK + 100_000]
-    fetched()
+    fetched(NAME)
     first, second = (request for request in hub.asked("/store/") if request.method == "GET")
     assert first.range is None
     assert second.range == f"bytes={CLIENT_CHUNK}-"
@@ -108,40 +88,37 @@ def test_a_connection_cut_in_the_middle_is_taken_up_where_it_broke(hub: Hub, fet
 def test_an_interrupted_download_goes_on_in_the_next_run_and_never_looks_complete(
     hub: Hub, fetched: Fetch, tmp_path: Path
 ) -> None:
-    hub.repo("org/name", model_files(**{"model.safetensors": LARGE}))
-
-    def interrupt(step: str, done: int, total: int) -> None:
-        if done > 2 * CLIENT_CHUNK:
-            raise KeyboardInterrupt
-
+    repo = hub.repo("org/name", model_files(**{"model.safetensors": LARGE}))
     with pytest.raises(KeyboardInterrupt):
-        fetched(progress=interrupt)
-    commit = hub.repos["org/name"].branches["main"]
-    refs = "hf:org/name", f"hf:org/name@{commit}"
-    offline = in_child(hub, tmp_path / "home", *refs, HF_HUB_OFFLINE="1")
-    assert all("not completely here" in answer["message"] and "HF_HUB_OFFLINE" in answer["hint"] for answer in offline)
-    fetched()
-    assert [request.range for request in hub.asked("/store/")][-1] == f"bytes={CLIENT_CHUNK}-"
+        fetched(NAME, interrupt_after=2 * CLIENT_CHUNK)
+    with child(HF_HOME=str(tmp_path / "home"), HF_HUB_OFFLINE="1") as offline:
+        for ref in (NAME, f"{NAME}@{repo.branches['main']}"):
+            error = refusal(offline, ref, tmp_path)
+            assert "not completely here" in error.message
+            assert "HF_HUB_OFFLINE" in error.hint
+    fetched(NAME)
+    assert hub.asked("/store/")[-1].range == f"bytes={CLIENT_CHUNK}-"
     assert not list((tmp_path / "home").rglob("*.part"))
 
 
-def test_a_complete_download_serves_offline_by_branch_and_by_commit(hub: Hub, fetched: Fetch, tmp_path: Path) -> None:
-    commit = hub.repo("org/name", model_files()).branches["main"]
-    pinned = f"hf:org/name@{commit}"
-    home = tmp_path / "home"
-    assert in_child(hub, home, "hf:org/name") == [{"ref": pinned}]
+def test_a_complete_download_serves_offline_by_branch_and_by_commit(hub: Hub, tmp_path: Path) -> None:
+    pinned = f"{NAME}@{hub.repo('org/name', model_files()).branches['main']}"
+    home, cache = tmp_path / "home", str(tmp_path / "edgeml")
+    with child(HF_ENDPOINT=hub.endpoint, HF_HOME=str(home)) as online:
+        assert str(online.fetch(NAME, edgeml_cache=cache).ref) == pinned
     asked = len(hub.requests)
-    assert in_child(hub, home, "hf:org/name", pinned, HF_HUB_OFFLINE="1") == [{"ref": pinned}] * 2
-    broken = next((home / "hub").rglob("snapshots/*/model.safetensors")).resolve()
-    broken.write_bytes(flipped(broken.read_bytes()))
-    (answer,) = in_child(hub, home, pinned, HF_HUB_OFFLINE="1")
-    assert "not completely here" in answer["message"]
+    with child(HF_ENDPOINT=hub.endpoint, HF_HOME=str(home), HF_HUB_OFFLINE="1") as offline:
+        for ref in (NAME, pinned):
+            assert str(offline.fetch(ref, edgeml_cache=cache).ref) == pinned
+        weights = next((home / "hub").rglob("snapshots/*/model.safetensors")).resolve()
+        weights.write_bytes(flipped(weights.read_bytes()))
+        assert "not completely here" in refusal(offline, pinned, tmp_path).message
     assert len(hub.requests) == asked
 
 
 def test_a_pinned_commit_that_is_here_needs_no_connection(hub: Hub, fetched: Fetch) -> None:
     hub.repo("org/name", model_files())
-    pinned = str(fetched().ref)
+    pinned = str(fetched(NAME).ref)
     asked = len(hub.requests)
     assert str(fetched(pinned).ref) == pinned
     assert len(hub.requests) == asked
@@ -149,7 +126,7 @@ def test_a_pinned_commit_that_is_here_needs_no_connection(hub: Hub, fetched: Fet
 
 def test_a_flipped_byte_in_the_cache_is_noticed_and_fetched_again(hub: Hub, fetched: Fetch) -> None:
     hub.repo("org/name", model_files())
-    found = fetched()
+    found = fetched(NAME)
     for name in ("model.safetensors", "config.json"):
         path = found.path / name
         whole = path.read_bytes()
@@ -160,9 +137,9 @@ def test_a_flipped_byte_in_the_cache_is_noticed_and_fetched_again(hub: Hub, fetc
 
 def test_a_branch_that_moved_gives_a_new_commit_and_leaves_the_pinned_one_as_it_was(hub: Hub, fetched: Fetch) -> None:
     repo = hub.repo("org/name", model_files())
-    before = fetched()
+    before = fetched(NAME)
     repo.commit(model_files(**{"model.safetensors": safetensors_bytes(fill=1)}))
-    after = fetched()
+    after = fetched(NAME)
     assert before.ref != after.ref
     assert before.files != after.files
     assert fetched(str(before.ref)).files == before.files
@@ -176,25 +153,26 @@ def test_other_bytes_than_announced_are_refused_and_not_kept(
     hub.repo("org/name", files)
     hub.lies[name] = flipped(files[name])
     with pytest.raises(EdgemlError, match="other bytes") as caught:
-        fetched()
+        fetched(NAME)
     assert caught.value.hint
     assert flipped(files[name]) not in {path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
 
 
 def test_a_gated_model_without_a_login_says_how_to_log_in(hub: Hub, tmp_path: Path) -> None:
     hub.repo("org/name", model_files(), gated=True)
-    (answer,) = in_child(hub, tmp_path, "hf:org/name")
-    assert "not logged in" in answer["message"]
-    assert answer["hint"].startswith("hf auth login")
+    with child(HF_ENDPOINT=hub.endpoint, HF_HOME=str(tmp_path)) as stranger:
+        error = refusal(stranger, NAME, tmp_path)
+    assert "not logged in" in error.message
+    assert error.hint.startswith("hf auth login")
 
 
 def test_a_gated_model_with_a_login_says_to_accept_the_licence(hub: Hub, fetched: Fetch) -> None:
     hub.repo("org/name", model_files(), gated=True)
     with pytest.raises(EdgemlError, match="no access") as caught:
-        fetched()
+        fetched(NAME)
     assert "accept its licence" in caught.value.hint
     hub.members.add("Bearer hf_mine")
-    assert fetched().format == "safetensors"
+    assert fetched(NAME).format == "safetensors"
 
 
 def test_a_missing_model_a_missing_revision_and_a_missing_file_read_differently(hub: Hub, fetched: Fetch) -> None:
@@ -214,13 +192,11 @@ def test_a_missing_model_a_missing_revision_and_a_missing_file_read_differently(
     assert not hub.asked("/resolve/")
 
 
-def test_an_unreachable_hub_is_said_in_one_sentence_with_a_hint(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with serving() as hub:
-        place = Place(endpoint=hub.endpoint, cache=tmp_path)
+def test_an_unreachable_hub_is_said_in_one_sentence_with_a_hint(hub: Hub, fetched: Fetch) -> None:
+    with serving() as gone:
+        pass
     with pytest.raises(EdgemlError, match="connection to the hub failed") as caught:
-        fetch(ModelRef.parse("hf:org/name"), consent=Consent(), progress=silent, place=place)
+        fetched(NAME, endpoint=gone.endpoint)
     assert "HF_ENDPOINT" in caught.value.hint
 
 
@@ -233,7 +209,7 @@ def test_a_shard_that_the_index_names_and_nobody_has_is_refused_before_any_weigh
     files |= {"model-00001-of-00002.safetensors": shard, "model.safetensors.index.json": json.dumps(index).encode()}
     hub.repo("org/name", files)
     with pytest.raises(EdgemlError, match="lacks model-00002-of-00002"):
-        fetched()
+        fetched(NAME)
     assert not hub.asked("/store/")
 
 
@@ -241,10 +217,10 @@ def test_custom_code_is_refused_before_any_weights_come_unless_it_is_allowed(hub
     config = b'{"auto_map": {"AutoModel": "modeling.Mine"}}'
     hub.repo("org/name", model_files(**{"config.json": config, "modeling.py": b"pass"}))
     with pytest.raises(EdgemlError, match=r"modeling\.Mine") as caught:
-        fetched()
+        fetched(NAME)
     assert "--allow-code" in caught.value.hint
     assert not hub.asked("/store/")
-    found = fetched(consent=Consent(remote_code=True))
+    found = fetched(NAME, remote_code=True)
     assert "modeling.py" in {file.path for file in found.files}
     with pytest.raises(EdgemlError, match=r"modeling\.Mine"):  # consent is for one call, also from the cache
         fetched(str(found.ref))
@@ -255,20 +231,18 @@ def test_pickles_are_refused_with_the_reason_unless_they_are_allowed(hub: Hub, f
     del files["model.safetensors"], files["onnx/model.onnx"]
     hub.repo("org/name", files)
     with pytest.raises(EdgemlError, match="runs code when it is opened"):
-        fetched()
-    found = fetched(consent=Consent(pickle=True))
+        fetched(NAME)
+    found = fetched(NAME, pickle=True)
     assert found.format == "pickle"
     with pytest.raises(EdgemlError, match="runs code when it is opened"):
         fetched(str(found.ref))
 
 
-def test_progress_reaches_the_total_and_never_passes_it(hub: Hub, fetched: Fetch) -> None:
+def test_progress_reaches_the_total_and_never_passes_it(hub: Hub, fetched: Fetch, shared_child: Child) -> None:
     hub.repo("org/name", model_files())
-    seen: list[tuple[str, int, int]] = []
-    found = fetched(progress=lambda step, done, total: seen.append((step, done, total)))
-    total = sum(file.size_bytes for file in found.files)
-    assert seen[-1] == ("download", total, total)
-    assert all(done <= total for _, done, total in seen)
+    total = sum(file.size_bytes for file in fetched(NAME).files)
+    assert shared_child.seen[-1] == ["download", total, total]
+    assert all(done <= total for _, done, total in shared_child.seen)
 
 
 def test_a_hub_that_names_files_outside_the_model_is_refused(hub: Hub, fetched: Fetch, tmp_path: Path) -> None:
@@ -276,7 +250,7 @@ def test_a_hub_that_names_files_outside_the_model_is_refused(hub: Hub, fetched: 
     victim.write_bytes(b"mine")
     hub.repo("org/name", {"../../../../../precious.onnx": b"theirs"})
     with pytest.raises(EdgemlError, match="outside its own folder"):
-        fetched()
+        fetched(NAME)
     assert victim.read_bytes() == b"mine"
 
 
