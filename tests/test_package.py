@@ -201,9 +201,10 @@ def test_the_models_licence_text_travels(variant, store, tmp_path):
     assert [file.name for file in (path / "licences").iterdir()] == ["LICENSE.md"]
 
 
-def test_a_variant_that_is_not_what_its_manifest_says_is_refused(variant, store):
-    (variant.path / "model.onnx").write_bytes(b"other")
-    assert "model.onnx" in refusal(packed, variant, store)
+def test_a_variant_that_is_not_what_its_manifest_says_is_refused(variant, store, tmp_path):
+    working = onnx_variant(tmp_path / "other", seed=1).path / "model.onnx"
+    shutil.copyfile(working, variant.path / "model.onnx")
+    assert "model.onnx is not the file that was recorded" in refusal(packed, variant, store)
     assert left(store) == []
 
 
@@ -285,7 +286,7 @@ def test_a_wheel_that_unpacking_does_not_install_is_refused(variant, store, cach
 
 def test_the_card_shows_runs_of_these_very_weights(variant, store):
     weights = next(file.sha256 for file in variant.manifest.files if file.path == "model.onnx")
-    for started, sha256, value in (("1", "other", 1.0), ("2", weights, 2.0), ("3", weights, 3.25)):
+    for started, sha256, value in (("1", weights, 1.0), ("2", weights, 3.25), ("3", "other", 2.0)):
         store.add_run(a_run(started=f"2026-01-0{started}T00:00:00", variant_sha256=sha256, latency_ms=value))
     card = (packed(variant, store) / "MODEL_CARD.md").read_text()
     lines = [line for line in card.splitlines() if line.startswith("| latency ")]
