@@ -57,6 +57,16 @@ def test_a_model_of_the_hub_is_named_as_the_base(manifest):
     assert ModelCard(model_card(pinned, profile("pi5"))).data.base_model == "org/name"
 
 
+def test_a_licence_is_written_as_the_hub_does(manifest):
+    card = model_card(msgspec.structs.replace(manifest, licence="Apache-2.0"), profile("pi5"))
+    assert ModelCard(card).data.license == "apache-2.0"
+
+
+def test_a_decoders_limit_counts_the_answer_too(manifest):
+    card = model_card(msgspec.structs.replace(manifest, task="text-generation"), profile("pi5"))
+    assert "Text and answer together" in section(card, "Limits")
+
+
 def test_a_licence_that_is_not_stated_is_not_made_up(manifest):
     card = model_card(msgspec.structs.replace(manifest, licence=None), profile("pi5"))
     assert "not stated" in card

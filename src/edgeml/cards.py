@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from edgeml.types import Measurement, ModelRef, Profile
+from edgeml_runtime.session import is_encoder
 from edgeml_runtime.types import Absent, VariantManifest
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def model_card(
     ref = ModelRef.parse(manifest.model) if manifest.model.startswith("hf:") else None
     results = [_result(one) for one in measurements if _is_accuracy(one.metric)]
     about = ModelCardData(
-        license=manifest.licence,
+        license=manifest.licence.lower() if manifest.licence else None,  # as the Hub writes it
         base_model=ref.id if ref else None,
         pipeline_tag=manifest.task,
         library_name="edgeml",
@@ -126,7 +127,10 @@ def _not_measured(measurements: Sequence[Measurement], absent: Sequence[Absent],
 
 
 def _limits(manifest: VariantManifest) -> list[str]:
-    limits = [f"Reads at most {manifest.max_tokens} tokens of a text; what is longer is cut."]
+    if is_encoder(manifest):
+        limits = [f"Reads at most {manifest.max_tokens} tokens of a text; what is longer is cut."]
+    else:
+        limits = [f"Text and answer together have at most {manifest.max_tokens} tokens."]
     if manifest.built_for:
         limits.append(f"Its integer weights are laid out for {manifest.built_for}; elsewhere they may be slower.")
     if manifest.source_quantized:

@@ -182,7 +182,9 @@ def _inputs(task: str) -> tuple[str, ...]:
 
 
 def _facts(bundle: Bundle, manifest: VariantManifest) -> list[tuple[str, str]]:
-    total = sum(file.size_bytes for file in bundle.files)
+    from edgeml_runtime.session import is_encoder
+
+    total, encodes = sum(file.size_bytes for file in bundle.files), is_encoder(manifest)
     serves = f"Python {' or '.join(bundle.python)}"
     facts = [
         ("bundle", f"{bundle.name}, made by edgeml {bundle.runtime}"),
@@ -194,7 +196,7 @@ def _facts(bundle: Bundle, manifest: VariantManifest) -> list[tuple[str, str]]:
         ("target", f"{bundle.target} ({bundle.machine}, {serves})"),
         ("licence", bundle.licence or "not stated"),
         ("audit", _audit(manifest.audit)),
-        ("limit", f"{manifest.max_tokens} tokens a text; what is longer is cut"),
+        ("limit", f"{manifest.max_tokens} tokens {'a text; what is longer is cut' if encodes else 'with the answer'}"),
     ]
     built_for, was = manifest.built_for, manifest.source_quantized
     facts += [("limit", f"its integer weights are laid out for {built_for}")] if built_for else []
