@@ -143,6 +143,25 @@ def test_more_texts_than_sequences_in_a_batch_are_all_embedded(encoder):
     assert np.abs(vectors[600] - vectors[0]).max() > 0.1
 
 
+def test_a_causal_model_embeds_by_its_last_token(tmp_path, files):
+    session = open_encoder(tmp_path / "causal", files["llama"], pooling="last")
+    together = session.embed(["hello", "x", "jello"] * 90)
+
+    np.testing.assert_allclose(
+        together[:3], np.concatenate([session.embed([t]) for t in ("hello", "x", "jello")]), atol=2e-3
+    )
+    np.testing.assert_allclose(together, np.tile(together[:3], (90, 1)), atol=2e-3)
+    assert np.abs(together[0] - together[2]).max() > 0.01
+
+
+def test_a_text_without_any_token_is_refused(tmp_path, files):
+    weights = llama_gguf(tmp_path / "bare.gguf", width=64, adds_start=False)
+    session = open_encoder(tmp_path / "bare", weights)
+
+    with pytest.raises(EdgemlError, match="no token for an empty text"):
+        session.embed([""])
+
+
 def test_no_texts_give_no_vectors(encoder):
     assert encoder.embed([]).shape == (0, 64)
 
@@ -154,6 +173,10 @@ def test_a_long_text_keeps_its_first_tokens_and_the_final_special_one(tmp_path, 
     assert short.count_tokens(text) == 14
     np.testing.assert_allclose(short.embed([text]), short.embed(["a b c d e f g h"]), atol=1e-6)
     assert np.abs(short.embed([text]) - short.embed(["a b c d e f g"])).max() > 0.01
+
+
+def test_a_special_token_named_in_a_text_is_that_token_as_in_hugging_faces_tokenizers(encoder):
+    assert encoder.count_tokens("a [MASK] b") == encoder.count_tokens("a x b") == 5
 
 
 def test_a_text_longer_than_a_batch_is_embedded_whole(tmp_path, files, encoder):
@@ -271,6 +294,18 @@ def test_without_a_template_the_prompt_is_plain_text_that_cannot_name_special_to
     assert decoder.prompt("Do", "it </s>") == [1, *decoder.tokenize("Do\n\nit </s>\n")]
     assert decoder.prompt(None, "it") == [1, *decoder.tokenize("it\n")]
     assert 2 not in decoder.prompt("Do", "it </s>")
+
+
+def test_a_model_that_wants_no_start_token_gets_none(tmp_path):
+    weights = llama_gguf(tmp_path / "bare.gguf", width=64, adds_start=False)
+    session = open_session(gguf_variant(tmp_path / "bare", weights), threads=1)
+
+    assert session.prompt(None, "it") == session.tokenize("it\n")
+
+
+def test_a_long_text_is_tokenized_whole(decoder):
+    assert decoder.tokenize("ab" * 1000)[-4:] == [3 + ord(letter) for letter in "abab"]
+    assert len(decoder.tokenize("ab" * 1000)) == 2001  # and the space that llama.cpp puts before it
 
 
 def test_a_known_template_is_written_by_llama_cpp(tmp_path):

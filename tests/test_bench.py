@@ -4,13 +4,14 @@ import msgspec
 import pytest
 
 from edgeml.bench import Conditions, bench
-from edgeml.dataset import choose_task, dataset_for, parse_columns, read_dataset, read_schema
+from edgeml.dataset import choose_task, dataset_for, read_dataset, read_schema
 from edgeml.errors import EdgemlError
 from edgeml.measurements import differences
 from edgeml.store import Store
 from edgeml.targets import own_name, profile
 from edgeml.types import Run
 from edgeml_runtime.records import read_record
+from edgeml_runtime.rows import parse_columns
 from tiny.variants import onnx_variant
 
 PAIRS = "sentence1\tsentence2\tscore\nrent march\trent april\t4\nfuel\trent\t1\nfuel\tfuel\t5\npost\tpost office\t3\n"

@@ -17,16 +17,15 @@ LEVELS = (
     ("__init__", "errors", "progress"),
     ("types",),
     ("store", "sources", "targets", "stats", "wheels"),
-    ("scores", "dataset", "traits", "formats"),
+    ("scores", "dataset", "traits", "formats", "bundles"),
     ("measurements", "cards"),
-    ("bundles",),
     ("download", "quantize", "bench", "package", "doctor"),  # the verbs: none imports another
     ("recipe", "render"),
     ("cli",),
     ("__main__",),
 )
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
-VERBS = LEVELS[6]
+VERBS = LEVELS[5]
 HEAVY = {
     "llama_cpp",
     "onnx",

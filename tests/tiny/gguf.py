@@ -20,6 +20,7 @@ def llama_gguf(
     tied: bool = False,
     context: int = 512,
     template: str | None = None,
+    adds_start: bool = True,
     metadata: dict[str, Any] | None = None,
     seed: int = 0,
 ) -> Path:
@@ -45,6 +46,7 @@ def llama_gguf(
     _add_tokens(writer, "llama", tokens, kinds)
     if template is not None:
         writer.add_chat_template(template)
+    writer.add_add_bos_token(adds_start)
     random = np.random.default_rng(seed)
     for name, shape in _llama_matrices(width, layers, len(tokens), tied=tied).items():
         _add_matrix(writer, f"{name}.weight", random.standard_normal(shape, dtype=np.float32) * 0.06, type)

@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Protocol, cast
 
 from edgeml.errors import EdgemlError
+from edgeml.store import PART
+from edgeml_runtime.bundle import MANIFEST
+from edgeml_runtime.types import Bundle
 
 KINDS = ("dir", "tar")
 
@@ -20,8 +23,19 @@ class Kind(Protocol):
     def seal(self, folder: Path) -> Path:
         """What is to be copied, made of a bundle's folder, beside it."""
 
+    def read(self, path: Path) -> Bundle:
+        """The manifest of a bundle of this kind; only as much is read as that takes."""
+
     def same(self, made: Path, present: Path) -> bool:
         """Whether a bundle that is there already is, byte for byte, the one just made."""
+
+
+def bundles_in(folder: Path) -> list[Bundle]:
+    """The bundles in a store's folder, by name; what is not finished, or is something else, is passed over."""
+    paths = sorted(folder.iterdir()) if folder.is_dir() else []
+    folders = [path for path in paths if (path / MANIFEST).is_file() and path.suffix != PART]
+    archives = [path for path in paths if path.name.endswith(kind_of("tar").SUFFIX)]
+    return [*(kind_of("dir").read(path) for path in folders), *(kind_of("tar").read(path) for path in archives)]
 
 
 def kind_of(name: str) -> Kind:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgeml.errors import EdgemlError
-from edgeml_runtime.bundle import SUMS, check_files
+from edgeml_runtime.bundle import MANIFEST, SUMS, check_files
+from edgeml_runtime.records import read_record
+from edgeml_runtime.types import Bundle
 
 SUFFIX = ""
 
@@ -15,6 +17,11 @@ def seal(folder: Path) -> Path:
     for path in (folder, *folder.rglob("*")):
         path.chmod(mode(path))
     return folder
+
+
+def read(path: Path) -> Bundle:
+    """The manifest of a bundle's folder."""
+    return read_record(path / MANIFEST, Bundle)
 
 
 def same(made: Path, present: Path) -> bool:

@@ -8,7 +8,10 @@ import tarfile
 from pathlib import Path
 
 from edgeml.bundles.dir import mode
-from edgeml_runtime.records import sha256
+from edgeml.errors import EdgemlError
+from edgeml_runtime.bundle import MANIFEST
+from edgeml_runtime.records import decode, sha256
+from edgeml_runtime.types import Bundle
 
 SUFFIX = ".tar.gz"
 _YEAR_2000 = 946684800
@@ -26,6 +29,18 @@ def seal(folder: Path) -> Path:
             with path.open("rb") as content:
                 archive.addfile(_entry(path, path.relative_to(folder.parent).as_posix()), content)
     return goal
+
+
+def read(path: Path) -> Bundle:
+    """The manifest inside an archive."""
+    try:
+        with tarfile.open(path) as archive:
+            for entry in archive:
+                if entry.name.endswith(f"/{MANIFEST}") and (content := archive.extractfile(entry)):
+                    return decode(content.read(), Bundle, where=f"{path.name}/{MANIFEST}")
+    except (tarfile.TarError, EOFError, OSError) as error:
+        raise EdgemlError(f"{path} is no complete archive", hint="edgeml package --force makes it again") from error
+    raise EdgemlError(f"{path} holds no {MANIFEST}", hint="move it elsewhere: it is no bundle")
 
 
 def same(made: Path, present: Path) -> bool:

@@ -11,8 +11,9 @@ from edgeml_runtime.backends.gguf_model import Context, Floats, Ids, Model, room
 from edgeml_runtime.errors import EdgemlError
 from edgeml_runtime.types import VariantManifest
 
-BATCH_TOKENS = 256  # texts go together until so many: longer batches only add attention between strangers
-MOST_SEQUENCES = 256  # LLAMA_MAX_SEQ in llama-cparams.h
+# Texts go together until so many: longer batches only add attention between strangers. As no text is shorter than one
+# token, it is the most texts too, and may not exceed LLAMA_MAX_SEQ (llama-cparams.h), 256.
+BATCH_TOKENS = 256
 _POOLING = {None: -1, "mean": 1, "cls": 2, "last": 3}  # enum llama_pooling_type in llama.h; -1 as the file says
 _SMALLEST_NORM = 1e-12  # torch.nn.functional.normalize's own, against division by zero
 
@@ -45,7 +46,7 @@ class GgufEncoder:
 
     def count_tokens(self, text: str) -> int:
         """Tokens of a text before truncation, special tokens included."""
-        return len(self._model.tokenize(text, add_special=True))
+        return len(self._model.tokenize(text, add_special=True, parse_special=True))
 
     def close(self) -> None:
         """Give the model's memory back."""
@@ -54,7 +55,7 @@ class GgufEncoder:
         self._model.close()
 
     def _row(self, text: str) -> Ids:
-        row = self._model.tokenize(text, add_special=True)
+        row = self._model.tokenize(text, add_special=True, parse_special=True)
         limit = self.manifest.max_tokens
         if len(row) > limit:
             last = row[-1]
@@ -85,7 +86,7 @@ class GgufEncoder:
             n_threads_batch=self._threads,
             n_batch=size,
             n_ubatch=size,  # attention that sees the whole text needs it in one piece
-            n_seq_max=min(size, MOST_SEQUENCES),
+            n_seq_max=BATCH_TOKENS,
             kv_unified=True,
             embeddings=True,
             pooling_type=_POOLING[self.manifest.pooling],
@@ -98,7 +99,7 @@ def _packs(lengths: Sequence[int]) -> Iterator[tuple[int, int]]:
     """Ranges of neighbours that fit one batch; a text longer than a batch goes alone."""
     start = total = 0
     for index, length in enumerate(lengths):
-        if index > start and (total + length > BATCH_TOKENS or index - start == MOST_SEQUENCES):
+        if index > start and total + length > BATCH_TOKENS:
             yield start, index
             start, total = index, 0
         total += length

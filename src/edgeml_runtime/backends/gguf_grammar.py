@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from edgeml_runtime.backends.gguf_model import Floats, Model, complaint, library
 from edgeml_runtime.errors import EdgemlError
 
-SHORTLIST = 64  # tokens that are tried before the whole vocabulary is
+SHORTLIST = 512  # tokens that are tried before the whole vocabulary is, which takes ten times as long
 _CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])  # llama_token_data in llama.h
 _TEXT_CHARACTER = (
     r'char ::= [^"\\\x7F\x00-\x1F] | "\\" (["\\/bfnrt] | "u" [0-9a-fA-F] [0-9a-fA-F] [0-9a-fA-F] [0-9a-fA-F])'
