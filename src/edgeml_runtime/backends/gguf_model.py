@@ -6,6 +6,7 @@ Knows nothing about variants, embeddings or generation. Everything goes through 
 from __future__ import annotations
 
 import ctypes
+import re
 import sys
 import weakref
 from collections import deque
@@ -73,10 +74,8 @@ def complaint(act: Callable[[], Any]) -> tuple[Any, str]:
     _complaints.clear()
     library().llama_log_set(_listener(), None)
     result = act()
-    first = _complaints[0] if _complaints else ": llama.cpp gave no reason"
-    return result, first.rpartition("error loading model: ")[2] if "error loading" in first else first.partition(": ")[
-        2
-    ]
+    first = _complaints[0] if _complaints else "llama.cpp: it gave no reason"
+    return result, re.sub(r"^.*?: (error loading model: )?", "", first, count=1)
 
 
 class Model:
