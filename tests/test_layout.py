@@ -20,7 +20,8 @@ LEVELS = (
     ("scores", "dataset", "traits", "formats", "bundles"),
     ("measurements", "cards"),
     ("download", "quantize", "bench", "package", "doctor"),  # the verbs: none imports another
-    ("recipe", "render"),
+    ("recipe", "render", "suggestions"),
+    ("console",),
     ("cli",),
     ("__main__",),
 )
@@ -39,7 +40,7 @@ HEAVY = {
     "numpy",
 }
 TRAVELS = {"edgeml_runtime", "msgspec", "numpy", "tokenizers", "onnxruntime", "llama_cpp", *sys.stdlib_module_names}
-SPEAKERS = {"edgeml/cli.py", "edgeml/render.py", "edgeml_runtime/worker.py", "edgeml_runtime/__main__.py"}
+SPEAKERS = {"edgeml/cli.py", "edgeml/console.py", "edgeml_runtime/worker.py", "edgeml_runtime/__main__.py"}
 
 
 def label(path):

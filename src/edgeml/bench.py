@@ -9,7 +9,7 @@ import msgspec
 
 from edgeml.errors import EdgemlError
 from edgeml.measurements import differences, measurements
-from edgeml.progress import Progress, silent
+from edgeml.progress import Progress, silent, within
 from edgeml.scores import gold, unscored
 from edgeml.store import Store
 from edgeml.targets import local, own_name
@@ -48,7 +48,7 @@ def bench(
     progress: Progress = silent,
 ) -> Report:
     """Measure each variant, the baseline first; every raw run is kept in the store."""
-    _require_here(conditions.profile)
+    require_here(conditions.profile)
     ordered = [baseline, *(one for one in variants if one.name != baseline.name)] if baseline else list(variants)
     runs: list[tuple[Variant, Run]] = []
     for variant in ordered:
@@ -59,7 +59,8 @@ def bench(
     return _report(runs, baseline)
 
 
-def _require_here(profile: Profile) -> None:
+def require_here(profile: Profile) -> None:
+    """Raise EdgemlError for a target that cannot be measured from this machine."""
     if profile.name != own_name():
         raise EdgemlError(
             f"this machine is no {profile.title}, and only the machine at hand can be measured so far",
@@ -77,12 +78,7 @@ def _run(
 ) -> Run:
     job = _job(variant, dataset, conditions, baseline=baseline)
     started = datetime.now(UTC).isoformat(timespec="milliseconds")
-
-    def named(step: str, done: int, total: int) -> None:
-        progress(f"bench {variant.name}: {step}", done, total)
-
-    outcome = local.run(job, progress=named)
-    named("done", 1, 1)
+    outcome = local.run(job, progress=within(progress, f"bench {variant.name}"))
     return Run(
         variant=variant.name,
         variant_sha256=_weights_sha256(variant),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Callable, Iterable
+from functools import wraps
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -12,55 +13,41 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from edgeml import __version__
-from edgeml.errors import EdgemlError
+from edgeml.errors import EdgemlError, disk_refusal
 
 if TYPE_CHECKING:
+    from edgeml.console import Session
     from edgeml.store import Store
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+USAGE = 2
 
 
-class Session:
-    """What every command needs: the artifacts folder, how to show results, and where progress goes."""
+def common(command: Callable[..., None]) -> Callable[..., None]:
+    """The options that every command takes, as the session that it gets first."""
 
-    def __init__(self, artifacts: Path, *, as_json: bool) -> None:
-        from edgeml.render import Bars
-        from edgeml.store import Store
-
-        self.store = Store(artifacts)
-        self.progress = Bars()
-        self._as_json = as_json
-
-    def show(self, values: Iterable[Any]) -> None:
-        """Results to stdout: tables for a person, or a JSON object a line."""
-        from edgeml import render
-
-        if self._as_json:
-            for value in values:
-                for line in render.as_json(value):
-                    click.echo(line)
-            return
-        shown = list(values)
-        self.progress.close()
-        render.show(shown, sys.stdout)
-
-    def next(self, *commands: str) -> None:
-        """The one or two commands that make sense now, to stderr."""
-        self.progress.close()
-        click.echo("next: " + "  |  ".join(commands), err=True)
-
-
-def common(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that every command takes."""
-    command = click.option("--json", "as_json", is_flag=True, help="One JSON object a line on stdout.")(command)
-    return click.option(
+    @click.option(
         "--artifacts",
         type=click.Path(path_type=Path, file_okay=False),
         default="artifacts",
         envvar="EDGEML_ARTIFACTS",
         show_default=True,
         help="Where results live.",
-    )(command)
+    )
+    @click.option("--json", "as_json", is_flag=True, help="One JSON object a line on stdout.")
+    @click.pass_context
+    @wraps(command)
+    def run(ctx: click.Context, /, artifacts: Path, *, as_json: bool, **options: Any) -> None:
+        from edgeml.console import Session
+
+        named = ctx.get_parameter_source("artifacts") is click.core.ParameterSource.COMMANDLINE
+        session = Session(artifacts, as_json=as_json, named=named)
+        try:
+            command(session, **options)
+        finally:
+            session.progress.close()
+
+    return run
 
 
 def _complete(
@@ -111,32 +98,32 @@ def cli() -> None:
 @click.option("--allow-pickle", is_flag=True, help="Accept weights that can run code when they are loaded.")
 @click.option("--allow-code", is_flag=True, help="Accept a model that comes with code of its own.")
 @common
-def download(ref: str | None, artifacts: Path, *, as_json: bool, **options: Any) -> None:
+def download(session: Session, ref: str | None, runtime: str | None, **options: Any) -> None:
     """Resolve REF to something immutable, fetch it, verify every file.
 
     REF is org/name or hf:org/name[@revision] on the hub, pypi:package[==version], a folder or a file. With --runtime
     and no REF, fetch what a bundle needs to run on a device.
     """
+    from edgeml import suggestions
     from edgeml.download import download as verb
     from edgeml.download import runtime_wheels
     from edgeml.sources import Consent
     from edgeml.targets import profile
     from edgeml.types import ModelRef
 
-    session = Session(artifacts, as_json=as_json)
-    if ref is None and options["runtime"] is None:
+    if ref is None and runtime is None:
         raise EdgemlError("nothing to download", hint="edgeml download org/name, or pypi:package, or ./folder")
-    if options["runtime"]:
-        device = profile(options["target"])
-        runtime_wheels(device, options["runtime"], python=options["python"], progress=session.progress)
-        session.next(f"edgeml package --target {device.name}")
-    if ref:
+    store, progress = session.store, session.progress
+    parsed, device = ModelRef.parse(ref) if ref else None, profile(options["target"])
+    if runtime:
+        runtime_wheels(device, runtime, python=options["python"], progress=progress)
+    if parsed:
         consent = Consent(pickle=options["allow_pickle"], remote_code=options["allow_code"])
-        model = verb(
-            ModelRef.parse(ref), store=session.store, name=options["name"], consent=consent, progress=session.progress
-        )
+        model = verb(parsed, store=store, name=options["name"], consent=consent, progress=progress)
         session.show([model])
-        session.next(f"edgeml quantize {model.name}")
+        session.next(suggestions.after_download(model))
+    elif runtime:
+        session.next(suggestions.after_runtime(runtime, device, store))
 
 
 @cli.command()
@@ -153,23 +140,22 @@ def download(ref: str | None, artifacts: Path, *, as_json: bool, **options: Any)
 @click.option("--strict", is_flag=True, help="Refuse a variant whose label is not earned.")
 @click.option("--force", is_flag=True, help="Replace variants that exist.")
 @common
-def quantize(model: str | None, to: tuple[str, ...], target: str | None, artifacts: Path, **flags: bool) -> None:
+def quantize(session: Session, model: str | None, to: tuple[str, ...], target: str | None, **terms: bool) -> None:
     """Write MODEL (left out: the newest) in each scheme, and audit what each file really holds."""
+    from edgeml import suggestions
     from edgeml.quantize import Terms, recommended
     from edgeml.quantize import quantize as verb
     from edgeml.targets import profile
     from edgeml.types import Scheme
 
-    session = Session(artifacts, as_json=flags["as_json"])
     schemes = [Scheme.parse(text) for text in to]
     device, found = profile(target), session.store.model(model)
     if not schemes:
         schemes = list(recommended(found, device))
-        click.echo(f"{found.name} for {device.title}: {', '.join(map(str, schemes))}", err=True)
-    terms = Terms(strict=flags["strict"], force=flags["force"])
-    made = verb(found, schemes, profile=device, store=session.store, terms=terms, progress=session.progress)
+        click.echo(f"schemes for {found.name} on {device.title}: {', '.join(map(str, schemes))}", err=True)
+    made = verb(found, schemes, profile=device, store=session.store, terms=Terms(**terms), progress=session.progress)
     session.show(made)
-    session.next(f"edgeml bench {found.name} --data FILE", f"edgeml package {made[-1].name}")
+    session.next(suggestions.after_quantize(made[-1], device, session.store))
 
 
 @cli.command()
@@ -196,8 +182,9 @@ def quantize(model: str | None, to: tuple[str, ...], target: str | None, artifac
 @click.option("--schema", type=click.Path(path_type=Path), help="A JSON Schema that generated text must fit.")
 @click.option("--max-new-tokens", type=click.IntRange(min=1), default=128, show_default=True)
 @common
-def bench(variants: tuple[str, ...], artifacts: Path, *, as_json: bool, **options: Any) -> None:
+def bench(session: Session, variants: tuple[str, ...], **options: Any) -> None:
     """Measure VARIANTs (left out: all of the newest model's) on your data, each in a process of its own."""
+    from edgeml import suggestions
     from edgeml.bench import Conditions
     from edgeml.bench import bench as verb
     from edgeml.dataset import choose_task, dataset_for, read_schema
@@ -205,7 +192,6 @@ def bench(variants: tuple[str, ...], artifacts: Path, *, as_json: bool, **option
     from edgeml_runtime.rows import parse_columns
     from edgeml_runtime.types import Generate
 
-    session = Session(artifacts, as_json=as_json)
     chosen = session.store.select(variants)
     baseline = session.store.variant(options["baseline"]) if options["baseline"] else None
     columns = parse_columns(options["columns"])
@@ -224,7 +210,7 @@ def bench(variants: tuple[str, ...], artifacts: Path, *, as_json: bool, **option
     dataset = dataset_for(task, options["data"], columns, limit=options["limit"])
     report = verb(chosen, dataset, conditions, store=session.store, baseline=baseline, progress=session.progress)
     session.show([report])
-    session.next(f"edgeml package {chosen[-1].name} --target {conditions.profile.name}")
+    session.next(suggestions.after_bench(chosen[-1], conditions.profile, session.store))
 
 
 @cli.command()
@@ -237,107 +223,116 @@ def bench(variants: tuple[str, ...], artifacts: Path, *, as_json: bool, **option
 @click.option("--no-wheels", is_flag=True, help="Leave the Python packages out; the device must have them.")
 @click.option("--force", is_flag=True, help="Replace a bundle that exists.")
 @common
-def package(variant: str | None, target: str | None, artifacts: Path, *, as_json: bool, **options: Any) -> None:
+def package(session: Session, variant: str | None, target: str | None, *, no_wheels: bool, **options: Any) -> None:
     """Pack VARIANT with all that runs it on the target: copy it there, then `sh run.sh selftest`."""
-    from edgeml.package import bundle_path
+    from edgeml import suggestions
     from edgeml.package import package as verb
     from edgeml.targets import profile
 
-    session = Session(artifacts, as_json=as_json)
+    store, device = session.store, profile(target)
     bundle = verb(
-        session.store.variant(variant),
-        store=session.store,
-        profile=profile(target),
-        kind=options["kind"],
-        goldens=options["goldens"],
-        wheels=not options["no_wheels"],
-        force=options["force"],
-        progress=session.progress,
+        store.variant(variant), store=store, profile=device, wheels=not no_wheels, progress=session.progress, **options
     )
     session.show([bundle])
-    path = bundle_path(session.store, bundle)
-    session.next(f"scp -r {path} DEVICE:", "sh run.sh selftest")
+    session.next(suggestions.after_package(bundle, device, store))
 
 
 @cli.command()
 @click.argument("recipe", type=click.Path(path_type=Path))
 @common
-def run(recipe: Path, artifacts: Path, *, as_json: bool) -> None:
+def run(session: Session, recipe: Path) -> None:
     """Run the verbs that RECIPE writes down, in order."""
     from edgeml import recipe as recipes
+    from edgeml import suggestions
+    from edgeml_runtime.types import Bundle
 
-    session = Session(artifacts, as_json=as_json)
-    results = recipes.run(recipes.load(recipe), recipe.parent, store=session.store, progress=session.progress)
-    session.show(results)
-    session.next("edgeml list", f"edgeml run {recipe} --json")
+    plan = recipes.check(recipes.load(recipe), recipe.parent)
+    for text in plan.warnings:
+        session.warn(text)
+    results = session.show(recipes.run(plan, store=session.store, progress=session.progress))
+    last = results[-1]
+    packed = suggestions.after_package(last, plan.target, session.store) if isinstance(last, Bundle) else []
+    session.next(packed or suggestions.anytime(session.store))
 
 
 @cli.command("list")
 @common
-def list_(artifacts: Path, *, as_json: bool) -> None:
+def list_(session: Session) -> None:
     """What is here: models, variants, bundles."""
+    from edgeml import suggestions
     from edgeml.bundles import bundles_in
 
-    session = Session(artifacts, as_json=as_json)
     store = session.store
-    models, variants = store.models(), store.variants()
-    session.show([*models, *variants, *bundles_in(store.root / "bundles")])
-    if not models:
-        session.next("edgeml download org/name")
-    else:
-        session.next(f"edgeml bench {models[0].name}" if variants else f"edgeml quantize {models[0].name}")
+    session.show([*store.models(), *store.variants(), *bundles_in(store.root / "bundles")])
+    session.next(suggestions.anytime(store))
 
 
 @cli.command()
 @common
-def targets(artifacts: Path, *, as_json: bool) -> None:
+def targets(session: Session) -> None:
     """What is known of the devices that a variant may run on."""
+    from edgeml import suggestions
     from edgeml.targets import profiles
 
-    session = Session(artifacts, as_json=as_json)
     session.show(profiles())
-    session.next("edgeml quantize --target pi")
+    session.next(["edgeml quantize --target pi"] if session.store.models() else suggestions.anytime(session.store))
 
 
 @cli.command()
 @common
-def doctor(artifacts: Path, *, as_json: bool) -> None:
+def doctor(session: Session) -> None:
     """What this machine can make, run and measure, what it cannot, and why."""
+    from edgeml import suggestions
     from edgeml.doctor import doctor as verb
 
-    session = Session(artifacts, as_json=as_json)
     session.show(verb())
-    session.next("edgeml list")
+    session.next(suggestions.anytime(session.store))
 
 
 def main() -> NoReturn:
     """Entry point: expected failures are two lines and an exit code; bugs keep their traceback."""
-    signal.signal(signal.SIGTERM, _terminated)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup asks for
+            signal.signal(number, _interrupt)
+    sys.exit(_code())
+
+
+def _code() -> int:
     try:
-        code = cli.main(standalone_mode=False) or 0
+        return cli.main(standalone_mode=False) or 0
     except EdgemlError as error:
-        code = _refuse(error.message, error.hint, error.exit_code)
-    except click.exceptions.BadParameter as error:
-        missing = isinstance(error, click.exceptions.MissingParameter)
-        code = _refuse(error.format_message(), _see_help(error), 2 if missing else EdgemlError.exit_code)
+        return _refuse(error.message, error.hint, error.exit_code)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return USAGE
     except click.UsageError as error:
-        code = _refuse(error.format_message(), _see_help(error), 2)
+        return _misused(error)
     except (click.Abort, KeyboardInterrupt):
-        code = _refuse("interrupted", "nothing half-written was left; run the same command again", INTERRUPTED)
-    except BrokenPipeError:  # `edgeml list | head`
-        code = 0
-    sys.exit(code)
+        return _refuse("interrupted", "nothing half-written was left; run the same command again", INTERRUPTED)
+    except OSError as error:
+        refusal = disk_refusal(error)
+        if refusal is None:
+            raise
+        return _refuse(refusal.message, refusal.hint, refusal.exit_code)
 
 
-def _terminated(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - a signal handler's signature
-    raise KeyboardInterrupt  # so that SIGTERM cleans up as Ctrl-C does
+def _interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - a signal handler's signature
+    for more in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(more, signal.SIG_IGN)  # cleaning up is short, and must not be cut short
+    raise KeyboardInterrupt  # so that all of them clean up as Ctrl-C does
+
+
+def _misused(error: click.UsageError) -> int:
+    """An unknown command or option is a misuse; a known one with a value that it cannot take is refused."""
+    unusable = isinstance(error, click.BadParameter) and not isinstance(error, click.MissingParameter)
+    near = getattr(error, "possibilities", None)
+    usage = f"{error.ctx.command_path if error.ctx else 'edgeml'} --help"
+    message = error.message if near else error.format_message()
+    hint = f"did you mean {' or '.join(near)}? See {usage}" if near else usage
+    return _refuse(message.rstrip("."), hint, EdgemlError.exit_code if unusable else USAGE)
 
 
 def _refuse(message: str, hint: str, code: int) -> int:
-    click.echo(f"error: {message}", err=True)
-    click.echo(f"hint: {hint}", err=True)
+    click.echo(f"error: {' '.join(message.split())}", err=True)
+    click.echo(f"hint: {' '.join(hint.split())}", err=True)
     return code
-
-
-def _see_help(error: click.UsageError) -> str:
-    return f"{error.ctx.command_path if error.ctx else 'edgeml'} --help"

@@ -15,6 +15,15 @@ def silent(step: str, done: int, total: int) -> None:
     """The default: a library call prints nothing."""
 
 
+def within(progress: Progress, name: str) -> Progress:
+    """Reports every step as one of `name`, so that the same step of two things can be told apart."""
+
+    def named(step: str, done: int, total: int) -> None:
+        progress(f"{name}: {step}", done, total)
+
+    return named
+
+
 class Counter:
     """Adds up what is done, chunk by chunk, and reports the sum."""
 

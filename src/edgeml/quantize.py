@@ -7,7 +7,7 @@ from pathlib import Path
 
 from edgeml.errors import EdgemlError
 from edgeml.formats import Converted, Request, format_of
-from edgeml.progress import Counter, Progress, silent
+from edgeml.progress import Counter, Progress, silent, within
 from edgeml.store import Store, fresh_folder, load_variant
 from edgeml.traits import read_traits
 from edgeml.types import Model, Profile, Scheme, Variant
@@ -65,7 +65,8 @@ def _existing(model: Model, scheme: Scheme, *, store: Store, terms: Terms) -> Va
 def _write(request: Request, store: Store, terms: Terms, progress: Progress) -> Variant:
     folder = store.variant_folder(request.model.name, request.scheme.folder_name)
     with fresh_folder(folder, replace=terms.force) as part:
-        made = format_of(request.scheme).convert(request, part, progress=progress)
+        named = within(progress, f"{request.model.name}/{request.scheme.folder_name}")
+        made = format_of(request.scheme).convert(request, part, progress=named)
         if terms.strict and not made.audit.earned:
             raise EdgemlError(
                 f"{request.scheme} is not earned: {'; '.join(made.audit.shortfalls)}",

@@ -4,48 +4,53 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 import yaml
 
-from edgeml.bench import Conditions, bench
+from edgeml.bench import SEED, Conditions, bench, require_here
+from edgeml.bundles import kind_of
 from edgeml.dataset import read_dataset, read_schema
 from edgeml.download import download, runtime_wheels
 from edgeml.errors import EdgemlError
 from edgeml.formats import missing_library
 from edgeml.package import package
 from edgeml.progress import Progress, silent
-from edgeml.quantize import quantize
+from edgeml.quantize import Terms, quantize
 from edgeml.store import Store
 from edgeml.targets import profile
-from edgeml.types import Model, ModelRef, Profile, Report, Scheme, Variant
+from edgeml.types import Dataset, Model, ModelRef, Profile, Report, Scheme, Variant
 from edgeml_runtime.records import build
 from edgeml_runtime.types import Bundle, Generate, Record
+
+Count = Annotated[int, msgspec.Meta(ge=1)]
 
 
 class QuantizeStep(Record, frozen=True, kw_only=True):
     """Arguments of `edgeml quantize`."""
 
-    to: tuple[str, ...]
+    to: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
     strict: bool = False
 
 
 class BenchStep(Record, frozen=True, kw_only=True):
-    """Arguments of `edgeml bench`; `json_schema` is a file."""
+    """Arguments of `edgeml bench`; `baseline` is a scheme of this recipe, `json_schema` a file."""
 
     task: str
     data: str
     baseline: str | None = None
     columns: dict[str, str] = {}
-    threads: int | None = None
-    warmups: int | None = None
-    repeats: int | None = None
-    limit: int | None = None
-    batch_size: int = 32
-    context: int = 512
+    threads: Count | None = None
+    warmups: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    repeats: Count | None = None
+    limit: Count | None = None
+    seed: int = SEED
+    batch_size: Count = 32
+    context: Annotated[int, msgspec.Meta(ge=8)] = 512
     instruction: str | None = None
     json_schema: str | None = None
-    max_new_tokens: int = 128
+    max_new_tokens: Count = 128
 
 
 class PackageStep(Record, frozen=True, kw_only=True):
@@ -66,71 +71,121 @@ class Recipe(Record, frozen=True, kw_only=True, tag_field="schema", tag="edgeml.
     package: PackageStep | None = None
 
 
+class Plan(Record, frozen=True, kw_only=True):
+    """A recipe whose every word was checked; `warnings` say what this machine makes it leave out."""
+
+    ref: ModelRef
+    target: Profile
+    schemes: tuple[Scheme, ...]
+    terms: Terms
+    conditions: Conditions | None = None
+    dataset: Dataset | None = None
+    baseline: Scheme | None = None
+    packed: Scheme | None = None
+    kind: str = "tar"
+    warnings: tuple[str, ...] = ()
+
+
 def load(path: Path) -> Recipe:
     """Read a recipe; an unknown key is refused with its place and the nearest known one."""
     try:
         plain = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise EdgemlError(f"cannot read {path}: {error.strerror}", hint="ls recipes/") from error
+        raise EdgemlError(
+            f"cannot read {path}: {error.strerror}", hint="check the path, such as: ls recipes"
+        ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise EdgemlError(f"{path} is not YAML: {error}", hint="compare it with recipes/similarity.yaml") from error
+        what = f"{path} is not YAML: {_trouble(error)}"
+        raise EdgemlError(what, hint="compare it with a recipe that works, such as recipes/similarity.yaml") from error
     return build(plain, Recipe, where=str(path))
 
 
-def run(
-    recipe: Recipe, folder: Path, *, store: Store, progress: Progress = silent
-) -> Iterator[Model | Variant | Report | Bundle]:
-    """Run the verbs in order, giving each one's result as soon as it is there. `folder` is the recipe's own."""
+def _trouble(error: yaml.YAMLError | UnicodeDecodeError) -> str:
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
+        return f"line {error.problem_mark.line + 1}, {error.problem}"
+    return " ".join(str(error).split())
+
+
+def check(recipe: Recipe, folder: Path) -> Plan:
+    """What will be done, before anything is: each name is known, each file is there. `folder` is the recipe's own.
+
+    Schemes whose library is missing here are left out with a warning, unless no scheme is left.
+    """
     target = profile(recipe.target)
-    schemes, skipped = _usable(Scheme.parse(text) for text in recipe.quantize.to)
-    model = download(ModelRef.parse(recipe.download), store=store, progress=progress)
-    yield model
-    variants = quantize(model, schemes, profile=target, store=store, progress=progress)
-    yield from variants
-    if recipe.bench:
-        report = _bench(recipe.bench, variants, folder, target, store, progress)
-        yield msgspec.structs.replace(report, warnings=(*report.warnings, *skipped))
+    wanted = tuple(Scheme.parse(text) for text in recipe.quantize.to)
+    packed = _one_of(recipe.package.variant, wanted, "package.variant") if recipe.package else None
     if recipe.package:
-        yield _package(recipe.package, model, target, store, progress)
+        kind_of(recipe.package.kind)
+    plan = Plan(
+        ref=ModelRef.parse(recipe.download),
+        target=target,
+        schemes=wanted,
+        terms=Terms(strict=recipe.quantize.strict),
+        packed=packed,
+        kind=recipe.package.kind if recipe.package else "tar",
+    )
+    return _possible(_with_bench(plan, recipe.bench, folder) if recipe.bench else plan)
 
 
-def _usable(schemes: Iterator[Scheme]) -> tuple[list[Scheme], list[str]]:
-    usable, skipped, last = [], [], None
-    for scheme in schemes:
-        missing = missing_library(scheme)
-        if missing is None:
-            usable.append(scheme)
-        else:
-            last = missing
-            skipped.append(f"{scheme} was left out: {missing.message}; {missing.hint}")
-    if last and not usable:
-        raise last
-    return usable, skipped
+def run(plan: Plan, *, store: Store, progress: Progress = silent) -> Iterator[Model | Variant | Report | Bundle]:
+    """Run the verbs in order, giving each one's results as soon as they are there."""
+    model = download(plan.ref, store=store, progress=progress)
+    yield model
+    variants = quantize(model, plan.schemes, profile=plan.target, store=store, terms=plan.terms, progress=progress)
+    yield from variants
+    if plan.conditions and plan.dataset:
+        baseline = _variant(plan.baseline, variants)
+        report = bench(variants, plan.dataset, plan.conditions, store=store, baseline=baseline, progress=progress)
+        yield msgspec.structs.replace(report, warnings=(*report.warnings, *plan.warnings))
+    if plan.packed and (variant := _variant(plan.packed, variants)):
+        runtime_wheels(plan.target, plan.packed.format, progress=progress)
+        yield package(variant, store=store, profile=plan.target, kind=plan.kind, force=True, progress=progress)
 
 
-def _bench(
-    step: BenchStep, variants: Sequence[Variant], folder: Path, target: Profile, store: Store, progress: Progress
-) -> Report:
+def _with_bench(plan: Plan, step: BenchStep, folder: Path) -> Plan:
+    require_here(plan.target)
     schema = read_schema(folder / step.json_schema if step.json_schema else None)
     conditions = Conditions(
         task=step.task,
-        profile=target,
+        profile=plan.target,
+        context_tokens=step.context,
+        generate=Generate(max_new_tokens=step.max_new_tokens, instruction=step.instruction, schema=schema),
         threads=step.threads,
         warmups=step.warmups,
         repeats=step.repeats,
+        seed=step.seed,
         batch_size=step.batch_size,
-        context_tokens=step.context,
         limit=step.limit,
-        generate=Generate(max_new_tokens=step.max_new_tokens, instruction=step.instruction, schema=schema),
     )
-    dataset = read_dataset(folder / step.data, task=step.task, columns=step.columns, limit=step.limit)
-    named = {variant.manifest.scheme: variant for variant in variants}
-    baseline = named.get(str(Scheme.parse(step.baseline))) if step.baseline else None
-    return bench(variants, dataset, conditions, store=store, baseline=baseline, progress=progress)
+    return msgspec.structs.replace(
+        plan,
+        conditions=conditions,
+        dataset=read_dataset(folder / step.data, task=step.task, columns=step.columns, limit=step.limit),
+        baseline=_one_of(step.baseline, plan.schemes, "bench.baseline") if step.baseline else None,
+    )
 
 
-def _package(step: PackageStep, model: Model, target: Profile, store: Store, progress: Progress) -> Bundle:
-    scheme = Scheme.parse(step.variant)
-    variant = store.variant(f"{model.name}/{scheme.folder_name}")
-    runtime_wheels(target, scheme.format, progress=progress)
-    return package(variant, store=store, profile=target, kind=step.kind, force=True, progress=progress)
+def _one_of(text: str, schemes: Sequence[Scheme], key: str) -> Scheme:
+    scheme = Scheme.parse(text)
+    if scheme not in schemes:
+        hint = f"add it there, or name one of {', '.join(map(str, schemes))}"
+        raise EdgemlError(f"{key} is {scheme}, which quantize.to does not make", hint=hint)
+    return scheme
+
+
+def _possible(plan: Plan) -> Plan:
+    """The plan without the schemes that cannot be made here."""
+    missing = {scheme: error for scheme in plan.schemes if (error := missing_library(scheme))}
+    if len(missing) == len(plan.schemes):
+        raise missing[plan.schemes[0]]
+    warnings = [f"{scheme} is left out: {error.message}; {error.hint}" for scheme, error in missing.items()]
+    if plan.packed in missing:
+        warnings.append(f"nothing is packed, since {plan.packed} is left out")
+    if plan.baseline in missing:
+        warnings.append(f"nothing is compared, since the baseline {plan.baseline} is left out")
+    schemes = tuple(scheme for scheme in plan.schemes if scheme not in missing)
+    return msgspec.structs.replace(plan, schemes=schemes, warnings=tuple(warnings))
+
+
+def _variant(scheme: Scheme | None, variants: Sequence[Variant]) -> Variant | None:
+    return next((variant for variant in variants if variant.manifest.scheme == str(scheme)), None)

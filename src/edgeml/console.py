@@ -1,0 +1,111 @@
+"""What a command says: results to stdout; progress, warnings and the next step to stderr.
+
+Knows nothing of how values become text.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from shlex import quote
+from time import monotonic
+from typing import IO, Any
+
+import click
+
+from edgeml import render
+from edgeml.store import Store
+
+
+class Session:
+    """What every command needs: the artifacts folder, how to show results, and where progress goes."""
+
+    def __init__(self, artifacts: Path, *, as_json: bool, named: bool) -> None:
+        self.store = Store(artifacts)
+        self.progress = Bars()
+        self._as_json = as_json
+        self._again = f" --artifacts {quote(str(artifacts))}" if named else ""
+
+    def show(self, values: Iterable[Any]) -> list[Any]:
+        """Results to stdout, tables for a person, or at once a JSON object a line; gives them back."""
+        shown: list[Any] = []
+        try:
+            for value in values:
+                shown.append(value)
+                if self._as_json:
+                    self._tell_json(value)
+        finally:  # what was done before a failure is shown, too
+            self.progress.close()
+            if shown and not self._as_json:
+                _print(render.as_text(shown, shutil.get_terminal_size((render.WIDTH, 0)).columns))
+        return shown
+
+    def warn(self, text: str) -> None:
+        """What a reader must know, to stderr."""
+        self.progress.close()
+        click.echo(f"warning: {text}", err=True)
+
+    def next(self, commands: Iterable[str]) -> None:
+        """The one or two commands that make sense now, to stderr."""
+        self.progress.close()
+        typed = [text + self._again if text.startswith("edgeml ") else text for text in commands]
+        click.echo(f"next: {'   or   '.join(typed)}", err=True)
+
+    def _tell_json(self, value: Any) -> None:
+        self.progress.close()
+        for line in render.as_json(value):
+            _print(line)
+        for text in getattr(value, "warnings", ()):
+            self.warn(text)
+
+
+def _print(text: str) -> None:
+    try:
+        click.echo(text)
+    except BrokenPipeError as error:  # `edgeml list | head`: nobody reads on, and that is no failure
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise click.exceptions.Exit(0) from error
+
+
+class Bars:
+    """Progress on stderr: one bar for the step under way on a terminal, else a line when a step begins."""
+
+    def __init__(self, stream: IO[str] | None = None) -> None:
+        self._stream = stream or sys.stderr
+        self._step: str | None = None
+        self._began_s = 0.0
+        self._bar: Any = None
+
+    def __call__(self, step: str, done: int, total: int) -> None:
+        """Report a step."""
+        if step != self._step:
+            self.close()
+            self._step, self._began_s = step, monotonic()
+            if self._stream.isatty():
+                self._bar = _bar(self._stream, step)
+            else:
+                print(step if done == total > 0 else f"{step} ...", file=self._stream, flush=True)
+        if self._bar is not None:
+            self._bar.update(self._bar.task_ids[0], completed=done, total=total or None)
+
+    def close(self) -> None:
+        """End the step under way: its bar becomes one plain line."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+            print(f"{self._step}  {monotonic() - self._began_s:.1f} s", file=self._stream, flush=True)
+        self._step = None
+
+
+def _bar(stream: IO[str], step: str) -> Any:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    progress = Progress(*columns, console=Console(file=stream), transient=True)
+    progress.add_task(step, total=None)
+    progress.start()
+    return progress
