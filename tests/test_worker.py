@@ -94,3 +94,14 @@ def test_progress_is_told_between_measurements(tmp_path):
 
     assert seen[0][0] == "warm-up and steady runs"
     assert ("answers", 0, 3) in seen
+
+
+def test_a_worker_that_dies_before_it_reads_the_job_is_told_by_its_end(tmp_path, monkeypatch):
+    dying = tmp_path / "edgeml_runtime"
+    dying.mkdir()
+    (dying / "__init__.py").write_text("import os\nos.close(0)\nos.abort()\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    long = msgspec.structs.replace(job("anything"), rows=({"text": "x" * 1_000_000},))
+
+    with pytest.raises(EdgemlError, match="the worker died of SIGABRT"):
+        local.run(long, progress=silent)

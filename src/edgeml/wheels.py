@@ -17,8 +17,9 @@ from edgeml.types import Profile
 
 COMPILED = "llama-cpp-python"  # the one package that the index has no wheel of
 # What each format's runtime really imports, found by running it in an empty environment (`pip --no-deps`): onnxruntime
-# also names flatbuffers, packaging and protobuf, and tokenizers the hub's client, which no inference touches. Versions
-# are those that were seen to work together; where a package is installed here, its version is taken instead.
+# also names flatbuffers, packaging and protobuf, tokenizers the hub's client, llama-cpp-python jinja2 and diskcache: no
+# inference touches them. Versions are those that were seen to work together; where a package is installed here, its
+# version is taken instead.
 PACKAGES: dict[str, dict[str, str]] = {
     "onnx": {"onnxruntime": "1.32.0", "numpy": "2.4.6", "tokenizers": "0.23.3", "msgspec": "0.22.0"},
     "gguf": {
@@ -26,9 +27,6 @@ PACKAGES: dict[str, dict[str, str]] = {
         "numpy": "2.4.6",
         "msgspec": "0.22.0",
         "typing-extensions": "4.16.0",
-        "diskcache": "5.6.3",
-        "jinja2": "3.1.6",
-        "markupsafe": "3.0.4",
     },
 }
 

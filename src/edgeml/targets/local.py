@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from typing import IO
 
 from edgeml.errors import EdgemlError
@@ -16,6 +18,7 @@ from edgeml_runtime.types import Job, Outcome, Refusal
 
 _PROGRESS = re.compile(r"@(\d+)/(\d+) (.*)")
 _TAIL_LINES = 5
+_ENVIRONMENT = {"GGML_NO_BACKTRACE": "1"}  # else llama.cpp starts a debugger when it aborts
 
 
 def run(job: Job, *, progress: Progress) -> Outcome:
@@ -23,7 +26,12 @@ def run(job: Job, *, progress: Progress) -> Outcome:
     # -P keeps the working folder off the module path: a folder named `numpy` there would be imported instead.
     command = [sys.executable, "-P", "-m", "edgeml_runtime.worker"]
     with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | _ENVIRONMENT,
     ) as child:
         assert child.stdin is not None
         assert child.stdout is not None
@@ -32,8 +40,9 @@ def run(job: Job, *, progress: Progress) -> Outcome:
         reader = threading.Thread(target=_listen, args=(child.stderr, kept, progress), daemon=True)
         reader.start()
         try:
-            child.stdin.write(encode(job))
-            child.stdin.close()
+            with suppress(BrokenPipeError):  # it died before it read the job: its end says why
+                child.stdin.write(encode(job))
+                child.stdin.close()
             answer = child.stdout.read()  # sleeps in the kernel until the worker is done
         except BaseException:
             child.kill()  # Ctrl-C must not leave a worker behind
