@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
 from collections.abc import Callable, Iterable
@@ -57,7 +58,9 @@ def _complete(
         from edgeml.store import Store
 
         store = Store(Path(ctx.params.get("artifacts") or "artifacts"))
-        return [name for name in list_names(store) if name.startswith(incomplete)]
+        with contextlib.suppress(EdgemlError):  # a broken record is no reason to write into the line being typed
+            return [name for name in list_names(store) if name.startswith(incomplete)]
+        return []
 
     return complete
 
@@ -299,7 +302,7 @@ def main() -> NoReturn:
 
 def _code() -> int:
     try:
-        return cli.main(standalone_mode=False) or 0
+        return cli.main(prog_name="edgeml", standalone_mode=False) or 0
     except EdgemlError as error:
         return _refuse(error.message, error.hint, error.exit_code)
     except click.exceptions.NoArgsIsHelpError as error:

@@ -51,6 +51,7 @@ def dataset_for(task: str, path: Path | None, columns: Mapping[str, str], *, lim
     """The user's data, or without any a few neutral lines, which cost the same to run but can judge nothing."""
     if path is not None:
         return read_dataset(path, task=task, columns=columns, limit=limit)
+    task_of(task)  # an unknown one is refused, before it is said to need data
     if task not in ("feature-extraction", "text-generation"):
         raise EdgemlError(f"{task} needs data", hint="--data FILE")
     rows: tuple[Row, ...] = tuple({"text": line} for line in NEUTRAL_LINES[:limit])

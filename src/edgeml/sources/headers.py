@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from pathlib import Path
+from typing import BinaryIO
 
 from edgeml.errors import EdgemlError
 
@@ -64,9 +65,41 @@ def _check_gguf(path: Path) -> None:
 
 
 def _check_onnx(path: Path) -> None:
+    """The fields of a protobuf message follow each other to the end of the file, which a cut one does not reach."""
     # A ModelProto begins with its first field, ir_version, which the format demands.
     if _head(path, 1) != b"\x08":
         raise EdgemlError(f"{path} is no ONNX file", hint=_AGAIN)
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        while (place := file.tell()) < size:
+            file.seek(_field_bytes(file, path), 1)
+    if place != size:
+        raise EdgemlError(f"{path} is cut short", hint=_AGAIN)
+
+
+def _field_bytes(file: BinaryIO, path: Path) -> int:
+    """Bytes of the field whose key is next, as protobuf's wire types have it: 0 varint, 1 and 5 fixed, 2 length."""
+    kind = _varint(file, path) & 7
+    if kind == 0:
+        _varint(file, path)
+        return 0
+    if kind == 2:
+        return _varint(file, path)
+    if kind not in (1, 5):
+        raise EdgemlError(f"{path} is no ONNX file, or is damaged", hint=_AGAIN)
+    return 8 if kind == 1 else 4
+
+
+def _varint(file: BinaryIO, path: Path) -> int:
+    value = 0
+    for shift in range(0, 70, 7):
+        byte = file.read(1)
+        if not byte:
+            raise EdgemlError(f"{path} is cut short", hint=_AGAIN)
+        value |= (byte[0] & 127) << shift
+        if byte[0] < 128:
+            break
+    return value
 
 
 def _head(path: Path, count: int) -> bytes:
