@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -195,6 +196,8 @@ def _record_goldens(folder: Path, order: Order) -> None:
         ended, words = signal.Signals(-done.returncode).name, done.stderr.strip().rpartition("\n")[2]
         hint = f"its last words: {words or 'none'}"
         raise EdgemlError(f"{order.manifest.name} cannot be run: its process died of {ended}", hint=hint)
+    if os.strerror(errno.ENOSPC) in done.stderr:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     if done.returncode:  # a traceback: a bug of ours, shown whole
         raise RuntimeError(f"making goldens failed:\n{done.stderr}")
 

@@ -54,8 +54,11 @@ def write_record(path: Path, record: Record) -> None:
     """Write indented JSON beside the goal and rename: a reader never sees half a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
-    part.write_bytes(msgspec.json.format(encode(record).encode(), indent=2) + b"\n")
-    os.replace(part, path)
+    try:
+        part.write_bytes(msgspec.json.format(encode(record).encode(), indent=2) + b"\n")
+        os.replace(part, path)
+    finally:  # on a full disk, a part is there
+        part.unlink(missing_ok=True)
 
 
 def read_record(path: Path, kind: type[T]) -> T:

@@ -45,9 +45,9 @@ class Done(NamedTuple):
         return error.removeprefix("error: "), hint.removeprefix("hint: ")
 
 
-def edgeml(*arguments: object, prefix: tuple[str, ...] = (), **environment: str) -> Done:
-    """A command in a process of its own; `prefix` is what runs it, such as a namespace."""
-    command = [*prefix, sys.executable, "-m", "edgeml", *map(str, arguments)]
+def edgeml(*arguments: object, prefix: tuple[str, ...] = (), python: tuple[str, ...] = (), **environment: str) -> Done:
+    """A command in a process of its own; `prefix` is what runs it, such as a namespace, `python` Python's options."""
+    command = [*prefix, sys.executable, *python, "-m", "edgeml", *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ | environment, check=False)
     return Done(done.returncode, done.stdout, done.stderr)
 

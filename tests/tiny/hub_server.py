@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from threading import Event, Thread
 from urllib.parse import unquote, urlsplit
 
 _LARGE = (".safetensors", ".bin", ".gguf", ".onnx")
@@ -48,7 +48,10 @@ class Request:
 
 
 class Hub(ThreadingHTTPServer):
-    """`cuts` says after how many bytes the next transfers of a file break off; `lies` which other bytes to send."""
+    """`cuts` says after how many bytes the next transfers of a file break off; `lies` which other bytes to send.
+
+    The files in `stuck` are sent by half: `half_sent` is set, and nothing more comes until `over` is.
+    """
 
     daemon_threads = True
 
@@ -59,6 +62,8 @@ class Hub(ThreadingHTTPServer):
         self.cuts: dict[str, list[int]] = {}
         self.lies: dict[str, bytes] = {}
         self.members: set[str] = set()
+        self.stuck: set[str] = set()
+        self.half_sent, self.over = Event(), Event()
 
     @property
     def endpoint(self) -> str:
@@ -120,6 +125,11 @@ class _Handler(BaseHTTPRequestHandler):
         if cut and part:
             part = part[: cut.pop(0)]
         self._note(len(part))
+        if part and name in self.server.stuck:
+            self.wfile.write(part[: len(part) // 2])
+            self.server.half_sent.set()
+            self.server.over.wait()
+            return
         self.wfile.write(part)
         if self.command == "GET" and len(part) < len(body):
             self.wfile.flush()

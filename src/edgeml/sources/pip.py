@@ -6,6 +6,7 @@ Knows nothing of what a wheel is wanted for.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import signal
@@ -31,7 +32,7 @@ def run_pip(
 ) -> None:
     """Run pip with `folder` for its temporary files; progress is the size of the largest of them.
 
-    Raises EdgemlError with pip's own last error line; the child never outlives this call.
+    Raises EdgemlError with pip's own last error line, OSError on a full disk; the child never outlives this call.
     """
     scratch = folder / "tmp"
     scratch.mkdir(parents=True, exist_ok=True)
@@ -69,7 +70,9 @@ def _largest(folder: Path) -> int:
         return 0
 
 
-def _failed(log: str, wanted: str) -> EdgemlError:
+def _failed(log: str, wanted: str) -> Exception:
+    if os.strerror(errno.ENOSPC) in log:
+        return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     lines = [line.strip() for line in log.splitlines() if line.strip()]
     if lines and "No module named pip" in lines[-1]:
         return EdgemlError("this Python has no pip", hint=f"{sys.executable} -m ensurepip")

@@ -1,0 +1,267 @@
+"""Recipes: read strictly, checked as a whole before anything is fetched, and run in order."""
+
+from __future__ import annotations
+
+import json
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+from edgeml import recipe as recipes
+from edgeml.errors import EdgemlError
+from edgeml.store import Store
+from edgeml.targets import own_name, profile
+from edgeml.types import Model, Report, Variant
+from edgeml.wheels import default_python, requirements, wheel_folder
+from tiny.commands import edgeml, inside, tree
+from tiny.gguf import llama_gguf
+from tiny.variants import onnx_variant
+from tiny.wheels import write_wheel
+
+RECIPES = sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml"))
+WHOLE = {
+    "schema": "edgeml.recipe/1",
+    "about": "Lines continued by a small decoder.",
+    "download": "./model/tiny.gguf",
+    "quantize": {"to": ["gguf:q8_0", "gguf:q4_0"]},
+    "bench": {
+        "task": "text-generation",
+        "data": "lines.csv",
+        "baseline": "gguf:q8_0",
+        "columns": {"line": "text"},
+        "threads": 1,
+        "warmups": 0,
+        "limit": 2,
+        "max_new_tokens": 3,
+    },
+}
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder with a model, data, and nothing downloaded."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("EDGEML_ARTIFACTS", raising=False)
+    (tmp_path / "model").mkdir()
+    llama_gguf(tmp_path / "model" / "tiny.gguf", width=64)
+    (tmp_path / "lines.csv").write_text("line,expected\nrent,house\nfuel,car\npost,office\n")
+    (tmp_path / "schema.json").write_text('{"type": "object"}')
+    return tmp_path
+
+
+def write(folder, changes=None, **more):
+    """A recipe file with some values changed; `bench__task="x"` changes an inner one, None takes it away."""
+    content = json.loads(json.dumps(WHOLE))
+    for key, value in {**(changes or {}), **more}.items():
+        outer, _, inner = key.partition("__")
+        place = content.setdefault(outer, {}) if inner else content
+        place[inner or outer] = value
+        if value is None:
+            del place[inner or outer]
+    path = folder / "recipe.yaml"
+    path.write_text(json.dumps(content))  # JSON is YAML
+    return path
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_every_recipe_is_whole(path):
+    plan = recipes.check(recipes.load(path), path.parent)
+
+    assert plan.schemes
+    assert plan.dataset
+    assert plan.packed in plan.schemes
+
+
+def test_there_are_recipes():
+    assert {"similarity", "extraction"} <= {path.stem for path in RECIPES}
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "hint"),
+    [
+        ({"quantise": {}}, "unknown field `quantise`", "did you mean 'quantize'?"),
+        ({"bench__repeat": 3}, "unknown field `repeat` - at `$.bench`", "did you mean 'repeats'?"),
+        ({"bench__threads": 0}, "at `$.bench.threads", ""),
+        ({"quantize__to": []}, "at `$.quantize.to`", ""),
+        ({"schema": None}, "has schema None, expected 'edgeml.recipe/1'", ""),
+        ({"download": None}, "missing required field `download`", ""),
+        ({"download": "hff:org/name"}, "cannot read model reference 'hff:org/name'", "did you mean hf:org/name?"),
+        ({"target": "pi55"}, "unknown target 'pi55'", "did you mean pi5?"),
+        ({"quantize__to": ["gguf:q8"]}, "unknown scheme 'gguf:q8'", "did you mean gguf:q8_0?"),
+        ({"bench__task": "text-generatio"}, "unknown task 'text-generatio'", "did you mean text-generation?"),
+        ({"bench__data": "nowhere.csv"}, "nowhere.csv: No such file", "check the path"),
+        ({"bench__columns": {"words": "text"}}, "no column 'words'", "--columns"),
+        ({"bench__columns": {}}, "has no column 'text'", "--columns"),
+        ({"bench__json_schema": "nowhere.json"}, "nowhere.json: No such file", "check the path"),
+        ({"bench__json_schema": "lines.csv"}, "is not JSON", "JSON Schema"),
+        ({"bench__baseline": "onnx:fp32"}, "bench.baseline is onnx:fp32, which quantize.to does not make", "gguf:q8_0"),
+        ({"package": {"variant": "onnx:int8"}}, "package.variant is onnx:int8, which quantize.to does not", "add it"),
+        ({"package": {"variant": "gguf:q8_0", "kind": "zip"}}, "unknown kind of bundle 'zip'", "dir"),
+    ],
+)
+def test_a_recipe_is_refused_before_anything_is_fetched(folder, changes, error, hint):
+    path = write(folder, changes)
+    before = tree(folder)
+
+    done = inside("run", path)
+
+    said, advice = done.refusal
+    assert done.code == 3
+    assert error in said
+    assert hint in advice
+    assert tree(folder) == before
+    assert not (folder / "artifacts").exists()
+
+
+@pytest.mark.skipif(own_name() == "pi5", reason="here it can be measured")
+def test_a_bench_on_a_device_that_is_not_at_hand_is_refused_before_anything_is_fetched(folder):
+    assert inside("run", write(folder, target="pi5")).refusal[0].startswith("this machine is no Raspberry Pi 5")
+    assert not (folder / "artifacts").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("a: [1\nb: 2\n", "recipe.yaml is not YAML: line 2, expected ',' or ']'"),
+        ("- a\n- b\n", "recipe.yaml has schema None, expected 'edgeml.recipe/1'"),
+        ("", "recipe.yaml has schema None"),
+        (b"a: \xff\n", "recipe.yaml is not YAML: 'utf-8' codec can't decode"),
+    ],
+)
+def test_a_file_that_is_no_recipe_is_refused(folder, text, error):
+    path = folder / "recipe.yaml"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+
+    with pytest.raises(EdgemlError) as caught:
+        recipes.load(path)
+    assert error in caught.value.message
+    assert "\n" not in caught.value.message
+
+
+def test_the_verbs_run_in_order_and_paths_are_the_recipes_own(folder, tmp_path_factory, monkeypatch):
+    path = write(folder, download=str(folder / "model" / "tiny.gguf"))
+    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
+    plan = recipes.check(recipes.load(path), path.parent)
+
+    results = list(recipes.run(plan, store=Store(folder / "artifacts")))
+
+    assert [type(one) for one in results] == [Model, Variant, Variant, Report]
+    report = results[-1]
+    assert {(one.variant, one.baseline) for one in report.differences} == {("tiny/gguf-q4_0", "tiny/gguf-q8_0")}
+    assert all(one.environment.threads == 1 for one in report.measurements)
+    assert {one.n for one in report.measurements if one.metric == "contract.valid"} == {2}
+
+
+def test_each_result_is_given_as_soon_as_its_verb_ends(folder):
+    path = write(folder)
+    plan, store = recipes.check(recipes.load(path), path.parent), Store(folder / "artifacts")
+
+    results = recipes.run(plan, store=store)
+
+    assert isinstance(next(results), Model)
+    assert store.variants() == []
+    assert isinstance(next(results), Variant)
+    assert not (store.root / "tiny" / "measurements").exists()
+
+
+def test_a_second_run_reuses_what_is_there(folder):
+    path = write(folder, bench=None)
+
+    first, second = inside("run", path, "--json"), inside("run", path, "--json")
+
+    assert (first.code, second.code) == (0, 0)
+    assert not [line for line in second.err.splitlines() if "quantize" in line and not line.startswith("next")]
+    assert first.steps == ["edgeml bench tiny"]
+
+
+def test_strict_holds_in_a_recipe(folder):
+    llama_gguf(folder / "model" / "tiny.gguf", width=320)  # no multiple of 256: K-quants fall back
+    path = write(folder, bench=None, quantize={"to": ["gguf:q4_k_m"], "strict": True})
+
+    assert inside("run", path, "--json").code == 3
+    assert "gguf:q4_k_m is not earned" in inside("run", path).err
+
+
+def test_what_was_done_before_a_failure_is_shown(folder):
+    (folder / "lines.csv").write_text("line\n" + "word " * 2000 + "\n")
+
+    done = inside("run", write(folder))
+
+    assert done.code == 3
+    assert "tiny" in done.out
+    assert done.err.splitlines()[-2].startswith("error: ")
+
+
+# Without llama.cpp, as on a machine without a compiler: every installed package but that one, by links.
+
+
+@pytest.fixture
+def without_llama(tmp_path):
+    """What runs this Python without llama.cpp, and the environment for it."""
+    links = tmp_path / "site"
+    links.mkdir()
+    for path in Path(sysconfig.get_path("purelib")).iterdir():
+        if not path.name.startswith("llama_cpp"):
+            (links / path.name).symlink_to(path)
+    source = Path(recipes.__file__).parent.parent
+    return {"PYTHONPATH": f"{source}:{links}"}
+
+
+@pytest.fixture
+def onnx_model(tmp_path):
+    """A small encoder that is ONNX already, as a folder to download."""
+    variant = onnx_variant(tmp_path / "encoder")
+    (variant.path / "variant.json").unlink()
+    config = {"architectures": ["BertModel"], "model_type": "bert", "max_position_embeddings": 32}
+    (variant.path / "config.json").write_text(json.dumps(config))
+    (variant.path / "modules.json").write_text('[{"type": "sentence_transformers.models.Transformer"}]')
+    return variant.path
+
+
+def test_without_llama_cpp_the_onnx_table_comes_and_what_is_missing_is_said(folder, onnx_model, without_llama):
+    (folder / "lines.csv").write_text("text,label\n" + "fuel,car\nrent,house\n" * 4)
+    path = write(
+        folder,
+        download="./encoder",
+        quantize={"to": ["onnx:fp32", "gguf:q8_0"]},
+        bench={"task": "feature-extraction", "data": "lines.csv", "baseline": "gguf:q8_0", "repeats": 4},
+        package={"variant": "gguf:q8_0"},
+    )
+
+    done = edgeml("run", path, python=("-S",), **without_llama)
+
+    assert done.code == 0, done.err
+    left_out = "gguf:q8_0 is left out: gguf:q8_0 needs the Python module llama_cpp; install a C++ compiler"
+    for warning in (left_out, "nothing is packed", "nothing is compared"):
+        assert [line for line in done.err.splitlines() if line.startswith(f"warning: {warning}")]
+        assert [line for line in done.out.splitlines() if line.startswith(f"warning: {warning}")]
+    assert "onnx-fp32" in done.out
+    assert done.steps == ["edgeml bench encoder"]
+
+
+def test_without_any_scheme_that_can_be_made_a_recipe_is_refused(folder, without_llama):
+    done = edgeml("run", write(folder), python=("-S",), **without_llama)
+
+    assert done.code == 3
+    assert done.refusal[0] == "gguf:q8_0 needs the Python module llama_cpp"
+    assert "make gguf" in done.refusal[1]
+    assert not (folder / "artifacts").exists()
+
+
+def test_the_last_result_of_a_recipe_is_its_bundle(folder, cached_wheels):
+    done = inside("run", write(folder, bench=None, package={"variant": "gguf:q4_0", "kind": "dir"}), "--json")
+
+    assert done.code == 0, done.err
+    last = json.loads(done.out.splitlines()[-1])
+    assert (last["schema"], last["variant"]) == ("edgeml.bundle/1", "tiny/gguf-q4_0")
+    assert len(list((folder / "artifacts" / "bundles").iterdir())) == 1
+
+
+@pytest.fixture
+def cached_wheels():
+    """Empty wheels under the right names, where downloads would put the real ones."""
+    own = profile(None)
+    for wanted in requirements("gguf"):
+        name, _, version = wanted.partition("==")
+        write_wheel(wheel_folder(own, default_python(own), "gguf"), {}, name=name, version=version)
