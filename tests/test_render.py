@@ -1,0 +1,251 @@
+"""Tables for people, lines for programs, and progress: on a screen of any width, on a terminal and off it."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pty
+import subprocess
+import sys
+
+import msgspec
+import pytest
+
+from edgeml.console import Bars
+from edgeml.render import Column, as_json, as_text, size, table
+from edgeml.targets import profiles
+from edgeml.types import Difference, Measurement, Model, Report
+from edgeml_runtime.types import Absent, Bundle, Environment, File
+from tiny.variants import onnx_variant
+
+HERE = Environment(machine="x86_64", system="Linux", python="3.11", threads=2, cores=2, libraries={}, cpu="A CPU")
+FIGURES = {  # metric, statistic and unit; then value, low and high of each variant
+    ("nearest_accuracy", "mean", "1"): ((0.781, 0.738, 0.819), (0.763, 0.720, 0.806)),
+    ("latency", "median", "ms"): ((22.66, 22.1, 23.2), (10.0, 9.7, 10.4)),
+    ("latency", "p95", "ms"): ((30.1, 12.0, 40.0), (15.5, 11.0, 17.0)),
+    ("latency", "p99", "ms"): ((40.1, 30.0, 50.0), (20.5, 14.0, 27.0)),
+    ("throughput", "median", "text/s"): ((68.0, 60.0, 70.0), (118.0, 110.0, 120.0)),
+    ("memory_peak", "max", "MiB"): ((200.4, None, None), (112.2, None, None)),
+    ("size", "once", "byte"): ((90_800_000.0, None, None), (23_300_000.0, None, None)),
+}
+NAMES = ("minilm/onnx-fp32", "minilm/onnx-int8")
+
+
+def report(names=NAMES, **more):
+    measured = [
+        Measurement(
+            variant=name,
+            target="laptop",
+            how="measured",
+            task="feature-extraction",
+            metric=metric,
+            unit=unit,
+            value=values[index][0],
+            low=values[index][1],
+            high=values[index][2],
+            n=1 if values[index][1] is None else 397,
+            statistic=statistic,
+            provenance={"dataset": "lines.csv", "seed": "20"},
+            environment=HERE,
+        )
+        for index, name in enumerate(names)
+        for (metric, statistic, unit), values in FIGURES.items()
+    ]
+    change = Difference(
+        variant=names[1],
+        baseline=names[0],
+        target="laptop",
+        metric="nearest_accuracy",
+        unit="1",
+        difference=-0.0176,
+        low=-0.0378,
+        high=0.0004,
+        n=397,
+    )
+    return Report(measurements=tuple(measured), differences=(change,), **more)
+
+
+def row(text, name):
+    return next(line for line in text.splitlines() if line.startswith(name))
+
+
+def test_a_row_shows_figures_with_intervals_and_the_change_from_the_baseline():
+    text = as_text([report()], 110)
+
+    assert text.splitlines()[0] == "minilm"
+    assert row(text, "onnx-fp32").split("  ")[-1].strip() == "90.8"
+    assert "0.781 [0.738, 0.819]" in row(text, "onnx-fp32")
+    assert "baseline" in row(text, "onnx-fp32")
+    assert "-0.018 [-0.038, +0.000]" in row(text, "onnx-int8")
+    assert "onnx-fp32 [95 %]" in text
+    for words in ("p50, ms", "text/s", "MiB", "MB"):
+        assert words in text
+    assert "40.1" not in text  # p99 is only in the lines for programs
+
+
+def test_the_best_of_a_cost_is_marked_and_what_its_interval_cannot_tell_apart():
+    text = as_text([report()], 110)
+
+    fp32, int8 = row(text, "onnx-fp32"), row(text, "onnx-int8")
+    assert "10.00*" in int8
+    assert "22.66*" not in fp32
+    assert "15.50*" in int8
+    assert "30.10*" in fp32  # its interval meets the best's
+    assert "118*" in int8  # the highest throughput is the best
+    assert "23.3*" in int8
+    assert "0.781*" not in fp32
+    assert "* best of its column" in text
+    assert "*" not in as_text([report(names=(NAMES[0], NAMES[0]))], 110)
+
+
+@pytest.mark.parametrize("width", [60, 80, 110, 160])
+def test_a_narrow_screen_leaves_columns_out_and_says_so(width):
+    text = as_text([report()], width)
+
+    rows = text.splitlines()[1:6]
+    assert all(len(line) <= max(width, 78) for line in rows)
+    assert "onnx-int8" in text
+    assert "size" in text
+    assert ("no room for" in text) == (width <= 80)
+    assert "memory" in text
+
+
+def test_columns_line_up_on_the_right():
+    text = as_text([report()], 110)
+    fp32, int8 = row(text, "onnx-fp32"), row(text, "onnx-int8")
+
+    for above, below in (("22.66", "10.00"), (" 68", "118"), ("200", "112"), ("90.8", "23.3")):
+        assert fp32.index(above) == int8.index(below)
+
+
+def test_variants_of_several_models_keep_their_whole_names():
+    text = as_text([report(names=("a/onnx-fp32", "b/onnx-fp32"))], 160)
+
+    assert row(text, "a/onnx-fp32")
+    assert row(text, "b/onnx-fp32")
+
+
+def test_what_was_measured_and_on_what_is_said_and_absences_once_each():
+    absent = [Absent(metric="energy", reason="no sensor", hint="x", variant=name) for name in NAMES]
+    lines = as_text([report(absent=tuple(absent), warnings=("minilm/onnx-int8: mind this",))], 110).splitlines()
+
+    assert "measured on laptop: A CPU, 2 threads; feature-extraction on lines.csv, seed 20" in lines
+    assert "samples of each variant: 397 nearest right, 397 latency, 397 throughput" in lines
+    assert lines.count("energy: not measured, no sensor") == 1
+    assert lines[-1] == "warning: minilm/onnx-int8: mind this"
+
+
+def test_models_variants_and_bundles_have_a_table_each(tmp_path):
+    file = File(path="model.onnx", size_bytes=2_500_000, sha256="0" * 64)
+    model = Model(name="minilm", ref="hf:org/minilm@abc", path="x", files=(file,), format="onnx", downloaded="now")
+    bundle = Bundle(
+        name="minilm-onnx-int8-laptop",
+        variant="minilm/onnx-int8",
+        model="hf:org/minilm@abc",
+        target="laptop",
+        kind="tar",
+        runtime="1",
+        files=(file, file),
+        machine="x86_64",
+        python=("3.11",),
+    )
+    variant = onnx_variant(tmp_path / "v", name="minilm/onnx-int8")
+    audit = msgspec.structs.replace(variant.manifest.audit, earned=False, shortfalls=("it is no int8",))
+    manifest = msgspec.structs.replace(variant.manifest, audit=audit, source_quantized="Q4_1")
+    variant = msgspec.structs.replace(variant, manifest=manifest)
+
+    text = as_text([model, variant, bundle], 110)
+
+    assert "2.5 MB" in row(text, "minilm ")
+    assert "not stated" in row(text, "minilm ")
+    assert row(text, "onnx-int8 ").endswith("not earned")
+    assert "onnx-int8: it is no int8" in text
+    assert "onnx-int8: its source was already Q4_1; no full precision to compare with" in text
+    assert "5.0 MB" in row(text, "minilm-onnx-int8-laptop")
+
+
+def test_every_target_is_shown_with_its_aliases_on_a_narrow_screen():
+    text = as_text(profiles(), 80)
+
+    assert "pi5 = pi" in text
+    assert all(len(line) <= 80 for line in text.splitlines())
+
+
+def test_a_table_that_cannot_be_narrow_enough_keeps_what_matters():
+    columns = [Column(title="name", cells=("x" * 30,)), Column(title="more", cells=("y" * 30,), rank=1)]
+
+    assert "more" not in table(columns, 20).splitlines()[0]
+    assert table(columns, 20).splitlines()[-1] == "(no room for: more)"
+
+
+@pytest.mark.parametrize(("size_bytes", "text"), [(0, "0.0 MB"), (23_300_000, "23.3 MB"), (1_234_000_000, "1.23 GB")])
+def test_sizes_are_decimal(size_bytes, text):
+    assert size(size_bytes) == text
+
+
+def test_a_report_is_a_line_for_each_of_its_parts():
+    absent = Absent(metric="energy", reason="no sensor", hint="x")
+
+    lines = [json.loads(line) for line in as_json(report(absent=(absent,)))]
+
+    assert [line["schema"] for line in lines] == (
+        ["edgeml.measurement/1"] * 2 * len(FIGURES) + ["edgeml.difference/1", "edgeml.absent/1"]
+    )
+    assert all("low" not in line for line in lines if line.get("metric") == "size")  # absent, not null
+
+
+# Progress
+
+
+def test_off_a_terminal_each_step_is_one_line():
+    stream = io.StringIO()
+    bars = Bars(stream)
+    for done in range(3):
+        bars("fetch", done, 2)
+    bars("goldens", 0, 1)
+    bars("written", 1, 1)
+    bars.close()
+
+    assert stream.getvalue() == "fetch ...\ngoldens ...\nwritten\n"
+
+
+def on_terminal(code, *, stdout=subprocess.PIPE):
+    """What a program wrote to stdout, and what a terminal showed of its stderr."""
+    parent, child = pty.openpty()
+    command = [sys.executable, "-c", code]
+    settings = os.environ | {"TERM": "xterm", "COLUMNS": "80"}
+    with subprocess.Popen(command, stdout=stdout, stderr=child, env=settings, text=True) as process:
+        os.close(child)
+        shown = b""
+        while part := _read(parent):
+            shown += part
+        out = process.communicate()[0]
+    os.close(parent)
+    assert process.returncode == 0, shown.decode()
+    return out, shown.decode()
+
+
+def _read(terminal):
+    try:
+        return os.read(terminal, 65536)
+    except OSError:  # how Linux says that the other end is closed
+        return b""
+
+
+def test_on_a_terminal_a_bar_is_drawn_on_stderr_and_becomes_a_line(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    onnx_variant(tmp_path / "artifacts" / "tiny" / "onnx-fp32")
+    code = (
+        "import sys; sys.argv = ['edgeml', 'bench', 'tiny', '--json', '--threads', '1', '--repeats', '4']\n"
+        "from edgeml.cli import main; main()"
+    )
+
+    out, shown = on_terminal(code)
+
+    assert all(json.loads(line) for line in out.splitlines())
+    assert "━" in shown
+    lines = shown.split("\n")
+    assert any("bench tiny/onnx-fp32: answers  0." in line for line in lines)
+    assert lines[-2].startswith("next: ")
+    assert shown.rindex("\x1b[?25h") > shown.rindex("\x1b[?25l")  # the cursor is back
