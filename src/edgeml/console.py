@@ -19,6 +19,8 @@ import click
 from edgeml import render
 from edgeml.store import Store
 
+_REDRAW_S = 0.1
+
 
 class Session:
     """What every command needs: the artifacts folder, how to show results, and where progress goes."""
@@ -71,12 +73,12 @@ def _print(text: str) -> None:
 
 
 class Bars:
-    """Progress on stderr: one bar for the step under way on a terminal, else a line when a step begins."""
+    """Progress on stderr: on a terminal one bar, for the step under way; else a line when a step begins."""
 
     def __init__(self, stream: IO[str] | None = None) -> None:
         self._stream = stream or sys.stderr
         self._step: str | None = None
-        self._began_s = 0.0
+        self._began_s = self._drawn_s = 0.0
         self._bar: Any = None
 
     def __call__(self, step: str, done: int, total: int) -> None:
@@ -90,6 +92,9 @@ class Bars:
                 print(step if done == total > 0 else f"{step} ...", file=self._stream, flush=True)
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], completed=done, total=total or None)
+            if monotonic() - self._drawn_s > _REDRAW_S:
+                self._bar.refresh()
+                self._drawn_s = monotonic()
 
     def close(self) -> None:
         """End the step under way: its bar becomes one plain line."""
@@ -103,9 +108,12 @@ class Bars:
 def _bar(stream: IO[str], step: str) -> Any:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.table import Column
 
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    progress = Progress(*columns, console=Console(file=stream), transient=True)
+    name = TextColumn("{task.description}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis"))
+    columns = (name, BarColumn(bar_width=20), TimeElapsedColumn(), TimeRemainingColumn())
+    # Drawn only when work reports itself: a thread that redraws would share the processor with what is measured.
+    progress = Progress(*columns, console=Console(file=stream), transient=True, expand=True, auto_refresh=False)
     progress.add_task(step, total=None)
     progress.start()
     return progress

@@ -186,10 +186,14 @@ def _circumstances(report: Report) -> list[str]:
     titles = {metric: figure.title.partition("\n")[0] for (metric, _), figure in FIGURES.items()}
     known = [f"{count} {titles[metric]}" for metric, count in counts.items() if metric in titles]
     return [
-        f"{first.how} on {first.target}: {here.cpu or here.machine}, {here.threads} threads; "
+        f"{first.how} on {first.target}: {here.cpu or here.machine}, {_counted(here.threads, 'thread')}; "
         f"{first.task} on {data}, seed {seed}",
         f"samples of each variant: {', '.join(known)}",
     ]
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def _missing(one: Absent) -> str:
