@@ -45,10 +45,10 @@ format: dev
 	$(BIN)/ruff format .
 
 docs: dev
-	$(BIN)/python docs/generate.py
+	$(BIN)/python docs/generate.py $(if $(DEMO),--demo-output $(DEMO)) $(if $(TEST),--test-output $(TEST))
 
 bench: dev gguf
-	@for file in benchmarks/*.py; do echo; echo "== $$file =="; $(BIN)/python $$file || exit 1; done
+	@for file in $(filter-out benchmarks/common.py,$(wildcard benchmarks/*.py)); do echo; echo "== $$file =="; $(BIN)/python $$file || exit 1; done
 
 onnx: $(VENV)/.onnx
 dev: $(VENV)/.dev

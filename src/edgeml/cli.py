@@ -180,10 +180,12 @@ def quantize(session: Session, model: str | None, to: tuple[str, ...], target: s
     "--context", type=click.IntRange(min=8), default=512, show_default=True, help="Tokens of a perplexity chunk."
 )
 @click.option("--limit", type=click.IntRange(min=1), help="Use only the first rows, or chunks.")
-@click.option("--seed", type=int, default=20, show_default=True)
+@click.option("--seed", type=int, default=20, show_default=True, help="Of the order of rows and of the intervals.")
 @click.option("--instruction", help="What a generating model is told before each text.")
 @click.option("--schema", type=click.Path(path_type=Path), help="A JSON Schema that generated text must fit.")
-@click.option("--max-new-tokens", type=click.IntRange(min=1), default=128, show_default=True)
+@click.option(
+    "--max-new-tokens", type=click.IntRange(min=1), default=128, show_default=True, help="The longest answer."
+)
 @common
 def bench(session: Session, variants: tuple[str, ...], **options: Any) -> None:
     """Measure VARIANTs (left out: all of the newest model's) on your data, each in a process of its own."""

@@ -1,0 +1,76 @@
+"""What is missing when a kind is added: each list of names agrees with the modules and tables that it stands for."""
+
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from edgeml import bundles, sources
+from edgeml.cli import cli
+from edgeml.formats import _LIBRARIES
+from edgeml.formats.gguf_audit import MIXTURES
+from edgeml.formats.onnx_int8 import REDUCE_RANGE
+from edgeml.scores import _GOLD
+from edgeml.targets import profile, profiles
+from edgeml.types import SCHEMES, SOURCES, ModelRef, Scheme
+from edgeml.wheels import PACKAGES
+from edgeml_runtime.tasks import NAMES, task_of
+
+SRC = Path(__file__).parent.parent / "src"
+
+
+def modules(folder):
+    """The names of a folder's modules that stand for a kind: those with no prefix of another's."""
+    return {path.stem for path in (SRC / folder).glob("*.py")} - {"__init__"}
+
+
+def choices(command, option):
+    return set(next(one.type.choices for one in cli.commands[command].params if one.name == option))
+
+
+def test_every_gguf_scheme_has_its_mixture():
+    assert set(SCHEMES["gguf"]) == set(MIXTURES)
+
+
+@pytest.mark.parametrize("format", SCHEMES)
+def test_every_format_writes_runs_and_travels(format):
+    assert callable(import_module(f"edgeml.formats.{format}").convert)
+    assert callable(import_module(f"edgeml_runtime.backends.{format}").open_variant)
+    assert PACKAGES[format]
+    assert _LIBRARIES[format]
+    assert format in choices("download", "runtime")
+
+
+@pytest.mark.parametrize("found", profiles(), ids=lambda found: found.name)
+def test_every_target_has_known_schemes_kernels_and_wheels(found):
+    for text in (*found.schemes_encoder, *found.schemes_decoder):
+        assert str(Scheme.parse(text)) == text
+    assert found.integer_kernels in REDUCE_RANGE
+    assert found.wheel_platforms
+    assert all(version.startswith("3.") for version in found.python)
+    assert all(profile(word) == found for word in (found.name, *found.aliases))
+
+
+def test_every_task_has_a_module_that_does_what_a_task_does():
+    assert modules("edgeml_runtime/tasks") - {"encoding"} == {name.replace("-", "_") for name in NAMES}
+    assert set(_GOLD) <= set(NAMES)
+    for name in NAMES:
+        task = task_of(name)
+        assert isinstance(task.COLUMNS, tuple)
+        assert isinstance(task.DEFAULT_REPEATS, int)
+        assert all(callable(getattr(task, verb)) for verb in ("first", "cost", "answers", "predict"))
+
+
+def test_every_source_can_be_named_and_fetches():
+    assert set(sources._MODULES) == {*SOURCES, "local"}
+    for name, module in sources._MODULES.items():
+        assert callable(import_module(f"edgeml.sources.{module}").fetch)
+        assert name == "local" or ModelRef.parse(f"{name}:a/b" if name == "hf" else f"{name}:a").source == name
+
+
+def test_every_kind_of_bundle_has_a_module_and_can_be_asked_for():
+    assert modules("edgeml/bundles") == set(bundles.KINDS) == choices("package", "kind")
+    for name in bundles.KINDS:
+        kind = bundles.kind_of(name)
+        assert isinstance(kind.SUFFIX, str)
+        assert all(callable(getattr(kind, verb)) for verb in ("seal", "read", "same"))
