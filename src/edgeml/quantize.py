@@ -12,7 +12,7 @@ from edgeml.store import Store, fresh_folder, load_variant
 from edgeml.traits import read_traits
 from edgeml.types import Model, Profile, Scheme, Variant
 from edgeml_runtime.records import describe, verify, write_record
-from edgeml_runtime.types import Record, VariantManifest
+from edgeml_runtime.types import Audit, Record, VariantManifest
 
 
 class Terms(Record, frozen=True, kw_only=True):
@@ -39,26 +39,38 @@ def quantize(
     verify(Path(model.path), model.files, tick=read)
     traits = read_traits(model)
     return [
-        _existing(model, scheme, store=store, terms=terms)
+        _existing(model, scheme, profile=profile, store=store, terms=terms)
         or _write(Request(model=model, traits=traits, scheme=scheme, profile=profile), store, terms, progress)
         for scheme in schemes
     ]
 
 
 def recommended(model: Model, profile: Profile) -> tuple[Scheme, ...]:
-    """The schemes that suit a model on a target, where the user named none."""
-    names = profile.schemes_encoder if read_traits(model).is_encoder else profile.schemes_decoder
-    usable = [name for name in names if model.format != "gguf" or name.startswith("gguf:")]
-    return tuple(Scheme.parse(name) for name in usable or profile.schemes_decoder)
+    """The schemes that suit a model on a target, where the user named none.
+
+    A GGUF or ONNX file keeps its format, so where the target's choice is in the other one, its schemes for the other
+    kind of model are taken.
+    """
+    choices = [profile.schemes_encoder, profile.schemes_decoder]
+    if not read_traits(model).is_encoder:
+        choices.reverse()
+    schemes = [Scheme.parse(name) for names in choices for name in names]
+    formats = (model.format,) if model.format in ("gguf", "onnx") else (schemes[0].format,)
+    return tuple(scheme for scheme in schemes if scheme.format in formats)
 
 
-def _existing(model: Model, scheme: Scheme, *, store: Store, terms: Terms) -> Variant | None:
+def _existing(model: Model, scheme: Scheme, *, profile: Profile, store: Store, terms: Terms) -> Variant | None:
     folder = store.variant_folder(model.name, scheme.folder_name)
     if terms.force or not (folder / "variant.json").is_file():
         return None
     found = load_variant(folder)
-    if found.manifest.source_files != model.files:
+    made = found.manifest
+    if made.source_files != model.files:
         raise EdgemlError(f"{found.name} was made from other files", hint="add --force to replace it")
+    if made.built_for not in (None, profile.integer_kernels):
+        message = f"{found.name} was made for {made.built_for}, and {profile.name} is {profile.integer_kernels}"
+        raise EdgemlError(message, hint="add --force to replace it")
+    _check_earned(scheme, made.audit, terms)
     return found
 
 
@@ -67,13 +79,15 @@ def _write(request: Request, store: Store, terms: Terms, progress: Progress) -> 
     with fresh_folder(folder, replace=terms.force) as part:
         named = within(progress, f"{request.model.name}/{request.scheme.folder_name}")
         made = format_of(request.scheme).convert(request, part, progress=named)
-        if terms.strict and not made.audit.earned:
-            raise EdgemlError(
-                f"{request.scheme} is not earned: {'; '.join(made.audit.shortfalls)}",
-                hint="leave --strict out, or use another scheme",
-            )
+        _check_earned(request.scheme, made.audit, terms)
         write_record(part / "variant.json", _manifest(request, made, part))
     return load_variant(folder)
+
+
+def _check_earned(scheme: Scheme, audit: Audit, terms: Terms) -> None:
+    if terms.strict and not audit.earned:
+        message = f"{scheme} is not earned: {'; '.join(audit.shortfalls)}"
+        raise EdgemlError(message, hint="leave --strict out, or use another scheme")
 
 
 def _manifest(request: Request, made: Converted, folder: Path) -> VariantManifest:

@@ -1,6 +1,7 @@
 """What a model folder's own configuration files say of it, decided once and equal in every format.
 
-Knows the file layouts of Transformers and of Sentence Transformers; opens no weights and runs no code.
+Knows the file layouts of Transformers and of Sentence Transformers; runs no code. Only what a GGUF or ONNX file says of
+itself is asked of the format's own module.
 """
 
 from __future__ import annotations
@@ -8,6 +9,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import Any
+
+from msgspec.structs import replace
 
 from edgeml.errors import EdgemlError
 from edgeml.types import Model, Traits
@@ -25,6 +28,7 @@ _TASKS = {
     "ForTokenClassification": "token-classification",
     "ForImageClassification": "image-classification",
 }
+_MODULES = ("Transformer", "Pooling", "Normalize")
 _POOLING: dict[str, Pooling] = {
     "pooling_mode_mean_tokens": "mean",
     "pooling_mode_cls_token": "cls",
@@ -39,16 +43,23 @@ def read_traits(model: Model) -> Traits:
         from edgeml.formats.gguf import traits as gguf_traits
 
         return gguf_traits(folder / next(file.path for file in model.files if file.path.endswith(".gguf")))
-    if model.format == "onnx" and not (folder / "config.json").is_file():
+    if model.format != "onnx":
+        return folder_traits(folder, licence=model.licence)
+    if not (folder / "config.json").is_file():
         raise EdgemlError(f"{model.name} has no config.json", hint="put the model's config.json beside its .onnx file")
-    return folder_traits(folder, licence=model.licence)
+    from edgeml.formats.onnx_audit import source_type
+
+    graph = next(file.path for file in model.files if file.path.endswith(".onnx"))
+    return replace(folder_traits(folder, licence=model.licence), quantized=source_type(folder / graph))
 
 
 def folder_traits(folder: Path, *, licence: str | None = None) -> Traits:
     """The traits of a Transformers folder, Sentence Transformers' files included."""
     config = _json(folder / "config.json")
+    if not isinstance(config, dict):
+        raise EdgemlError(f"{folder / 'config.json'} holds no settings", hint="download the model again")
     architecture = (config.get("architectures") or [config.get("model_type", "unknown")])[0]
-    modules = [module["type"].rpartition(".")[2] for module in _json(folder / "modules.json", [])]
+    modules = _modules(folder)
     quantization = config.get("quantization_config")
     task = "sentence-similarity" if modules else _task(architecture)
     return Traits(
@@ -62,6 +73,18 @@ def folder_traits(folder: Path, *, licence: str | None = None) -> Traits:
         licence=licence,
         quantized=str(quantization.get("quant_method", "unknown")) if quantization else None,
     )
+
+
+def _modules(folder: Path) -> list[str]:
+    """The steps of a Sentence Transformers model; one that edgeml would leave out is refused."""
+    found = [str(module.get("type")).rpartition(".")[2] for module in _json(folder / "modules.json", [])]
+    unknown = [name for name in found if name not in _MODULES]
+    if unknown:
+        raise EdgemlError(
+            f"{folder.name} has a {unknown[0]} module, which edgeml cannot run",
+            hint=f"supported: {', '.join(_MODULES)}",
+        )
+    return found
 
 
 def _task(architecture: str) -> str:

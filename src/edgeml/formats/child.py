@@ -28,8 +28,8 @@ _ENVIRONMENT = {
 def run_module(module: str, arguments: Sequence[str], *, what: str, hint: str, follow: Callable[[str], None]) -> None:
     """Run one of Python's modules to its end; `follow` is told each line that it says.
 
-    Raises EdgemlError with `what` was being done, the last telling line and `hint`, when it fails. The child ends with
-    the call, however that ends.
+    Raises EdgemlError with `what` was being done, the last telling line and `hint`, when it fails; its cause holds all
+    that was said. The child ends with the call, however that ends.
     """
     # -P keeps the working folder off the module path: a folder named `gguf` there would be imported instead.
     command = [sys.executable, "-P", "-m", module, *arguments]
@@ -46,13 +46,13 @@ def run_module(module: str, arguments: Sequence[str], *, what: str, hint: str, f
         assert child.stdout is not None
         try:
             for line in child.stdout:
-                kept.append(line.strip())
+                kept.append(line.rstrip())
                 follow(line)
             code = child.wait()
         finally:
             child.kill()
     if code:
-        raise _failure(what, hint, code, kept)
+        raise _failure(what, hint, code, kept) from RuntimeError("\n".join(kept))
 
 
 def _failure(what: str, hint: str, code: int, lines: Sequence[str]) -> EdgemlError:

@@ -13,64 +13,84 @@ from pathlib import Path
 from edgeml.errors import EdgemlError
 from edgeml.formats import Converted, Request
 from edgeml.formats.child import run_module
-from edgeml.formats.onnx_audit import audit, interface
+from edgeml.formats.onnx_audit import audit, check_interface, interface
 from edgeml.progress import Progress
+from edgeml_runtime.records import decode
+from edgeml_runtime.types import Refusal
 
 WEIGHTS = "model.onnx"
-# The Transformers classes whose export is tested: encoders that give hidden states, decoders that carry a cache.
-ENCODERS = ("BertModel", "DistilBertModel", "MPNetModel", "RobertaModel", "XLMRobertaModel")
+# The Transformers classes whose export is tested: encoders that give hidden states, decoders that carry a cache. Many
+# encoders are kept with the head that they were trained with, which is left out.
+_FAMILIES = ("Bert", "DistilBert", "MPNet", "Roberta", "XLMRoberta")
+ENCODERS = tuple(f"{family}{ending}" for family in _FAMILIES for ending in ("Model", "ForMaskedLM"))
 DECODERS = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
 _TOOLS = ("torch", "transformers", "onnx", "onnxscript", "onnxruntime")
-_NEEDED = 2.2  # the graph in fp32 and what is made of it lie side by side for a while
+# Graphs in fp32 that lie side by side for a while: the export and its clean copy, and for int8 a third with shapes.
+_NEEDED = {"fp32": 2.2, "int8": 3.5}
 _NOT_EXPORTED = "the exporter does not take this model as it is: try a gguf: scheme"
 
 
 def convert(request: Request, folder: Path, *, progress: Progress) -> Converted:
     """Write `model.onnx` and `tokenizer.json` into `folder` and read back what they hold."""
     source = _source(request)
-    free_bytes = shutil.disk_usage(folder).free
-    if free_bytes < request.model.size_bytes * _NEEDED:
-        need = f"{request.model.size_bytes * _NEEDED / 1e6:.1f} MB needed, {free_bytes / 1e6:.1f} MB free"
-        raise EdgemlError(
-            f"not enough space in {folder.parent}: {need}", hint="free some, or use --artifacts elsewhere"
-        )
+    _need_space(folder, request.model.size_bytes * _NEEDED[request.scheme.name])
     _run_child(request, source, folder, progress)
     inputs, outputs = interface(folder / WEIGHTS)
-    quantized = request.scheme.name != "fp32"
     return Converted(
         weights=WEIGHTS,
-        audit=audit(folder / WEIGHTS, request.scheme.name, source_quantized=request.traits.quantized),
+        audit=audit(folder / WEIGHTS, request.scheme.name),
         inputs=inputs,
         outputs=outputs,
-        built_for=request.profile.integer_kernels if quantized else None,
+        built_for=None if request.scheme.name == "fp32" else request.profile.integer_kernels,
         tools={name: version(name) for name in _TOOLS},
     )
 
 
 def _source(request: Request) -> Path:
+    """What the child reads: a folder of safetensors, or a graph that the runtime will be able to feed."""
     model, traits = request.model, request.traits
-    if model.format == "onnx":
-        return Path(model.path) / next(file.path for file in model.files if file.path.endswith(".onnx"))
+    folder = Path(model.path)
     if model.format == "gguf":
         raise EdgemlError(f"{model.name} is a GGUF model, which cannot become ONNX", hint="use a gguf: scheme")
     if traits.quantized:
         hint = "start from its full-precision model"
         raise EdgemlError(f"{model.name} is quantized already ({traits.quantized}) and cannot become ONNX", hint=hint)
+    if model.format == "onnx":
+        path = folder / next(file.path for file in model.files if file.path.endswith(".onnx"))
+        check_interface(path, encoder=traits.is_encoder)
+        return path
     if traits.architecture not in ENCODERS + DECODERS:
-        known = ", ".join(ENCODERS + DECODERS)
         message = f"{model.name} is a {traits.architecture}, which edgeml cannot make into ONNX"
-        raise EdgemlError(message, hint=f"supported: {known}")
-    return Path(model.path)
+        raise EdgemlError(message, hint=f"supported: {', '.join(ENCODERS + DECODERS)}")
+    return folder
+
+
+def _need_space(folder: Path, need_bytes: float) -> None:
+    free_bytes = shutil.disk_usage(folder).free
+    if need_bytes > free_bytes:
+        message = (
+            f"not enough space in {folder.parent}: {need_bytes / 1e6:.1f} MB needed, {free_bytes / 1e6:.1f} MB free"
+        )
+        raise EdgemlError(message, hint="free some space, or write elsewhere with --artifacts")
 
 
 def _run_child(request: Request, source: Path, folder: Path, progress: Progress) -> None:
+    refusals: list[Refusal] = []
+
     def follow(line: str) -> None:
         if line.startswith("@"):
-            step, _, count = line[1:].strip().partition(" ")
-            done, _, total = step.partition("/")
-            progress(count, int(done), int(total))
+            count, _, step = line[1:].strip().partition(" ")
+            done, _, total = count.partition("/")
+            progress(step, int(done), int(total))
+        elif line.startswith("!"):
+            refusals.append(decode(line[1:], Refusal, where="the exporter's answer"))
 
     kind = "encoder" if request.traits.is_encoder else "decoder"
     arguments = [str(source), str(folder), kind, request.scheme.name, request.profile.integer_kernels]
     what = f"making {request.scheme} of {request.model.name}"
-    run_module("edgeml.formats.onnx_child", arguments, what=what, hint=_NOT_EXPORTED, follow=follow)
+    try:
+        run_module("edgeml.formats.onnx_child", arguments, what=what, hint=_NOT_EXPORTED, follow=follow)
+    except EdgemlError as error:
+        if refusals:
+            raise EdgemlError(refusals[0].message, hint=refusals[0].hint) from error
+        raise

@@ -1,84 +1,124 @@
-"""What an ONNX file really holds, read from its initializers."""
+"""What an ONNX file really holds, read from its stored tensors."""
 
 from __future__ import annotations
 
 from collections import Counter
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgeml.errors import EdgemlError
-from edgeml_runtime.types import Audit
+from edgeml.formats.onnx_graph import COPIED, load
+from edgeml_runtime.types import Audit, Record
 
 if TYPE_CHECKING:
-    from onnx import TensorProto
+    from onnx import ModelProto
 
-_INTEGERS = {"INT8", "UINT8", "INT4", "UINT4"}
-_FLOATS = {"FLOAT", "FLOAT16", "BFLOAT16", "DOUBLE"}
-_BITS = {"INT4": 4, "UINT4": 4, "INT8": 8, "UINT8": 8, "FLOAT16": 16, "BFLOAT16": 16, "FLOAT": 32, "DOUBLE": 64}
+_BITS = {
+    "INT4": 4, "UINT4": 4, "INT8": 8, "UINT8": 8, "FLOAT16": 16, "BFLOAT16": 16, "FLOAT": 32, "DOUBLE": 64,
+}  # fmt: skip
+_INTEGERS = {"INT4", "UINT4", "INT8", "UINT8"}
+_FULL = {"FLOAT", "DOUBLE"}
+_QUANTIZED = "_quantized"  # ends the name that ONNX Runtime's quantizer gives to a weight
+_COMPANIONS = ("_scale", "_zero_point")  # end the names of what it needs to be read
+ENCODER_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+DECODER_INPUTS = ("input_ids", "attention_mask", "position_ids")
+_CACHE = "input.past_key_values."
 
 
-def audit(path: Path, scheme: str, *, source_quantized: str | None = None) -> Audit:
+class _Stored(Record, frozen=True, kw_only=True):
+    """A stored tensor of numbers. A companion is a scale or zero point, or a weight stored a second time."""
+
+    name: str
+    kind: str
+    count: int
+    matrix: bool
+    companion: bool
+
+
+def audit(path: Path, scheme: str) -> Audit:
     """Parameters by element type, effective bits, and whether the scheme's label is earned.
 
-    A weight is a constant of two or more dimensions; vectors (biases, norms, scales) stay in floating point in every
-    scheme and are counted but not held against the label. The label `int8` is earned when every weight is an integer.
+    `bits_per_weight` are all stored bits over the model's parameters. Scales, zero points, and the second copy of a
+    weight that two operators share are bits, but no parameters. A weight is a tensor of two or more dimensions;
+    vectors (biases, norms) stay in floating point in every scheme and are not held against the label. `int8` is earned
+    when every weight is an integer, `fp32` when every one is a full float.
     """
-    counts, floats = _count(path)
-    parameters = sum(counts.values())
-    quantized = sum(count for kind, count in counts.items() if kind in _INTEGERS)
-    shortfalls = [f"{name} stayed in {kind}: {count / parameters:.0%} of parameters" for name, kind, count in floats]
-    if source_quantized:
-        shortfalls.append(f"its source was already {source_quantized}")
-    missed = scheme != "fp32" and bool(floats)
+    stored = _stored(load(path, weights=False))
+    counts: Counter[str] = Counter()
+    for one in stored:
+        counts[one.kind] += 0 if one.companion else one.count
+    parameters = counts.total()
+    if not parameters:
+        raise EdgemlError(f"{path.name} holds no parameters", hint="make it again from its source")
+    allowed = _FULL if scheme == "fp32" else _INTEGERS
+    missed = [one for one in stored if one.matrix and one.kind not in allowed]
     return Audit(
         parameters=parameters,
-        bits_per_weight=sum(count * _BITS[kind] for kind, count in counts.items()) / parameters,
-        tensor_types=dict(counts.most_common()),
-        share_quantized=quantized / parameters,
-        earned=not missed and not source_quantized,
-        shortfalls=tuple(shortfalls) if missed or source_quantized else (),
+        bits_per_weight=sum(one.count * _BITS[one.kind] for one in stored) / parameters,
+        tensor_types={kind: count for kind, count in counts.most_common() if count},
+        share_quantized=sum(counts[kind] for kind in _INTEGERS) / parameters,
+        earned=not missed,
+        shortfalls=tuple(
+            f"{one.name} stayed in {one.kind}: {one.count / parameters:.0%} of parameters" for one in missed
+        ),
     )
+
+
+def source_type(path: Path) -> str | None:
+    """The integer type, such as `INT8`, that most of a file's parameters are stored in; None for a full one."""
+    found = audit(path, "fp32")
+    return next(iter(found.tensor_types)) if found.share_quantized > 0.5 else None
 
 
 def interface(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Names of the graph's inputs and outputs."""
-    graph = _load(path).graph
+    graph = load(path, weights=False).graph
     return tuple(item.name for item in graph.input), tuple(item.name for item in graph.output)
 
 
-def _count(path: Path) -> tuple[Counter[str], list[tuple[str, str, int]]]:
-    counts: Counter[str] = Counter()
-    floats: list[tuple[str, str, int]] = []
-    for tensor in _tensors(path):
-        kind, count = _kind(tensor), prod(tensor.dims)
-        if kind not in _INTEGERS | _FLOATS:
-            continue  # shapes, axes and the like are 64-bit integers, not parameters
-        counts[kind] += count
-        if kind in _FLOATS and sum(size > 1 for size in tensor.dims) >= 2:
-            floats.append((tensor.name, kind, count))
-    if not counts:
-        raise EdgemlError(f"{path.name} holds no parameters", hint="make it again from its source")
-    return counts, floats
+def check_interface(path: Path, *, encoder: bool) -> None:
+    """Raise EdgemlError when the runtime cannot feed or read the graph: other inputs than ours, or pooled outputs."""
+    from onnx import TensorProto
+
+    graph = load(path, weights=False).graph
+    stored = {tensor.name for tensor in graph.initializer}
+    inputs = [item for item in graph.input if item.name not in stored]
+    known = ENCODER_INPUTS if encoder else DECODER_INPUTS
+    strange = [item.name for item in inputs if item.name not in known and (encoder or not item.name.startswith(_CACHE))]
+    strange += [
+        item.name for item in inputs if item.name in known and item.type.tensor_type.elem_type != TensorProto.INT64
+    ]
+    if strange or "input_ids" not in {item.name for item in inputs}:
+        message = f"{path} takes {', '.join(strange) or 'no input_ids'}, which edgeml does not feed"
+        raise EdgemlError(message, hint=f"export it with 64-bit inputs {', '.join(known)}")
+    shape = graph.output[0].type.tensor_type.shape.dim
+    if len(shape) not in (0, 3):
+        message = f"{path} gives {graph.output[0].name} of {len(shape)} axes, where batch, tokens and width are needed"
+        raise EdgemlError(message, hint="export it with last_hidden_state as its first output")
 
 
-def _tensors(path: Path) -> list[TensorProto]:
-    graph = _load(path).graph
+def _stored(model: ModelProto) -> list[_Stored]:
+    from onnx import TensorProto
+
+    graph = model.graph
     constants = [attribute.t for node in graph.node if node.op_type == "Constant" for attribute in node.attribute]
-    return [*graph.initializer, *constants]
+    tensors = [
+        (one.name, TensorProto.DataType.Name(one.data_type), one.dims) for one in (*graph.initializer, *constants)
+    ]
+    names = {name for name, _, _ in tensors}
+    return [
+        _Stored(
+            name=name,
+            kind=kind,
+            count=prod(dims),
+            matrix=sum(size > 1 for size in dims) >= 2,
+            companion=COPIED in name or _is_companion(name, names),
+        )
+        for name, kind, dims in tensors
+        if kind in _BITS  # shapes, axes and the like are 64-bit integers
+    ]
 
 
-def _kind(tensor: TensorProto) -> str:
-    from onnx import TensorProto as Proto
-
-    return str(Proto.DataType.Name(tensor.data_type))
-
-
-def _load(path: Path) -> Any:
-    import onnx
-    from google.protobuf.message import DecodeError
-
-    try:
-        return onnx.load(path, load_external_data=False)
-    except DecodeError as error:
-        raise EdgemlError(f"{path} is no complete ONNX file", hint="download or make it again") from error
+def _is_companion(name: str, names: set[str]) -> bool:
+    return any(name.endswith(end) and name.removesuffix(end) + _QUANTIZED in names for end in _COMPANIONS)

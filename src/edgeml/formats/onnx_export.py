@@ -6,17 +6,26 @@ import inspect
 from pathlib import Path
 from typing import Any
 
+from edgeml.errors import EdgemlError
+
 _FUSIONS = "cpu"  # fused operators that ONNX Runtime has CPU kernels for
+_UNREAD = "pooler."  # a head that many checkpoints lack, and whose output no graph keeps
 
 
 def export_encoder(source: Path, scratch: Path) -> Path:
     """The graph of an encoder: `last_hidden_state` (batch, tokens, width) first, batch and tokens free."""
+    import torch
     from transformers import AutoModel
     from transformers.exporters import OnnxExporter
 
     model = _load(AutoModel, source)
+    # Two rows of unequal length: a mask of ones alone would be exported as no mask at all.
+    ids = torch.arange(10, 22).reshape(2, 6) % model.config.vocab_size
+    mask = torch.ones_like(ids)
+    mask[1, 4:] = 0
+    sample = {"input_ids": ids, "attention_mask": mask, "token_type_ids": torch.zeros_like(ids)}
     accepted = inspect.signature(model.forward).parameters
-    sample = {name: value for name, value in _sample(model).items() if name in accepted}
+    sample = {name: value for name, value in sample.items() if name in accepted}
     OnnxExporter().export(model, sample, _config()).save_pretrained(str(scratch))
     return scratch / "model.onnx"
 
@@ -24,52 +33,76 @@ def export_encoder(source: Path, scratch: Path) -> Path:
 def export_decoder(source: Path, scratch: Path) -> Path:
     """The decoding graph of a language model with its cache; it serves the prompt as well, from an empty cache.
 
-    Beside it lies a prefill graph with a second copy of the weights, which nothing here needs.
+    The batch is one: the graph has half the operators of one for any batch. Every layer's cache holds all tokens, and
+    a sliding window is kept by the mask.
     """
-    from transformers import AutoModelForCausalLM
+    import torch
+    from transformers import AutoModelForCausalLM, DynamicCache
     from transformers.exporters import OnnxExporter
+    from transformers.exporters.utils import decompose_for_generation
 
     model = _load(AutoModelForCausalLM, source)
-    sample = _sample(model)
-    del sample["token_type_ids"]
-    made = OnnxExporter().export_for_generation(model, sample, _config(), multi_token_decode=True)
+    ids = torch.arange(10, 16)[None] % model.config.vocab_size
+    mask = torch.ones_like(ids)
+    mask[0, 0] = 0  # a mask of ones alone would be exported as no mask at all
+    sample = {"input_ids": ids, "attention_mask": mask, "past_key_values": DynamicCache()}
+    step, inputs = decompose_for_generation(model, sample, multi_token_decode=True)["decode"]
+    made = OnnxExporter().export(step, inputs, _config(dynamic_shapes=_token_axes(inputs)))
     made.save_pretrained(str(scratch))
-    return scratch / "decode.onnx"
+    return scratch / "model.onnx"
 
 
 def write_tokenizer(source: Path, target: Path) -> None:
     """`tokenizer.json` that neither pads nor truncates: the limit is decided once, in the manifest."""
-    from tokenizers import Tokenizer
-
-    path = source / "tokenizer.json"
-    if path.is_file():
-        tokenizer = Tokenizer.from_file(str(path))
-    else:
-        from transformers import AutoTokenizer
-
-        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False).backend_tokenizer
+    tokenizer = _tokenizer(source)
     tokenizer.no_padding()
     tokenizer.no_truncation()
     tokenizer.save(str(target), pretty=False)
 
 
+def _tokenizer(source: Path) -> Any:
+    from tokenizers import Tokenizer
+
+    path = source / "tokenizer.json"
+    if not path.is_file() and not any(source.glob("vocab.*")) and not any(source.glob("*.model")):
+        raise EdgemlError(
+            f"there is no tokenizer in {source}", hint="put the model's tokenizer.json beside its weights"
+        )
+    try:
+        if path.is_file():
+            return Tokenizer.from_file(str(path))
+        from transformers import AutoTokenizer
+
+        return AutoTokenizer.from_pretrained(source, trust_remote_code=False, local_files_only=True).backend_tokenizer
+    except Exception as error:  # the library raises bare ones
+        raise EdgemlError(f"cannot read the tokenizer in {source}: {error}", hint="download the model again") from error
+
+
 def _load(kind: Any, source: Path) -> Any:
     import torch
 
-    return kind.from_pretrained(source, dtype=torch.float32, trust_remote_code=False, local_files_only=True).eval()
+    model, found = kind.from_pretrained(
+        source, dtype=torch.float32, trust_remote_code=False, local_files_only=True, output_loading_info=True
+    )
+    missing = sorted(name for name in found["missing_keys"] if not name.startswith(_UNREAD))
+    if missing:  # Transformers would fill them with random numbers
+        raise EdgemlError(
+            f"the weights lack {missing[0]} and {len(missing) - 1} other tensors", hint="download the model again"
+        )
+    return model.eval()
 
 
-def _config() -> Any:
+def _config(**settings: Any) -> Any:
     from transformers.exporters import OnnxConfig
 
-    return OnnxConfig(dynamic=True, ort_fusions=_FUSIONS)
+    return OnnxConfig(dynamic=True, ort_fusions=_FUSIONS, **settings)
 
 
-def _sample(model: Any) -> dict[str, Any]:
-    """Two rows of unequal length: a mask of ones alone would be exported as no mask at all."""
-    import torch
+def _token_axes(inputs: dict[str, Any]) -> dict[str, Any]:
+    """Which axes of a decoding step vary: tokens, the second of ids and masks and the third of keys and values."""
+    from torch import Tensor
+    from torch.export import Dim
 
-    ids = torch.arange(10, 22).reshape(2, 6) % model.config.vocab_size
-    mask = torch.ones_like(ids)
-    mask[1, 4:] = 0
-    return {"input_ids": ids, "attention_mask": mask, "token_type_ids": torch.zeros_like(ids)}
+    axes: dict[str, Any] = {name: {1: Dim.AUTO} for name, value in inputs.items() if isinstance(value, Tensor)}
+    layers = inputs["past_key_values"].layers
+    return axes | {"past_key_values": [{2: Dim.AUTO} for _ in layers for _ in ("keys", "values")]}

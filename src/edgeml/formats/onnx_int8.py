@@ -16,7 +16,10 @@ REDUCE_RANGE = {
 
 
 def write_int8(source: Path, target: Path, kernels: str) -> None:
-    """Quantize every product and lookup of the graph in `source` that ONNX Runtime has an integer kernel for."""
+    """Quantize every product and lookup of the graph in `source` that ONNX Runtime has an integer kernel for.
+
+    The weights are written beside `target`, since a protobuf may be too small for them.
+    """
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
@@ -26,6 +29,7 @@ def write_int8(source: Path, target: Path, kernels: str) -> None:
         per_channel=True,
         reduce_range=REDUCE_RANGE[kernels],
         weight_type=QuantType.QInt8,
+        use_external_data_format=True,
         # The graph carries no shapes (stale ones mislead the quantizer), so it must be told what a tensor holds.
         extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},
     )

@@ -30,14 +30,14 @@ def open_variant(folder: Path, manifest: VariantManifest, *, threads: int) -> En
 
 
 def open_graph(path: Path, *, threads: int) -> ort.InferenceSession:
-    """A session on the CPU provider; no telemetry, no spinning once a run is over."""
+    """A session on the CPU provider, silent but for errors."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     try:
         return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except _load_errors() as error:
+    except library_errors() as error:
         raise EdgemlError(f"cannot load {path.name}: {_first_line(error)}", hint="make the variant again") from error
 
 
@@ -47,11 +47,26 @@ def open_tokenizer(path: Path) -> Tokenizer:
         raise EdgemlError(f"{path} is missing", hint="make the variant again")
     try:
         tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:
+    except Exception as error:  # the library raises bare ones
         raise EdgemlError(f"cannot read {path.name}: {_first_line(error)}", hint="make the variant again") from error
     tokenizer.no_padding()
     tokenizer.no_truncation()
     return tokenizer
+
+
+def library_errors() -> tuple[type[Exception], ...]:
+    """What ONNX Runtime raises for a graph or an input that it does not take; they have no base of their own."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    return (
+        state.Fail,
+        state.InvalidArgument,
+        state.InvalidGraph,
+        state.InvalidProtobuf,
+        state.NoSuchFile,
+        state.NotImplemented,
+        state.RuntimeException,
+    )
 
 
 class OnnxEncoder:
@@ -63,14 +78,15 @@ class OnnxEncoder:
         self._counter = tokenizer
         self._tokenizer = Tokenizer.from_str(tokenizer.to_str())
         self._tokenizer.enable_truncation(manifest.max_tokens)
-        self._inputs = {item.name for item in session.get_inputs()}
+        self._inputs = [item.name for item in session.get_inputs()]
         self._output = [session.get_outputs()[0].name]
 
     def embed(self, texts: Sequence[str]) -> Floats:
-        """One vector a text, `(len(texts), width)`."""
-        feeds = self._feeds(texts)
-        hidden = self._session.run(self._output, feeds)[0]
-        return pool(hidden, feeds["attention_mask"], self.manifest)
+        """One vector a text, `(len(texts), width)`; raises EdgemlError for a text without a single token."""
+        ids, mask = self._rows(texts)
+        feeds = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
+        hidden = self._session.run(self._output, {name: feeds[name] for name in self._inputs})[0]
+        return pool(hidden, mask, self.manifest)
 
     def count_tokens(self, text: str) -> int:
         """Tokens of a text before truncation, special tokens included."""
@@ -80,20 +96,24 @@ class OnnxEncoder:
         """Drop the session; ONNX Runtime frees its arena with it."""
         del self._session
 
-    def _feeds(self, texts: Sequence[str]) -> dict[str, Any]:
-        if len(texts) == 1:
-            encoding = self._tokenizer.encode(texts[0])
-            ids = np.array([encoding.ids], dtype=np.int64)  # (1, tokens)
-            feeds = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
-            return {name: feeds[name] for name in feeds if name in self._inputs or name == "attention_mask"}
-        encodings = [self._tokenizer.encode(text) for text in texts]
-        shape = (len(texts), max(len(encoding.ids) for encoding in encodings))  # padded to the longest, never further
+    def _rows(self, texts: Sequence[str]) -> tuple[Any, Any]:
+        """Token ids and mask `(len(texts), longest)`, padded on the right to the longest row and never further.
+
+        The padding's id does not matter: no model here lets a token see what the mask hides, and positions are counted
+        from the left.
+        """
+        rows = [self._tokenizer.encode(text).ids for text in texts]
+        if not all(rows):
+            raise EdgemlError("a text has no tokens", hint="leave empty texts out")
+        if len(rows) == 1:
+            ids = np.array(rows, dtype=np.int64)
+            return ids, np.ones_like(ids)
+        shape = (len(rows), max(map(len, rows)))
         ids, mask = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
-        for row, encoding in enumerate(encodings):
-            ids[row, : len(encoding.ids)] = encoding.ids
-            mask[row, : len(encoding.ids)] = 1
-        feeds = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
-        return {name: feeds[name] for name in feeds if name in self._inputs or name == "attention_mask"}
+        for index, row in enumerate(rows):
+            ids[index, : len(row)] = row
+            mask[index, : len(row)] = 1
+        return ids, mask
 
 
 def pool(hidden: Any, mask: Any, manifest: VariantManifest) -> Floats:
@@ -113,19 +133,6 @@ def pool(hidden: Any, mask: Any, manifest: VariantManifest) -> Floats:
     return result
 
 
-def _load_errors() -> tuple[type[Exception], ...]:
-    # ONNX Runtime's exceptions have no common base but Exception; these are what loading a bad file raises.
-    from onnxruntime.capi import onnxruntime_pybind11_state as state
-
-    return (
-        state.Fail,
-        state.InvalidArgument,
-        state.InvalidGraph,
-        state.InvalidProtobuf,
-        state.NoSuchFile,
-        state.NotImplemented,
-    )
-
-
 def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0][:200]
+    reason = str(error).strip().splitlines()[0]
+    return reason.rpartition(" failed:")[2][:200]  # before it, ONNX Runtime repeats the path

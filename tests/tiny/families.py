@@ -1,0 +1,69 @@
+"""Makers of tiny models by Transformers' own classes, each in a folder as a hub holds it.
+
+The weights are random and large enough that a mistake in the graph shows. Widths, heads and vocabularies are small.
+"""
+
+from __future__ import annotations
+
+import json
+import string
+from pathlib import Path
+from typing import Any
+
+_LETTERS = [*string.ascii_letters, *string.digits, *string.punctuation]
+_BERT_SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+_ROBERTA_SPECIAL = ["<s>", "<pad>", "</s>", "<unk>"]
+_WINDOW = 8  # tokens that the Mistral model looks back
+
+_WIDE = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
+_DISTIL = {"dim": 64, "hidden_dim": 128, "n_layers": 2, "n_heads": 4}
+_OFFSET = {"pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2, "max_position_embeddings": 66}
+_GROUPED = {**_WIDE, "num_key_value_heads": 2, "max_position_embeddings": 64, "bos_token_id": 1, "eos_token_id": 2}
+_PLAIN = {"pad_token_id": 0, "max_position_embeddings": 64}
+SETTINGS: dict[str, dict[str, Any]] = {
+    "BertModel": {**_WIDE, **_PLAIN},
+    "DistilBertModel": {**_DISTIL, **_PLAIN},
+    "MPNetModel": {**_WIDE, **_OFFSET},
+    "RobertaModel": {**_WIDE, **_OFFSET},
+    "RobertaForMaskedLM": {**_WIDE, **_OFFSET},
+    "XLMRobertaModel": {**_WIDE, **_OFFSET},
+    "LlamaForCausalLM": {**_GROUPED, "tie_word_embeddings": False},
+    "MistralForCausalLM": {**_GROUPED, "sliding_window": _WINDOW},
+    "Qwen2ForCausalLM": {**_GROUPED, "tie_word_embeddings": True},
+    "Qwen3ForCausalLM": {**_GROUPED, "tie_word_embeddings": True, "head_dim": 32},
+}
+
+
+def family_folder(path: Path, architecture: str, **more: Any) -> Path:
+    """A model of that class with random weights, and its tokenizer; `more` takes the place of its settings."""
+    import torch
+    import transformers
+
+    torch.manual_seed(0)
+    kind = getattr(transformers, architecture)
+    vocabulary = _tokenizer(path, SETTINGS[architecture].get("pad_token_id"))
+    settings = {**SETTINGS[architecture], **more, "vocab_size": vocabulary, "initializer_range": 0.2}
+    kind(kind.config_class(**settings)).save_pretrained(path)
+    return path
+
+
+def _tokenizer(path: Path, padding: int | None) -> int:
+    """A tokenizer of letters, with special tokens as encoders (padding 0 or 1) and decoders (none) have them."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+
+    path.mkdir(parents=True)
+    special = _BERT_SPECIAL if padding == 0 else _ROBERTA_SPECIAL
+    begin, end, unknown = ("[CLS]", "[SEP]", "[UNK]") if padding == 0 else ("<s>", "</s>", "<unk>")
+    words = [*special, *_LETTERS, *(f"##{letter}" for letter in _LETTERS)]
+    tokenizer = Tokenizer(models.WordPiece({word: id for id, word in enumerate(words)}, unk_token=unknown))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    if padding is not None:
+        ends = [(begin, words.index(begin)), (end, words.index(end))]
+        tokenizer.post_processor = processors.TemplateProcessing(single=f"{begin} $A {end}", special_tokens=ends)
+        tokenizer.enable_padding(length=40)  # which real models ask for by accident
+    tokenizer.save(str(path / "tokenizer.json"))
+    limit = {"model_max_length": 60, "tokenizer_class": "PreTrainedTokenizerFast"}
+    (path / "tokenizer_config.json").write_text(json.dumps(limit))
+    return len(words)
