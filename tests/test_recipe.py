@@ -193,9 +193,6 @@ def test_what_was_done_before_a_failure_is_shown(folder):
     assert done.err.splitlines()[-2].startswith("error: ")
 
 
-# Without llama.cpp, as on a machine without a compiler: every installed package but that one, by links.
-
-
 @pytest.fixture
 def without_llama(tmp_path):
     """What runs this Python without llama.cpp, and the environment for it."""

@@ -8,6 +8,7 @@ import os
 import pty
 import subprocess
 import sys
+import threading
 
 import msgspec
 import pytest
@@ -195,9 +196,6 @@ def test_a_report_is_a_line_for_each_of_its_parts():
     assert all("low" not in line for line in lines if line.get("metric") == "size")  # absent, not null
 
 
-# Progress
-
-
 def test_off_a_terminal_each_step_is_one_line():
     stream = io.StringIO()
     bars = Bars(stream)
@@ -208,6 +206,18 @@ def test_off_a_terminal_each_step_is_one_line():
     bars.close()
 
     assert stream.getvalue() == "fetch ...\ngoldens ...\nwritten\n"
+
+
+def test_on_a_terminal_nothing_runs_between_two_reports():
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    bars, before = Bars(Terminal()), threading.active_count()
+    bars("measure", 0, 1)
+
+    assert threading.active_count() == before
+    bars.close()
 
 
 def on_terminal(code, *, stdout=subprocess.PIPE):

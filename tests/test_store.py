@@ -163,6 +163,43 @@ def test_what_a_killed_process_left_is_cleared_away(tmp_path):
         assert list(part.iterdir()) == []
 
 
+def test_what_a_killed_process_left_is_no_variant(store):
+    add_model(store, "a")
+    add_variant(store, "a/onnx-fp32")
+    add_variant(store, "a/onnx-int8.part")
+
+    assert [variant.name for variant in store.select([])] == ["a/onnx-fp32"]
+
+
+def test_a_model_is_found_by_a_bare_reference_and_a_path(store, tmp_path):
+    add_model(store, "minilm", ref="hf:org/minilm@abc")
+    add_model(store, "file", ref=str(tmp_path / "file.gguf"))
+
+    assert store.model("org/minilm").name == "minilm"
+    assert store.model(str(tmp_path / "x" / ".." / "file.gguf")).name == "file"
+
+
+def test_a_reference_that_is_not_downloaded_says_how_to_fetch_it(store):
+    add_model(store, "minilm", ref="hf:org/minilm@abc")
+
+    for text in ("org/other", "pypi:other==1", str(store.root)):
+        with pytest.raises(EdgemlError, match="is not downloaded") as caught:
+            store.model(text)
+        assert caught.value.hint == f"edgeml download {text}"
+
+
+def test_each_part_of_a_variants_name_may_be_a_prefix(store):
+    add_model(store, "minilm")
+    add_variant(store, "minilm/onnx-int8")
+    add_variant(store, "minilm/onnx-fp32")
+    add_variant(store, "minilm-l12/onnx-int8")
+
+    assert store.variant("minilm/onnx-i").name == "minilm/onnx-int8"
+    assert store.variant("minilm-/onnx-i").name == "minilm-l12/onnx-int8"
+    with pytest.raises(EdgemlError, match="begins 2 variants"):
+        store.variant("mini/onnx-i")
+
+
 def test_the_cache_is_where_its_variable_says(monkeypatch, tmp_path):
     monkeypatch.setenv("EDGEML_CACHE", str(tmp_path))
     assert cache_folder() == tmp_path
