@@ -14,8 +14,8 @@ from edgeml_runtime.meters.rapl import Rapl
 
 _COMPILER = "Debian, Ubuntu, Raspberry Pi OS: sudo apt install g++; macOS: xcode-select --install"
 _GET = {
-    "onnx": "pip install 'edgeml-toolkit[onnx]'",
-    "gguf": "pip install 'edgeml-toolkit[gguf]'",
+    "onnx": "in a clone of edgeml: make onnx",
+    "gguf": "in a clone of edgeml: make gguf",
     "llama": "install a C++ compiler, then: make gguf",
 }
 _ABILITIES = {  # what each needs: modules, each with its distribution and how to get it

@@ -77,6 +77,7 @@ def _measurement(run: Run, of: Score | Samples, statistic: str, method: str, fou
         statistic=statistic,
         provenance={
             "method": method,
+            "run": run.file_name,
             "started": run.started,
             "variant_sha256": run.variant_sha256,
             "dataset": run.dataset,

@@ -8,7 +8,7 @@ from pathlib import Path
 from edgeml.errors import EdgemlError
 from edgeml.formats import Converted, Request, format_of
 from edgeml.progress import Counter, Progress, silent, within
-from edgeml.store import Store, fresh_folder, load_variant
+from edgeml.store import Store, fresh_folder, load_variant, scratch_folder
 from edgeml.traits import read_traits
 from edgeml.types import Model, Profile, Scheme, Variant
 from edgeml_runtime.records import describe, verify, write_record
@@ -38,11 +38,11 @@ def quantize(
     read = Counter(progress, f"verify {model.name}", model.size_bytes)
     verify(Path(model.path), model.files, tick=read)
     traits = read_traits(model)
-    return [
-        _existing(model, scheme, profile=profile, store=store, terms=terms)
-        or _write(Request(model=model, traits=traits, scheme=scheme, profile=profile), store, terms, progress)
-        for scheme in schemes
-    ]
+    with scratch_folder(store.root / model.name / "shared") as shared:
+        requests = [
+            Request(model=model, traits=traits, scheme=scheme, profile=profile, shared=shared) for scheme in schemes
+        ]
+        return [_existing(one, store, terms) or _write(one, store, terms, progress) for one in requests]
 
 
 def recommended(model: Model, profile: Profile) -> tuple[Scheme, ...]:
@@ -59,7 +59,8 @@ def recommended(model: Model, profile: Profile) -> tuple[Scheme, ...]:
     return tuple(scheme for scheme in schemes if scheme.format in formats)
 
 
-def _existing(model: Model, scheme: Scheme, *, profile: Profile, store: Store, terms: Terms) -> Variant | None:
+def _existing(request: Request, store: Store, terms: Terms) -> Variant | None:
+    model, scheme, profile = request.model, request.scheme, request.profile
     folder = store.variant_folder(model.name, scheme.folder_name)
     if terms.force or not (folder / "variant.json").is_file():
         return None

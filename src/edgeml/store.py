@@ -25,19 +25,26 @@ def cache_folder() -> Path:
 
 
 @contextmanager
-def fresh_folder(goal: Path, *, replace: bool = False) -> Iterator[Path]:
-    """A new folder beside `goal` that takes its name when the block ends well, and vanishes when it does not."""
-    if goal.exists() and not replace:
-        raise EdgemlError(f"{goal} exists already", hint="add --force to replace it")
-    part = goal.with_name(goal.name + PART)
+def scratch_folder(name: Path) -> Iterator[Path]:
+    """An empty folder beside `name` for what is needed on the way; it vanishes when the block ends."""
+    part = name.with_name(name.name + PART)
     _drop(part)
     part.mkdir(parents=True)
     try:
         yield part
-        _drop(goal)
-        os.replace(part, goal)
     finally:
         _drop(part)
+
+
+@contextmanager
+def fresh_folder(goal: Path, *, replace: bool = False) -> Iterator[Path]:
+    """A new folder beside `goal` that takes its name when the block ends well, and vanishes when it does not."""
+    if goal.exists() and not replace:
+        raise EdgemlError(f"{goal} exists already", hint="add --force to replace it")
+    with scratch_folder(goal) as part:
+        yield part
+        _drop(goal)
+        os.replace(part, goal)
 
 
 class Store:
@@ -107,10 +114,8 @@ class Store:
         write_record(self.root / model.name / "model.json", model)
 
     def add_run(self, run: Run) -> Path:
-        """Keep one worker's answer; the file's name sorts by time."""
-        model, _, scheme = run.variant.partition("/")
-        stamp = run.started.replace(":", "").replace("-", "")
-        path = self.root / model / "measurements" / f"{scheme}.{run.task}.{run.target}.{stamp}.json"
+        """Keep one worker's answer."""
+        path = self.root / run.variant.partition("/")[0] / "measurements" / run.file_name
         write_record(path, run)
         return path
 

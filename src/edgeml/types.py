@@ -175,7 +175,8 @@ class Measurement(Record, frozen=True, kw_only=True, tag_field="schema", tag="ed
     """One statistic of one metric with its interval, how it was had, and where.
 
     `low` and `high` bound the statistic at `level`; they are absent where an interval makes no sense (a file's
-    size) or too few samples were taken. The raw samples are in the file that `provenance` names.
+    size) or too few samples were taken. The raw samples are in the file under `measurements/` that `provenance` names
+    as `run`.
     """
 
     variant: str
@@ -226,6 +227,13 @@ class Run(Record, frozen=True, kw_only=True, tag_field="schema", tag="edgeml.run
     batch_size: int
     outcome: Outcome
     gold: tuple[float | str, ...] = ()
+
+    @property
+    def file_name(self) -> str:
+        """The run's own file, whose name sorts by time."""
+        scheme = self.variant.partition("/")[2]
+        stamp = self.started.replace(":", "").replace("-", "")
+        return f"{scheme}.{self.task}.{self.target}.{stamp}.json"
 
 
 class Report(Record, frozen=True, kw_only=True):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Protocol, cast
 
 from edgeml.errors import EdgemlError
@@ -12,11 +15,11 @@ from edgeml.progress import Progress
 from edgeml.types import Model, Profile, Scheme, Traits
 from edgeml_runtime.types import Audit, Record
 
-_ONNX = "pip install 'edgeml-toolkit[onnx]'"
+_ONNX = "in a clone of edgeml: make onnx"
 _GGUF = "install a C++ compiler (Debian: sudo apt install g++; macOS: xcode-select --install), then: make gguf"
 _LIBRARIES = {
     "onnx": (("torch", _ONNX), ("transformers", _ONNX), ("onnx", _ONNX), ("onnxruntime", _ONNX)),
-    "gguf": (("llama_cpp", _GGUF), ("conversion", "pip install 'edgeml-toolkit[gguf]'")),
+    "gguf": (("llama_cpp", _GGUF), ("conversion", "in a clone of edgeml: make gguf")),
 }
 
 
@@ -32,12 +35,16 @@ class Converted(Record, frozen=True, kw_only=True):
 
 
 class Request(Record, frozen=True, kw_only=True):
-    """One conversion: a verified model, what its files say, the scheme, and the profile it is made for."""
+    """One conversion: a verified model, what its files say, the scheme, and the profile it is made for.
+
+    `shared` is a folder that outlives the conversion: what several schemes of a model need is made there once.
+    """
 
     model: Model
     traits: Traits
     scheme: Scheme
     profile: Profile
+    shared: Path | None = None
 
 
 class Format(Protocol):
@@ -45,6 +52,16 @@ class Format(Protocol):
 
     def convert(self, request: Request, folder: Path, *, progress: Progress) -> Converted:
         """Write the variant's files (weights, tokenizer where it is not inside) into `folder`, which is empty."""
+
+
+@contextmanager
+def shared_folder(request: Request, folder: Path) -> Iterator[Path]:
+    """The request's shared folder, or one inside `folder` that ends with this conversion."""
+    if request.shared:
+        yield request.shared
+    else:
+        with TemporaryDirectory(dir=folder, prefix="shared-") as scratch:
+            yield Path(scratch)
 
 
 def missing_library(scheme: Scheme) -> EdgemlError | None:

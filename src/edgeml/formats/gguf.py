@@ -6,13 +6,13 @@ the result is what was asked. It knows nothing about how variants are named or k
 
 from __future__ import annotations
 
+import os
 import shutil
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
 from edgeml.errors import EdgemlError
-from edgeml.formats import Converted, Request
+from edgeml.formats import Converted, Request, shared_folder
 from edgeml.formats.gguf_audit import MIXTURES, audit, largest_bytes, most_used, share_quantized
 from edgeml.formats.gguf_header import Header, read_header
 from edgeml.formats.gguf_process import CONVERTER, QUANTIZER, convert_folder, quantize_file, tool_version
@@ -111,10 +111,14 @@ def _from_folder(request: Request, folder: Path, progress: Progress) -> Converte
     _convertible(request.traits.architecture, model.name)
     _need_space(folder, int(model.size_bytes * (1 if scheme == "f16" else _WITH_COPY)))
     tools = {CONVERTER: tool_version(CONVERTER)}
-    with tempfile.TemporaryDirectory(dir=folder, prefix="f16-") as scratch:
-        half = target if scheme == "f16" else Path(scratch) / "f16.gguf"
-        convert_folder(model, half, progress=progress)
-        if scheme != "f16":
+    with shared_folder(request, folder) as shared:
+        half = shared / "f16.gguf"
+        if not half.exists():
+            convert_folder(model, half.with_suffix(".part"), progress=progress)
+            half.with_suffix(".part").rename(half)
+        if scheme == "f16":
+            os.link(half, target)
+        else:
             tools[QUANTIZER] = tool_version(QUANTIZER)
             quantize_file(half, target, ftype=MIXTURES[scheme].ftype, requantize=False, progress=progress)
     written = _written(target, request)
