@@ -66,7 +66,9 @@ def test_padding_and_truncation_in_the_tokenizer_file_are_not_followed(tmp_path)
     tokenizer.enable_truncation(4)
     tokenizer.save(str(folder / "tokenizer.json"))
 
-    np.testing.assert_array_equal(open_session(folder, threads=1).embed(TEXTS), plain)
+    session = open_session(folder, threads=1)
+    np.testing.assert_array_equal(session.embed(TEXTS), plain)
+    assert session.count_tokens("a b c d e") == 7
 
 
 def test_a_text_without_a_token_is_refused(tmp_path):

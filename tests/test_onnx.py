@@ -58,12 +58,13 @@ class Families:
         if not path.exists():
             folder = self.folder(architecture)
             kind = "decoder" if architecture in DECODERS else "encoder"
-            part = self.root / "part"
+            part, shared = self.root / "part", self.root / f"{architecture}.shared"
             part.mkdir()
+            shared.mkdir()
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # the exporter's own
                 logging.disable()  # else pytest keeps every step of the tracer
-                onnx_child.convert(folder, part, kind=kind, scheme="fp32", kernels="x86-64-avx2")
+                onnx_child.convert(folder, part, shared, kind=kind, scheme="fp32", kernels="x86-64-avx2")
                 logging.disable(logging.NOTSET)
             for name in ("config.json", "tokenizer_config.json"):
                 shutil.copy(folder / name, part)
@@ -268,6 +269,7 @@ def test_a_source_with_a_broken_file_is_refused(tmp_path, name, content, message
 
     error = refusal(path.parent, tmp_path)
     assert message in error.message
+    assert "ended with code" not in error.message
     assert "\n" not in error.message
 
 
@@ -276,6 +278,15 @@ def test_a_truncated_graph_is_refused(tmp_path):
     source.write_bytes(source.read_bytes()[:-100])
 
     assert "is no complete ONNX file" in refusal(source.parent, tmp_path).message
+
+
+def test_a_graph_that_wants_other_inputs_is_refused(tmp_path):
+    source = onnx_source(tmp_path / "model")
+    model = onnx_graph.load(source)
+    model.graph.input[2].name = "pixel_values"
+    onnx_graph.save(model, source)
+
+    assert "takes pixel_values, which edgeml does not feed" in refusal(source.parent, tmp_path).message
 
 
 def test_a_disk_without_room_is_seen_before_anything_is_written(tmp_path):
@@ -301,7 +312,7 @@ def test_a_large_graph_keeps_its_weights_beside_it_and_runs(tmp_path, monkeypatc
     split.mkdir()
     monkeypatch.setattr(onnx_graph, "EXTERNAL_BYTES", 500)
 
-    onnx_child.convert(source, split, kind="encoder", scheme=scheme, kernels="x86-64-avx2")
+    onnx_child.convert(source, split, tmp_path, kind="encoder", scheme=scheme, kernels="x86-64-avx2")
 
     assert {path.name for path in split.iterdir()} == {"model.onnx", "model.onnx.data", "tokenizer.json"}
     write_record(split / "variant.json", replace(whole.manifest, files=describe(split)))

@@ -163,6 +163,16 @@ def test_a_source_that_changed_since_its_download_is_refused(source, store, chan
     assert left_in(store) == []
 
 
+def test_a_folder_that_edgeml_did_not_finish_is_not_overwritten(source, store):
+    mine = store.root / "tiny" / "onnx-fp32" / "notes.txt"
+    mine.parent.mkdir(parents=True)
+    mine.touch()
+
+    with pytest.raises(EdgemlError, match="onnx-fp32 exists already"):
+        quantize(model_of(source.parent), [FP32], profile=LAPTOP, store=store)
+    assert mine.exists()
+
+
 def test_a_damaged_manifest_is_named(source, store):
     model = model_of(source.parent)
     made = quantize(model, [FP32], profile=LAPTOP, store=store)[0]

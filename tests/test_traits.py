@@ -100,3 +100,16 @@ def test_a_broken_configuration_is_refused(tmp_path):
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(EdgemlError, match=r"cannot read .*config\.json"):
         folder_traits(tmp_path)
+
+
+def test_a_module_that_would_be_left_out_is_refused(tmp_path):
+    kinds = ("Transformer", "Pooling", "Dense")
+    modules = [{"type": f"sentence_transformers.models.{kind}"} for kind in kinds]
+
+    with pytest.raises(EdgemlError, match="has a Dense module, which edgeml cannot run"):
+        folder_traits(folder(tmp_path, modules=modules))
+
+
+def test_settings_that_are_no_object_are_refused(tmp_path):
+    with pytest.raises(EdgemlError, match=r"config\.json holds no settings"):
+        folder_traits(folder(tmp_path, config=[]))

@@ -120,7 +120,7 @@ def decoder_variant(folder: Path, **fields: Any) -> Path:
     words = len(json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"])
     stored = {
         "table": random.standard_normal((words, WIDTH)).astype(np.float32),
-        "mix": random.standard_normal((WIDTH, words)).astype(np.float32),
+        "mix": random.standard_normal((WIDTH, words)).astype(np.float32) / 5,
         "head": np.array([1]),
         "turn": random.standard_normal((1, 1, words)).astype(np.float32),
         "last": np.array([2]),
@@ -133,7 +133,8 @@ def decoder_variant(folder: Path, **fields: Any) -> Path:
         helper.make_node("Concat", [f"in{cache}values", "new"], [f"out{cache}values"], axis=2),
         helper.make_node("Cast", ["position_ids"], ["position"], to=1),
         helper.make_node("Unsqueeze", ["position", "last"], ["place"]),
-        helper.make_node("Mul", ["place", "turn"], ["turned"]),
+        helper.make_node("Mul", ["place", "turn"], ["angle"]),
+        helper.make_node("Sin", ["angle"], ["turned"]),
         helper.make_node("MatMul", ["x", "mix"], ["products"]),
         helper.make_node("Add", ["products", "turned"], ["logits"]),
     ]

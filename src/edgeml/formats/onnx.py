@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from edgeml.errors import EdgemlError
-from edgeml.formats import Converted, Request
+from edgeml.formats import Converted, Request, shared_folder
 from edgeml.formats.child import run_module
 from edgeml.formats.onnx_audit import audit, check_interface, interface
 from edgeml.progress import Progress
@@ -25,16 +25,16 @@ _FAMILIES = ("Bert", "DistilBert", "MPNet", "Roberta", "XLMRoberta")
 ENCODERS = tuple(f"{family}{ending}" for family in _FAMILIES for ending in ("Model", "ForMaskedLM"))
 DECODERS = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
 _TOOLS = ("torch", "transformers", "onnx", "onnxscript", "onnxruntime")
-# Graphs in fp32 that lie side by side for a while: the export and its clean copy, and for int8 a third with shapes.
-_NEEDED = {"fp32": 2.2, "int8": 3.5}
+_NEEDED = 4.5  # graphs in fp32 that lie side by side for a while: the export, clean, fused, with shapes, and the last
 _NOT_EXPORTED = "the exporter does not take this model as it is: try a gguf: scheme"
 
 
 def convert(request: Request, folder: Path, *, progress: Progress) -> Converted:
     """Write `model.onnx` and `tokenizer.json` into `folder` and read back what they hold."""
     source = _source(request)
-    _need_space(folder, request.model.size_bytes * _NEEDED[request.scheme.name])
-    _run_child(request, source, folder, progress)
+    _need_space(folder, request.model.size_bytes * _NEEDED)
+    with shared_folder(request, folder) as shared:
+        _run_child(request, source, folder, shared, progress)
     inputs, outputs = interface(folder / WEIGHTS)
     return Converted(
         weights=WEIGHTS,
@@ -74,7 +74,7 @@ def _need_space(folder: Path, need_bytes: float) -> None:
         raise EdgemlError(message, hint="free some space, or write elsewhere with --artifacts")
 
 
-def _run_child(request: Request, source: Path, folder: Path, progress: Progress) -> None:
+def _run_child(request: Request, source: Path, folder: Path, shared: Path, progress: Progress) -> None:
     refusals: list[Refusal] = []
 
     def follow(line: str) -> None:
@@ -86,7 +86,8 @@ def _run_child(request: Request, source: Path, folder: Path, progress: Progress)
             refusals.append(decode(line[1:], Refusal, where="the exporter's answer"))
 
     kind = "encoder" if request.traits.is_encoder else "decoder"
-    arguments = [str(source), str(folder), kind, request.scheme.name, request.profile.integer_kernels]
+    folders = [str(source), str(folder), str(shared)]
+    arguments = [*folders, kind, request.scheme.name, request.profile.integer_kernels]
     what = f"making {request.scheme} of {request.model.name}"
     try:
         run_module("edgeml.formats.onnx_child", arguments, what=what, hint=_NOT_EXPORTED, follow=follow)

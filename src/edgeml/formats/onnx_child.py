@@ -1,13 +1,13 @@
 """A process of its own that exports and quantizes, so that the exporter's memory, threads and prints end with it.
 
-Run as `python -m edgeml.formats.onnx_child SOURCE FOLDER encoder|decoder SCHEME KERNELS`. Says `@done/total step` as it
-goes, and `!` with a Refusal when the user's files are at fault. Writes `model.onnx` and `tokenizer.json` into FOLDER.
+Run as `python -m edgeml.formats.onnx_child SOURCE FOLDER SHARED encoder|decoder SCHEME KERNELS`. Says
+`@done/total step` as it goes, and `!` with a Refusal when the user's files are at fault. Writes `model.onnx` and
+`tokenizer.json` into FOLDER, and leaves the export, which takes longest, in SHARED for the next scheme.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -23,42 +23,49 @@ from edgeml_runtime.types import Refusal
 STEPS = 4
 
 
-def convert(source: Path, folder: Path, *, kind: str, scheme: str, kernels: str) -> None:
-    """Do all the steps in order; the fp32 graph of an int8 variant lies in a scratch folder."""
+def convert(source: Path, folder: Path, shared: Path, *, kind: str, scheme: str, kernels: str) -> None:
+    """Do all the steps in order; graphs on the way lie in a scratch folder."""
     say(0, "read the tokenizer")
     write_tokenizer(_folder(source), folder / "tokenizer.json")
     target = folder / "model.onnx"
-    with tempfile.TemporaryDirectory(dir=folder, prefix="fp32-") as scratch:
+    with tempfile.TemporaryDirectory(dir=folder, prefix="scratch-") as name:
+        scratch = Path(name)
         say(1, "load and export")
-        exported = _exported(source, Path(scratch), kind)
+        exported = _exported(source, shared / "export", kind)
         say(2, "fuse")
-        if scheme == "fp32":
-            save(plain(load(exported)), target)
+        if kind == "encoder":
+            made = fuse(exported, scratch, heads=_heads(_folder(source)))
         else:
-            prepared = _prepared(exported, Path(scratch), kind, source)
+            made = _cleaned(exported, scratch, copy_head=scheme == "int8")
+        if scheme == "int8":
             say(3, "quantize")
-            write_int8(prepared, Path(scratch) / "int8.onnx", kernels)
-            save(load(Path(scratch) / "int8.onnx"), target)
+            made = write_int8(made, scratch / "int8.onnx", kernels)
+        save(load(made), target)
     _check_loads(target)
     say(STEPS, "done")
 
 
-def _exported(source: Path, scratch: Path, kind: str) -> Path:
+def _exported(source: Path, goal: Path, kind: str) -> Path:
     if source.is_file():
         return source
-    goal = scratch / "export"
-    return export_encoder(source, goal) if kind == "encoder" else export_decoder(source, goal)
+    if not goal.exists():
+        part = goal.with_name("export.part")
+        export_encoder(source, part) if kind == "encoder" else export_decoder(source, part)
+        part.rename(goal)
+    return goal / "model.onnx"
 
 
-def _prepared(exported: Path, scratch: Path, kind: str, source: Path) -> Path:
-    if kind == "encoder":
-        config = json.loads((_folder(source) / "config.json").read_text(encoding="utf-8"))
-        prepared = fuse(exported, scratch, heads=config.get("num_attention_heads") or config.get("n_heads"))
-    else:
-        prepared = scratch / "plain.onnx"
-        save(split_heads(plain(load(exported))), prepared)
-    shutil.rmtree(scratch / "export", ignore_errors=True)
-    return prepared
+def _cleaned(exported: Path, scratch: Path, *, copy_head: bool) -> Path:
+    model = plain(load(exported))
+    path = scratch / "plain.onnx"
+    save(split_heads(model) if copy_head else model, path)
+    return path
+
+
+def _heads(folder: Path) -> int | None:
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    found: int | None = config.get("num_attention_heads") or config.get("n_heads")
+    return found
 
 
 def _check_loads(target: Path) -> None:
@@ -81,8 +88,8 @@ def say(done: int, step: str) -> None:
 
 
 if __name__ == "__main__":
-    source, folder, kind, scheme, kernels = sys.argv[1:]
+    source, folder, shared, kind, scheme, kernels = sys.argv[1:]
     try:
-        convert(Path(source), Path(folder), kind=kind, scheme=scheme, kernels=kernels)
+        convert(Path(source), Path(folder), Path(shared), kind=kind, scheme=scheme, kernels=kernels)
     except EdgemlError as error:
         sys.exit("!" + encode(Refusal(message=error.message, hint=error.hint)))

@@ -12,8 +12,8 @@ _FUSIONS = "cpu"  # fused operators that ONNX Runtime has CPU kernels for
 _UNREAD = "pooler."  # a head that many checkpoints lack, and whose output no graph keeps
 
 
-def export_encoder(source: Path, scratch: Path) -> Path:
-    """The graph of an encoder: `last_hidden_state` (batch, tokens, width) first, batch and tokens free."""
+def export_encoder(source: Path, folder: Path) -> None:
+    """Write `model.onnx`, the graph of an encoder: `last_hidden_state` (batch, tokens, width) first, both free."""
     import torch
     from transformers import AutoModel
     from transformers.exporters import OnnxExporter
@@ -26,12 +26,11 @@ def export_encoder(source: Path, scratch: Path) -> Path:
     sample = {"input_ids": ids, "attention_mask": mask, "token_type_ids": torch.zeros_like(ids)}
     accepted = inspect.signature(model.forward).parameters
     sample = {name: value for name, value in sample.items() if name in accepted}
-    OnnxExporter().export(model, sample, _config()).save_pretrained(str(scratch))
-    return scratch / "model.onnx"
+    OnnxExporter().export(model, sample, _config()).save_pretrained(str(folder))
 
 
-def export_decoder(source: Path, scratch: Path) -> Path:
-    """The decoding graph of a language model with its cache; it serves the prompt as well, from an empty cache.
+def export_decoder(source: Path, folder: Path) -> None:
+    """Write `model.onnx`, the decoding graph of a language model with its cache; it serves the prompt as well.
 
     The batch is one: the graph has half the operators of one for any batch. Every layer's cache holds all tokens, and
     a sliding window is kept by the mask.
@@ -48,8 +47,7 @@ def export_decoder(source: Path, scratch: Path) -> Path:
     sample = {"input_ids": ids, "attention_mask": mask, "past_key_values": DynamicCache()}
     step, inputs = decompose_for_generation(model, sample, multi_token_decode=True)["decode"]
     made = OnnxExporter().export(step, inputs, _config(dynamic_shapes=_token_axes(inputs)))
-    made.save_pretrained(str(scratch))
-    return scratch / "model.onnx"
+    made.save_pretrained(str(folder))
 
 
 def write_tokenizer(source: Path, target: Path) -> None:

@@ -15,10 +15,10 @@ REDUCE_RANGE = {
 }
 
 
-def write_int8(source: Path, target: Path, kernels: str) -> None:
-    """Quantize every product and lookup of the graph in `source` that ONNX Runtime has an integer kernel for.
+def write_int8(source: Path, target: Path, kernels: str) -> Path:
+    """`target`, with every product and lookup of the graph in `source` that ONNX Runtime has an integer kernel for.
 
-    The weights are written beside `target`, since a protobuf may be too small for them.
+    The weights are written beside it, since a protobuf may be too small for them.
     """
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
@@ -33,3 +33,4 @@ def write_int8(source: Path, target: Path, kernels: str) -> None:
         # The graph carries no shapes (stale ones mislead the quantizer), so it must be told what a tensor holds.
         extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},
     )
+    return target
