@@ -164,3 +164,32 @@ def test_a_schema_is_a_json_object(tmp_path):
     path.write_text("{")
     with pytest.raises(EdgemlError, match="is not JSON"):
         read_schema(path)
+
+
+def test_two_folders_of_one_name_are_refused_rather_than_one_left_out(store, pairs, tmp_path):
+    first, _ = two_variants(store)
+    other = onnx_variant(tmp_path / "copy", name="tiny/onnx-fp32", seed=3)
+    dataset = read_dataset(pairs, task="sentence-similarity", columns={})
+
+    with pytest.raises(EdgemlError, match="two folders hold a variant named tiny/onnx-fp32"):
+        bench([other], dataset, conditions(), store=store, baseline=first)
+
+
+def test_data_that_cannot_be_scored_is_refused_before_anything_is_measured(store, tmp_path):
+    first, _ = two_variants(store)
+    path = tmp_path / "pairs.csv"
+    path.write_text("sentence1,sentence2,score\na,b,1\nc,d,high\n")
+
+    with pytest.raises(EdgemlError, match="row 2"):
+        bench([first], read_dataset(path, task="sentence-similarity", columns={}), conditions(), store=store)
+    assert not (store.root / "tiny" / "measurements").exists()
+
+
+def test_a_run_keeps_what_was_asked(store):
+    first, _ = two_variants(store)
+    asked = conditions("feature-extraction", limit=3, context_tokens=64)
+    bench([first], dataset_for("feature-extraction", None, {}, limit=3), asked, store=store)
+
+    [path] = (store.root / "tiny" / "measurements").glob("*.json")
+    run = read_record(path, Run)
+    assert (run.limit, run.context_tokens, run.generate) == (3, 64, asked.generate)

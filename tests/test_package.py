@@ -24,7 +24,7 @@ from edgeml.types import Model, Run
 from edgeml.wheels import requirements, wheel_folder
 from edgeml_runtime.bundle import check_files, checksums
 from edgeml_runtime.records import describe, describe_file, read_record, write_record
-from edgeml_runtime.types import Bundle, Environment, Goldens, Outcome, Samples, VariantManifest
+from edgeml_runtime.types import Bundle, Environment, Generate, Goldens, Outcome, Samples, VariantManifest
 from tiny.variants import onnx_variant
 
 NAME = "tiny-onnx-fp32-laptop"
@@ -317,6 +317,8 @@ def a_run(*, started, variant_sha256, latency_ms):
         repeats=9,
         warmups=0,
         batch_size=1,
+        context_tokens=512,
+        generate=Generate(),
         outcome=Outcome(environment=environment, samples=(latency,)),
     )
 

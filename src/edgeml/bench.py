@@ -49,14 +49,25 @@ def bench(
 ) -> Report:
     """Measure each variant, the baseline first; every raw run is kept in the store."""
     require_here(conditions.profile)
-    ordered = [baseline, *(one for one in variants if one.name != baseline.name)] if baseline else list(variants)
+    gold(conditions.task, dataset.rows)  # data that cannot be scored is refused before anything is measured
     runs: list[tuple[Variant, Run]] = []
-    for variant in ordered:
+    for variant in _distinct([*([baseline] if baseline else []), *variants]):
         verify(variant.path, variant.manifest.files)
         run = _run(variant, dataset, conditions, baseline=baseline, progress=progress)
         store.add_run(run)
         runs.append((variant, run))
     return _report(runs, baseline)
+
+
+def _distinct(variants: Sequence[Variant]) -> list[Variant]:
+    """Each folder once, in order; results are kept by name, so two folders of one name cannot stand side by side."""
+    found = list({variant.path.resolve(): variant for variant in variants}.values())
+    names = [variant.name for variant in found]
+    for name in names:
+        if names.count(name) > 1:
+            message = f"two folders hold a variant named {name}"
+            raise EdgemlError(message, hint="measure them apart, each with --artifacts of its own")
+    return found
 
 
 def require_here(profile: Profile) -> None:
@@ -92,6 +103,9 @@ def _run(
         repeats=job.repeats,
         warmups=job.warmups,
         batch_size=job.batch_size,
+        context_tokens=job.context_tokens,
+        limit=job.limit,
+        generate=job.generate,
         outcome=outcome,
         gold=gold(conditions.task, dataset.rows),
     )

@@ -12,6 +12,7 @@ from edgeml_runtime.types import (
     Absent,
     Environment,
     File,
+    Generate,
     How,
     Outcome,
     Pooling,
@@ -225,7 +226,10 @@ class Run(Record, frozen=True, kw_only=True, tag_field="schema", tag="edgeml.run
     repeats: int
     warmups: int
     batch_size: int
+    context_tokens: int
+    generate: Generate
     outcome: Outcome
+    limit: int | None = None
     gold: tuple[float | str, ...] = ()
 
     @property
