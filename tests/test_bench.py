@@ -121,13 +121,13 @@ def test_the_task_follows_from_the_columns_of_the_data(tmp_path, pairs):
 
 def test_columns_are_mapped_and_limited(tmp_path):
     path = tmp_path / "ours.csv"
-    path.write_text("line,category\nfuel,car\nrent,house\n")
+    path.write_text("line,category\nfuel,car\nrent,house\nx,y\n")
 
     dataset = read_dataset(
-        path, task="feature-extraction", columns=parse_columns(("line=text", "category=label")), limit=1
+        path, task="feature-extraction", columns=parse_columns(("line=text", "category=label")), limit=2
     )
 
-    assert dataset.rows == ({"text": "fuel", "label": "car"},)
+    assert dataset.rows == ({"text": "fuel", "label": "car"}, {"text": "rent", "label": "house"})
 
 
 @pytest.mark.parametrize("text", ["label", "=label", "ours="])
@@ -193,3 +193,14 @@ def test_a_run_keeps_what_was_asked(store):
     [path] = (store.root / "tiny" / "measurements").glob("*.json")
     run = read_record(path, Run)
     assert (run.limit, run.context_tokens, run.generate) == (3, 64, asked.generate)
+
+
+def test_a_single_line_is_refused_before_anything_is_measured(tmp_path):
+    path = tmp_path / "lines.csv"
+    path.write_text("text,label\nrent,home\nfuel,car\n")
+
+    for data in (path, None):
+        with pytest.raises(EdgemlError, match="single text") as caught:
+            dataset_for("feature-extraction", data, {}, limit=1)
+        assert caught.value.hint == "give at least two rows"
+    assert len(dataset_for("feature-extraction", path, {}, limit=2).rows) == 2

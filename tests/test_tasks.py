@@ -56,7 +56,13 @@ def test_the_nearest_line_is_never_the_line_itself(session):
     found = task_of("feature-extraction").answers(session, job("feature-extraction", LINES), quiet)
 
     assert [answer["nearest"] for answer in found.values] == [1, 0, 3, 2]
-    assert [answer["label"] for answer in found.values] == ["x", "x", "y", "y"]
+
+
+def test_a_single_line_has_no_nearest_other(session):
+    with pytest.raises(EdgemlError, match="single text") as caught:
+        task_of("feature-extraction").answers(session, job("feature-extraction", LINES[:1]), quiet)
+
+    assert caught.value.hint == "give at least two rows"
 
 
 def test_latency_counts_repeats_and_keeps_warmups_apart(session):

@@ -31,12 +31,15 @@ NEUTRAL_LINES = (
 
 
 def read_dataset(path: Path, *, task: str, columns: Mapping[str, str], limit: int | None = None) -> Dataset:
-    """The data of a task. `columns` maps the file's names to the task's; `limit` keeps the first rows."""
+    """The data of a task. `columns` maps the file's names to the task's; `limit` keeps the first rows.
+
+    Raises EdgemlError for a file that cannot be read, lacks a column, or has too few rows for the task.
+    """
     if task == "perplexity":
         return Dataset(name=path.name, text=_plain_text(path), sha256=sha256(path))
     rows = rename(read_rows(path), dict(columns))
     check_texts(rows, task_of(task).COLUMNS, str(path))
-    return Dataset(name=path.name, sha256=sha256(path), rows=tuple(rows[:limit]))
+    return Dataset(name=path.name, sha256=sha256(path), rows=_enough(rows[:limit], task))
 
 
 def choose_task(variant_task: str, path: Path | None, columns: Mapping[str, str]) -> str:
@@ -54,7 +57,7 @@ def dataset_for(task: str, path: Path | None, columns: Mapping[str, str], *, lim
     task_of(task)  # an unknown one is refused, before it is said to need data
     if task not in ("feature-extraction", "text-generation"):
         raise EdgemlError(f"{task} needs data", hint="--data FILE")
-    rows: tuple[Row, ...] = tuple({"text": line} for line in NEUTRAL_LINES[:limit])
+    rows = _enough([{"text": line} for line in NEUTRAL_LINES[:limit]], task)
     text = "\n".join(NEUTRAL_LINES).encode()
     return Dataset(name="neutral lines (no --data)", sha256=hashlib.sha256(text).hexdigest(), rows=rows)
 
@@ -72,6 +75,12 @@ def read_schema(path: Path | None) -> dict[str, Any] | None:
     if not isinstance(found, dict):
         raise EdgemlError(f"{path} is no JSON Schema", hint="a schema is a JSON object")
     return found
+
+
+def _enough(rows: list[Row], task: str) -> tuple[Row, ...]:
+    if task == "feature-extraction" and len(rows) < 2:
+        raise EdgemlError("a single text has no nearest other to be compared with", hint="give at least two rows")
+    return tuple(rows)
 
 
 def _plain_text(path: Path) -> str:

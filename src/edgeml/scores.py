@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,10 +30,16 @@ class Score(Record, frozen=True, kw_only=True):
 
 
 def gold(task: str, rows: Sequence[Row]) -> tuple[Gold, ...]:
-    """What the data says the answers should be; empty where the task or the data has no such column."""
+    """What the data says the answers should be; empty where the task or the data has no such column.
+
+    Raises EdgemlError with the row that alone lacks a right answer (null is none), or has a score that is no number.
+    """
     column, _ = _GOLD.get(task, (None, None))
-    if column is None or not rows or column not in rows[0]:
+    if column is None or all(row.get(column) is None for row in rows):
         return ()
+    for index, row in enumerate(rows):
+        if row.get(column) is None:
+            raise EdgemlError(f"row {index + 1} has no {column}, others have", hint="complete the column, or drop it")
     if task == "sentence-similarity":
         return _varied(tuple(_number(row[column], index) for index, row in enumerate(rows)))
     return tuple(_text(row[column]) for row in rows)
@@ -53,11 +60,8 @@ def scores(task: str, answers: Sequence[Any], expected: Sequence[Gold]) -> list[
         columns = (tuple(answers), tuple(float(value) for value in expected))
         return [_score("spearman", columns, "spearman", _spearman), _score("pearson", columns, "pearson", _pearson)]
     if task == "feature-extraction" and expected:
-        return [
-            _share(
-                "nearest_accuracy", [answer["label"] == label for answer, label in zip(answers, expected, strict=True)]
-            )
-        ]
+        right = [expected[answer["nearest"]] == label for answer, label in zip(answers, expected, strict=True)]
+        return [_share("nearest_accuracy", right)]
     if task == "text-generation":
         found = [_share("contract.valid", [_json(answer["text"]) is not None for answer in answers])]
         if expected:
@@ -105,12 +109,14 @@ def _json(text: str) -> Any:
 
 
 def _number(value: Any, index: int) -> float:
+    problem = f"row {index + 1} has score {value!r}, which is no finite number"
     try:
-        return float(value)
-    except ValueError as error:
-        raise EdgemlError(
-            f"row {index + 1} has score {value!r}, which is no number", hint="fix the score column"
-        ) from error
+        number = float(value)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise EdgemlError(problem, hint="fix the score column") from error
+    if not math.isfinite(number):
+        raise EdgemlError(problem, hint="fix the score column")
+    return number
 
 
 def _varied(values: tuple[float, ...]) -> tuple[float, ...]:

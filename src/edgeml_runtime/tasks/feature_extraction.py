@@ -1,7 +1,7 @@
 """Feature extraction: a text in, its vector out; judged by whether the nearest other text has the same label.
 
 Method: every text is embedded alone; for each row the row with the largest cosine among all others is found
-(leave-one-out), and its index, label and cosine are the answer.
+(leave-one-out), and its index and cosine are the answer.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgeml_runtime.errors import EdgemlError
 from edgeml_runtime.tasks import Answers
 from edgeml_runtime.tasks.encoding import encoder, latency, throughput, truncated, vectors
 
@@ -33,17 +34,16 @@ def cost(session: Encoder | Decoder, job: Job) -> list[Samples]:
 
 
 def answers(session: Encoder | Decoder, job: Job, tick: Tick) -> Answers:
-    """For each row the label of its nearest other row."""
+    """For each row the index of its nearest other row, and their cosine; raises EdgemlError for a single row."""
     texts = _texts(job)
+    if len(texts) < 2:
+        raise EdgemlError("a single text has no nearest other", hint="give at least two rows")
     found = vectors(encoder(session), texts, tick)
     found = found / np.linalg.norm(found, axis=1, keepdims=True).clip(1e-12)
     near = found @ found.T  # (rows, rows) cosines
     np.fill_diagonal(near, -np.inf)
     best = near.argmax(1)
-    values = tuple(
-        {"nearest": int(index), "label": job.rows[index].get("label"), "cosine": float(near[row, index])}
-        for row, index in enumerate(best)
-    )
+    values = tuple({"nearest": int(index), "cosine": float(near[row, index])} for row, index in enumerate(best))
     samples, warnings = truncated(encoder(session), texts, rows=len(job.rows))
     return Answers(
         values=values, samples=(throughput(encoder(session), texts, job), *samples), warnings=tuple(warnings)
