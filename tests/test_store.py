@@ -1,7 +1,11 @@
+import os
+import subprocess
+import sys
+
 import pytest
 
 from edgeml.errors import EdgemlError
-from edgeml.store import Store, cache_folder, fresh_folder
+from edgeml.store import Store, cache_folder, fresh_folder, scratch_folder, take_place
 from edgeml.types import Model, ModelRef
 from edgeml_runtime.records import write_record
 from edgeml_runtime.types import Audit, VariantManifest
@@ -156,11 +160,59 @@ def test_an_existing_folder_is_replaced_only_when_asked(tmp_path):
 
 
 def test_what_a_killed_process_left_is_cleared_away(tmp_path):
-    (tmp_path / "variant.part").mkdir()
-    (tmp_path / "variant.part" / "half").write_text("x")
+    code = (
+        "import os, sys; from pathlib import Path; from edgeml.store import scratch_folder\n"
+        "with scratch_folder(Path(sys.argv[1])) as part: (part / 'half').write_text('x'); os._exit(9)"
+    )
+    assert subprocess.run([sys.executable, "-c", code, tmp_path / "variant"], check=False).returncode == 9
+    assert [path.suffix for path in tmp_path.iterdir()] == [".part"]
 
     with fresh_folder(tmp_path / "variant") as part:
         assert list(part.iterdir()) == []
+        assert list(tmp_path.iterdir()) == [part]
+
+
+def test_two_that_work_for_the_same_name_leave_each_other_alone(tmp_path):
+    with scratch_folder(tmp_path / "shared") as one:
+        (one / "export").write_text("x")
+        with scratch_folder(tmp_path / "shared") as other:
+            assert list(other.iterdir()) == []
+        assert [path.name for path in one.iterdir()] == ["export"]
+    with fresh_folder(tmp_path / "variant") as one, fresh_folder(tmp_path / "variant", replace=True) as other:
+        (one / "one").write_text("x")
+        (other / "other").write_text("x")
+    assert [path.name for path in tmp_path.iterdir()] == ["variant"]
+    assert [path.name for path in (tmp_path / "variant").iterdir()] == ["one"]  # whoever ends last
+
+
+@pytest.mark.parametrize("moves", [0, 1])
+def test_what_is_replaced_comes_back_when_that_is_interrupted(tmp_path, monkeypatch, moves):
+    goal, replace, done = tmp_path / "variant", os.replace, []
+    goal.mkdir()
+    (goal / "old").write_text("x")
+
+    def interrupt(source, target):
+        done.append(source)
+        if len(done) == moves + 1:
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", interrupt)
+    with pytest.raises(KeyboardInterrupt), fresh_folder(goal, replace=True) as part:
+        (part / "new").write_text("x")
+
+    assert [path.name for path in tmp_path.iterdir()] == ["variant"]
+    assert [path.name for path in goal.iterdir()] == ["old"]
+
+
+def test_a_file_takes_the_place_of_another(tmp_path):
+    for name in ("made", "goal"):
+        (tmp_path / name).write_text(name)
+
+    take_place(tmp_path / "made", tmp_path / "goal", tmp_path / "aside")
+
+    assert (tmp_path / "goal").read_text() == "made"
+    assert (tmp_path / "aside").read_text() == "goal"
 
 
 def test_what_a_killed_process_left_is_no_variant(store):

@@ -23,7 +23,7 @@ from edgeml.cards import model_card
 from edgeml.errors import EdgemlError
 from edgeml.measurements import measurements
 from edgeml.progress import Counter, Progress, silent
-from edgeml.store import PART, Store
+from edgeml.store import Store, scratch_folder, take_place
 from edgeml.types import Measurement, Model, ModelRef, Profile, Run, Variant
 from edgeml.wheels import cached_wheels, default_python, missing_wheels, requirements, wheel_folder
 from edgeml_runtime.bundle import GOLDENS, MANIFEST, SUMS, VARIANT, checksums
@@ -75,7 +75,7 @@ def package(  # noqa: PLR0913 - the verb's options are its command's
             return bundle
         if goal.exists() and not force:
             raise EdgemlError(f"{goal} exists and differs", hint="add --force to replace it")
-        _replace(made, goal, space)
+        take_place(made, goal, space / "replaced")
     progress(f"write {goal.name}", 1, 1)
     return bundle
 
@@ -224,19 +224,9 @@ def _seal_manifest(folder: Path, order: Order) -> Bundle:
 @contextmanager
 def _workspace(goal: Path) -> Iterator[Path]:
     """A folder beside the goal that is gone in the end, come what may."""
-    space = goal.with_name(goal.name + PART)
     try:
-        shutil.rmtree(space, ignore_errors=True)
-        space.mkdir(parents=True)
-        yield space
+        with scratch_folder(goal) as space:
+            yield space
     except OSError as error:
         what = f"cannot write {goal}: {error.strerror}"
         raise EdgemlError(what, hint="make room on the disk, or name another --artifacts folder") from error
-    finally:
-        shutil.rmtree(space, ignore_errors=True)
-
-
-def _replace(made: Path, goal: Path, space: Path) -> None:
-    if goal.exists():
-        os.replace(goal, space / "replaced")
-    os.replace(made, goal)

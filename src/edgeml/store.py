@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import secrets
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -26,14 +28,19 @@ def cache_folder() -> Path:
 
 @contextmanager
 def scratch_folder(name: Path) -> Iterator[Path]:
-    """An empty folder beside `name` for what is needed on the way; it vanishes when the block ends."""
-    part = name.with_name(name.name + PART)
-    _drop(part)
-    part.mkdir(parents=True)
-    try:
+    """An empty folder beside `name`, shared with no other process; it vanishes when the block ends.
+
+    Those that killed processes left of the same name vanish now: a living one holds a lock on its own.
+    """
+    name.parent.mkdir(parents=True, exist_ok=True)
+    part = name.with_name(f"{name.name}-{secrets.token_hex(4)}{PART}")
+    with ExitStack() as held:
+        with _locked(name.parent, wait=True):  # else another process might clear it away before its lock is ours
+            _drop_stale(name)
+            part.mkdir()
+            held.enter_context(_locked(part))
+            held.callback(_drop, part)
         yield part
-    finally:
-        _drop(part)
 
 
 @contextmanager
@@ -43,8 +50,19 @@ def fresh_folder(goal: Path, *, replace: bool = False) -> Iterator[Path]:
         raise EdgemlError(f"{goal} exists already", hint="add --force to replace it")
     with scratch_folder(goal) as part:
         yield part
-        _drop(goal)
-        os.replace(part, goal)
+        with scratch_folder(goal) as aside:
+            take_place(part, goal, aside / goal.name)
+
+
+def take_place(made: Path, goal: Path, aside: Path) -> None:
+    """Let `made` take the name `goal`; what had it moves to `aside`, and comes back when this is interrupted."""
+    try:
+        if goal.exists():
+            os.replace(goal, aside)
+        os.replace(made, goal)
+    finally:
+        if aside.exists() and not goal.exists():
+            os.replace(aside, goal)
 
 
 class Store:
@@ -182,6 +200,29 @@ def _one(text: str, names: Sequence[str], noun: str) -> str:
     near = get_close_matches(text, names, n=1)
     known = f"known: {', '.join(names)}" if names else "edgeml list shows what is here"
     raise EdgemlError(f"no {noun} {text!r}", hint=f"did you mean {near[0]}?" if near else known)
+
+
+@contextmanager
+def _locked(folder: Path, *, wait: bool = False) -> Iterator[bool]:
+    """Whether the lock on a folder is ours during the block: not where another has it, or the disk knows no locks."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        ours = True
+    except OSError:
+        ours = False
+    try:
+        yield ours
+    finally:
+        os.close(handle)
+
+
+def _drop_stale(name: Path) -> None:
+    for path in name.parent.iterdir():
+        if path.name.startswith(name.name) and path.suffix == PART and path.is_dir():
+            with _locked(path) as ours:
+                if ours:
+                    _drop(path)
 
 
 def _drop(path: Path) -> None:
