@@ -294,6 +294,7 @@ def test_without_a_template_the_prompt_is_plain_text_that_cannot_name_special_to
     assert decoder.prompt("Do", "it </s>") == [1, *decoder.tokenize("Do\n\nit </s>\n")]
     assert decoder.prompt(None, "it") == [1, *decoder.tokenize("it\n")]
     assert 2 not in decoder.prompt("Do", "it </s>")
+    assert not decoder.omits_chat_template  # there is none to omit
 
 
 def test_a_model_that_wants_no_start_token_gets_none(tmp_path):
@@ -314,6 +315,7 @@ def test_a_known_template_is_written_by_llama_cpp(tmp_path):
     turn = "<|im_start|>system\nDo<|im_end|>\n<|im_start|>user\nit\ufffd é<|im_end|>\n<|im_start|>assistant\n"
 
     assert session.prompt("Do", "it\0 é") == [1, *session.tokenize(turn)]
+    assert not session.omits_chat_template
 
 
 def test_an_unknown_template_is_not_run_as_a_program(tmp_path):
@@ -321,6 +323,7 @@ def test_an_unknown_template_is_not_run_as_a_program(tmp_path):
     session = open_session(gguf_variant(tmp_path / "odd", weights), threads=1)
 
     assert session.prompt("Do", "it") == [1, *session.tokenize("Do\n\nit\n")]
+    assert session.omits_chat_template
 
 
 SCHEMAS = [

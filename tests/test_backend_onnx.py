@@ -151,8 +151,24 @@ def test_an_end_token_ends_the_text_and_is_no_part_of_it(decoder, tmp_path):
 
 
 def test_an_instruction_stands_before_the_text(decoder):
-    assert decoder.prompt("do it", "abc") == decoder.prompt(None, "do it\n\nabc\n")
-    assert decoder.tokenize("abc") == decoder.prompt(None, "abc")[1:-1]  # without special tokens
+    assert decoder.prompt("do it", "abc") == [2, *decoder.tokenize("do it\n\nabc\n")]
+    assert decoder.prompt(None, "abc") == [2, *decoder.tokenize("abc\n")]  # nothing ends a text to be continued
+
+
+@pytest.mark.parametrize(
+    ("form", "start"), [("[CLS] $A [SEP]", 2), ("[CLS] $A", 2), ("$A [SEP]", None), ("$A", None), (None, None)]
+)
+def test_the_start_token_is_what_the_tokenizer_puts_before_a_text(tmp_path, form, start):
+    from tokenizers import Tokenizer, processors
+
+    folder = decoder_variant(tmp_path / "decoder")
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.post_processor = form and processors.TemplateProcessing(
+        single=form, special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    tokenizer.save(str(folder / "tokenizer.json"))
+
+    assert open_session(folder, threads=1).start_token == start
 
 
 @pytest.mark.parametrize(

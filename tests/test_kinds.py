@@ -58,6 +58,7 @@ def test_every_task_has_a_module_that_does_what_a_task_does():
         task = task_of(name)
         assert isinstance(task.COLUMNS, tuple)
         assert isinstance(task.DEFAULT_REPEATS, int)
+        assert isinstance(task.STEADY_IN_ANSWERS, bool)
         assert all(callable(getattr(task, verb)) for verb in ("first", "cost", "answers", "predict"))
 
 

@@ -5,7 +5,9 @@ from edgeml_runtime.errors import EdgemlError
 from edgeml_runtime.session import open_session
 from edgeml_runtime.tasks import NAMES, task_of
 from edgeml_runtime.types import Generate, Job
-from tiny.variants import onnx_variant
+from tiny.gguf import llama_gguf
+from tiny.graphs import decoder_variant
+from tiny.variants import gguf_variant, onnx_variant
 
 PAIRS = tuple(
     {"sentence1": one, "sentence2": two, "score": score}
@@ -110,3 +112,25 @@ def test_a_text_is_cut_at_the_limit_and_keeps_its_last_special_token(tmp_path):
 
     np.testing.assert_allclose(session.embed(["abcdefghij"]), session.embed(["abcd"]), atol=1e-6)
     assert session.count_tokens("abcdefghij") == 12
+
+
+@pytest.mark.parametrize("tokens", [2, 1])
+def test_a_plain_prompt_is_told_where_the_model_may_have_a_chat_template(tmp_path, tokens):
+    session = open_session(decoder_variant(tmp_path / "decoder"), threads=1)
+    options = Generate(max_new_tokens=tokens)
+
+    found = task_of("text-generation").answers(session, job("text-generation", LINES, generate=options), quiet)
+
+    assert found.warnings == (
+        "prompts are plain: a chat template of the model is not applied in onnx:fp32",
+        f"4 of 4 answers were cut at {tokens} tokens",
+    )
+
+
+def test_a_turn_without_a_template_is_the_same_text_in_every_format(tmp_path):
+    gguf = open_session(gguf_variant(tmp_path / "gguf", llama_gguf(tmp_path / "x.gguf", width=64)), threads=1)
+    onnx = open_session(decoder_variant(tmp_path / "onnx"), threads=1)
+
+    for session in (gguf, onnx):
+        for instruction, words in ((None, "it\n"), ("Do", "Do\n\nit\n"), ("", "\n\nit\n")):
+            assert session.prompt(instruction, "it") == [session.start_token, *session.tokenize(words)]

@@ -5,10 +5,14 @@ import msgspec
 import pytest
 
 from edgeml.targets import local
+from edgeml_runtime import worker
 from edgeml_runtime.errors import EdgemlError
 from edgeml_runtime.records import decode, encode
-from edgeml_runtime.types import Job, Outcome, Refusal
-from tiny.variants import onnx_variant
+from edgeml_runtime.tasks import task_of
+from edgeml_runtime.types import Generate, Job, Outcome, Refusal
+from tiny.gguf import llama_gguf
+from tiny.graphs import decoder_variant
+from tiny.variants import gguf_variant, onnx_variant
 
 ROWS = tuple({"text": text, "label": "x"} for text in ("one", "two", "three"))
 
@@ -105,3 +109,23 @@ def test_a_worker_that_dies_before_it_reads_the_job_is_told_by_its_end(tmp_path,
 
     with pytest.raises(EdgemlError, match="the worker died of SIGABRT"):
         local.run(long, progress=silent)
+
+
+@pytest.mark.parametrize(("name", "readings"), [("text-generation", 4), ("perplexity", 3)])
+def test_memory_is_read_again_after_answers_that_are_the_plain_use(tmp_path, monkeypatch, name, readings):
+    folder = decoder_variant(tmp_path / "decoder") if name == "text-generation" else llama(tmp_path)
+    task, done = task_of(name), []
+    for step in ("first", "cost", "answers"):
+        real = getattr(task, step)
+        monkeypatch.setattr(task, step, lambda *given, step=step, real=real: (real(*given), done.append(step))[0])
+    monkeypatch.setattr(worker.Memory, "read", lambda self: done.append("read"))
+
+    options = {"text": "the pump stopped " * 9, "context_tokens": 16, "generate": Generate(max_new_tokens=4)}
+    worker.run(job(folder, task=name, warmups=0, **options))
+
+    assert done.count("read") == readings
+    assert (done[-1] == "read") == (name == "text-generation")
+
+
+def llama(folder):
+    return gguf_variant(folder / "gguf", llama_gguf(folder / "model.gguf", width=64))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from edgeml.errors import EdgemlError
 from edgeml.scores import Score, scores
 from edgeml.stats import Interval, difference, fact, interval, statistic_of
 from edgeml.types import Difference, Measurement, Run
@@ -28,7 +29,10 @@ def measurements(run: Run, *, size_bytes: int) -> list[Measurement]:
 
 
 def differences(run: Run, baseline: Run) -> list[Difference]:
-    """What a variant's accuracy metrics differ by from its baseline's, paired by row."""
+    """What a variant's accuracy metrics differ by from its baseline's, paired by row, or by chunk of a text.
+
+    Raises EdgemlError where the two cut the text into unequal numbers of chunks.
+    """
     theirs = {score.metric: score for score in run_scores(baseline)}
     found = []
     for ours in run_scores(run):
@@ -38,9 +42,18 @@ def differences(run: Run, baseline: Run) -> list[Difference]:
     for sample in run.outcome.samples:
         if sample.metric == "perplexity":
             other = by_metric["perplexity"]
+            _require_paired(run, baseline, len(sample.values), len(other.values))
             paired = difference([sample.values], [other.values], statistic_of("exp_mean"), seed=run.seed)
             found.append(_difference(run, baseline, sample.metric, sample.unit, paired))
     return found
+
+
+def _require_paired(run: Run, baseline: Run, ours: int, theirs: int) -> None:
+    if ours != theirs:
+        raise EdgemlError(
+            f"{run.variant} reads the text as {ours} chunks, {baseline.variant} as {theirs}: nothing pairs them",
+            hint="compare variants of one model",
+        )
 
 
 def run_scores(run: Run) -> list[Score]:

@@ -48,8 +48,16 @@ class Decoder(Protocol):
 
     manifest: VariantManifest
 
+    @property
+    def start_token(self) -> int | None:
+        """The token that the model expects before any text, where its vocabulary asks for one."""
+
+    @property
+    def omits_chat_template(self) -> bool:
+        """Whether prompts are plain although the model may have a chat template."""
+
     def prompt(self, instruction: str | None, text: str) -> list[int]:
-        """Token ids of a turn, in the model's own chat template where it has one."""
+        """Token ids of a turn: in the model's chat template where the session can write it, else `plain_prompt`."""
 
     def tokenize(self, text: str) -> list[int]:
         """Token ids of plain text, without special tokens."""
@@ -62,6 +70,18 @@ class Decoder(Protocol):
 
     def close(self) -> None:
         """Give the model's memory back."""
+
+
+def plain_prompt(session: Decoder, instruction: str | None, text: str) -> list[int]:
+    """Token ids of a turn without a chat template, the same words in every format: instruction, empty line, text."""
+    words = "\n\n".join(part for part in (instruction, text) if part is not None) + "\n"
+    return started(session, words)
+
+
+def started(session: Decoder, text: str) -> list[int]:
+    """Token ids of plain text after the start token, where the model expects one."""
+    start = session.start_token
+    return [*(() if start is None else (start,)), *session.tokenize(text)]
 
 
 class Backend(Protocol):

@@ -1,7 +1,8 @@
 """The process that is measured: a Job as JSON on stdin, an Outcome (or a Refusal) as one line of JSON on stdout.
 
 Order: load, first inference, warm-ups and steady repeats, and only then everything that batches or scores, so that
-memory and latency are those of plain use. Progress goes to stderr, between measurements, as `@done/total step`.
+memory and latency are those of plain use. A task whose answers are the plain use has its memory read after them too.
+Progress goes to stderr, between measurements, as `@done/total step`.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ def run(job: Job) -> Outcome:
     cost, energy = _measured_cost(task, session, job)
     memory.read()
     answers = task.answers(session, job, tick)
+    if task.STEADY_IN_ANSWERS:
+        memory.read()
     samples = [*_once(load_s, first_s), *cost, *memory.samples(), *answers.samples]
     absent = [*memory.absent(), *([energy] if isinstance(energy, Absent) else [])]
     if isinstance(energy, Samples):

@@ -12,7 +12,7 @@ import numpy as np
 from edgeml_runtime.backends.gguf_grammar import Grammar
 from edgeml_runtime.backends.gguf_model import Context, Floats, Model, room
 from edgeml_runtime.errors import EdgemlError
-from edgeml_runtime.session import Generation
+from edgeml_runtime.session import Generation, plain_prompt
 from edgeml_runtime.types import Generate, VariantManifest
 
 CONTEXT_LIMIT = 4096  # tokens; a model that takes more would need memory that small devices do not have
@@ -34,6 +34,18 @@ class GgufDecoder:
         self._threads = threads
         self._context: Context | None = None
 
+    @property
+    def start_token(self) -> int | None:
+        """The vocabulary's begin-of-sequence token, where the vocabulary asks for it."""
+        lib, vocabulary = self._model.lib, self._model.vocabulary
+        return int(lib.llama_vocab_bos(vocabulary)) if lib.llama_vocab_get_add_bos(vocabulary) else None
+
+    @property
+    def omits_chat_template(self) -> bool:
+        """Whether the file has a chat template that llama.cpp does not know."""
+        has = bool(self._model.lib.llama_model_chat_template(self._model.pointer, None))
+        return has and self._chat(None, "a") is None
+
     def tokenize(self, text: str) -> list[int]:
         """Token ids of plain text, without special tokens."""
         tokens: list[int] = self._model.tokenize(text).tolist()
@@ -45,11 +57,11 @@ class GgufDecoder:
         llama.cpp recognises the usual templates and writes them itself: no template of a model is run as a program.
         """
         turn = self._chat(instruction, text)
-        plain = "\n\n".join(part for part in (instruction, text) if part is not None) + "\n"
-        tokens = self._model.tokenize(plain if turn is None else turn, parse_special=turn is not None).tolist()
-        lib, vocabulary = self._model.lib, self._model.vocabulary
-        start = lib.llama_vocab_bos(vocabulary)
-        return [start, *tokens] if lib.llama_vocab_get_add_bos(vocabulary) and tokens[:1] != [start] else tokens
+        if turn is None:
+            return plain_prompt(self, instruction, text)
+        tokens: list[int] = self._model.tokenize(turn, parse_special=True).tolist()
+        start = self.start_token
+        return tokens if start is None or tokens[:1] == [start] else [start, *tokens]
 
     def logits(self, tokens: Sequence[int]) -> Floats:
         """Teacher-forced logits from an empty context, `(len(tokens), vocabulary)`."""

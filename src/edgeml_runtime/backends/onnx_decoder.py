@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeml_runtime.errors import EdgemlError
-from edgeml_runtime.session import Generation
+from edgeml_runtime.session import Generation, plain_prompt
 from edgeml_runtime.types import Generate, VariantManifest
 
 if TYPE_CHECKING:
@@ -28,7 +28,9 @@ _IN, _OUT = "input.", "output."
 
 
 class OnnxDecoder:
-    """A Decoder over such a graph, for one text at a time."""
+    """A Decoder over such a graph, for one text at a time. Prompts are plain: the export carries no chat template."""
+
+    omits_chat_template = True
 
     def __init__(self, manifest: VariantManifest, session: ort.InferenceSession, tokenizer: Tokenizer) -> None:
         self.manifest = manifest
@@ -42,11 +44,15 @@ class OnnxDecoder:
         self._inputs = {item.name for item in session.get_inputs()}
         self._outputs = ["logits", *(_OUT + name.removeprefix(_IN) for name in self._empty)]
 
+    @property
+    def start_token(self) -> int | None:
+        """The special token that the tokenizer puts before a text, if it puts one."""
+        found = self._tokenizer.encode("a")
+        return int(found.ids[0]) if found.special_tokens_mask[:1] == [1] else None
+
     def prompt(self, instruction: str | None, text: str) -> list[int]:
         """Token ids of the instruction, an empty line and the text; a chat template is not applied."""
-        whole = f"{instruction}\n\n{text}\n" if instruction else text
-        ids: list[int] = self._tokenizer.encode(whole).ids
-        return ids
+        return plain_prompt(self, instruction, text)
 
     def tokenize(self, text: str) -> list[int]:
         """Token ids of plain text, without special tokens."""

@@ -44,7 +44,7 @@ class Memory:
     def _peak(self, metric: str) -> Samples:
         peak = max(reading[metric] for reading in self._readings if metric in reading)
         method = (
-            "kernel high-water mark"
+            "kernel high-water mark, read after steady inference"
             if metric == "memory_peak"
             else "largest reading after load, first and steady inference"
         )

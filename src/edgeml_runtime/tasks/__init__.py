@@ -28,10 +28,14 @@ class Answers(Record, frozen=True, kw_only=True):
 
 
 class Task(Protocol):
-    """One module a task; `cost` is timed alone, `answers` may batch and take its time."""
+    """One module a task; `cost` is timed alone, `answers` may batch and take its time.
+
+    `STEADY_IN_ANSWERS` says that the answers themselves are the plain use whose memory and time are measured.
+    """
 
     COLUMNS: tuple[str, ...]
     DEFAULT_REPEATS: int
+    STEADY_IN_ANSWERS: bool
 
     def first(self, session: Encoder | Decoder, job: Job) -> None:
         """The very first inference of a process."""

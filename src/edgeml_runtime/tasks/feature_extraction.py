@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 COLUMNS = ("text",)
 DEFAULT_REPEATS = 200
+STEADY_IN_ANSWERS = False
 
 
 def first(session: Encoder | Decoder, job: Job) -> None:

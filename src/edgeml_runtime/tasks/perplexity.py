@@ -1,9 +1,10 @@
 """Perplexity of a plain text, and how far a variant's next-token distribution is from a reference variant's.
 
-Method, as llama.cpp's own perplexity tool: the text's tokens are cut into chunks of `context_tokens` without overlap,
-each evaluated from an empty context, and only the second half of each chunk is scored, so that every scored token
-has at least half a chunk before it. `perplexity` is exp of the mean negative log-likelihood in nats;
-`kl_divergence` is the mean of KL(reference || variant) per scored token, in nats; `same_top` the share of scored
+Method, as llama.cpp's own perplexity tool: the text's tokens are cut into chunks of `context_tokens`, or of as many as
+the model reads, without overlap. Where the vocabulary asks for a start token, it stands before the text and in place of
+each further chunk's first token. Each chunk is evaluated from an empty context, and only its second half is scored, so
+that every scored token has at least half a chunk before it. `perplexity` is exp of the mean negative log-likelihood in
+nats; `kl_divergence` is the mean of KL(reference || variant) per scored token, in nats; `same_top` the share of scored
 tokens whose most likely successor agrees. The independent sample is the chunk.
 """
 
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeml_runtime.errors import EdgemlError
-from edgeml_runtime.session import open_session
+from edgeml_runtime.session import open_session, started
 from edgeml_runtime.tasks import Answers
 from edgeml_runtime.tasks.text_generation import decoder
 from edgeml_runtime.types import Samples
@@ -28,13 +29,14 @@ if TYPE_CHECKING:
 
 COLUMNS = ()
 DEFAULT_REPEATS = 0
+STEADY_IN_ANSWERS = False
 _UNITS = {"perplexity": ("perplexity", "exp_mean"), "kl_divergence": ("nat", "mean"), "same_top": ("share", "mean")}
 
 
 def first(session: Encoder | Decoder, job: Job) -> None:
     """Evaluate one token."""
     model = decoder(session)
-    model.logits(model.tokenize(job.text or "")[:1])
+    model.logits(started(model, job.text or "")[:1])
 
 
 def cost(session: Encoder | Decoder, job: Job) -> list[Samples]:
@@ -60,10 +62,15 @@ def cost(session: Encoder | Decoder, job: Job) -> list[Samples]:
 
 
 def answers(session: Encoder | Decoder, job: Job, tick: Tick) -> Answers:
-    """One value a chunk of each metric; the reference is opened beside the variant, so no logits touch the disk."""
+    """One value a chunk of each metric; the reference is opened beside the variant, so no logits touch the disk.
+
+    Raises EdgemlError for a reference that reads the text as other tokens, or has another vocabulary.
+    """
     model = decoder(session)
-    reference = decoder(open_session(Path(job.reference), threads=job.threads)) if job.reference else None
     chunks = _chunks(model, job)
+    reference = decoder(open_session(Path(job.reference), threads=job.threads)) if job.reference else None
+    if reference:
+        _require_comparable(model, reference, job)
     found: dict[str, list[float]] = {}
     for index, chunk in enumerate(chunks):
         scores = _likelihoods(model, chunk)
@@ -73,26 +80,42 @@ def answers(session: Encoder | Decoder, job: Job, tick: Tick) -> Answers:
             _add(found, "kl_divergence", float((np.exp(other) * (other - scores)).sum(1).mean()))
             _add(found, "same_top", float((other.argmax(1) == scores.argmax(1)).mean()))
         tick("chunks", index + 1, len(chunks))
-    return Answers(values=(), samples=tuple(_sample(metric, values, job) for metric, values in found.items()))
+    return Answers(values=(), samples=tuple(_sample(metric, found[metric], len(chunks[0])) for metric in found))
 
 
 def predict(session: Encoder | Decoder, row: Row, options: Generate) -> Any:  # noqa: ARG001 - one signature for all tasks
-    """The perplexity of a short text, every token but the first scored."""
+    """The perplexity of a short text, every token scored that has one before it, the start token included."""
     model = decoder(session)
-    tokens = model.tokenize(row["text"])
+    tokens = started(model, row["text"])
+    if len(tokens) < 2:
+        raise EdgemlError("no token of the text has one before it", hint="give a longer text")
     scores = _log_softmax(model.logits(tokens)[:-1])
     return float(np.exp(-np.take_along_axis(scores, np.array(tokens[1:])[:, None], 1).mean()))
 
 
 def _chunks(model: Decoder, job: Job) -> list[list[int]]:
-    tokens = model.tokenize(job.text or "")
+    tokens, start = started(model, job.text or ""), model.start_token
     size = min(job.context_tokens, model.manifest.max_tokens)
     count = len(tokens) // size
     if not count:
         raise EdgemlError(
             f"the text has {len(tokens)} tokens, one chunk needs {size}", hint="give more text, or --context"
         )
-    return [tokens[size * index : size * (index + 1)] for index in range(min(count, job.limit or count))]
+    chunks = [tokens[size * index : size * (index + 1)] for index in range(min(count, job.limit or count))]
+    return chunks if start is None else [[start, *chunk[1:]] for chunk in chunks]
+
+
+def _require_comparable(model: Decoder, reference: Decoder, job: Job) -> None:
+    ours, theirs = model.manifest.name, reference.manifest.name
+    hint = "compare variants of one model, or measure without --baseline"
+    if started(model, job.text or "") != started(reference, job.text or ""):
+        raise EdgemlError(f"{ours} and {theirs} read the text as different tokens", hint=hint)
+    chunks = _chunks(reference, job)
+    if _chunks(model, job) != chunks:
+        raise EdgemlError(f"{ours} and {theirs} read chunks of different lengths", hint="give a smaller --context")
+    sizes = [one.logits(chunks[0][:1]).shape[1] for one in (model, reference)]
+    if sizes[0] != sizes[1]:
+        raise EdgemlError(f"{ours} knows {sizes[0]} tokens, {theirs} {sizes[1]}", hint=hint)
 
 
 def _targets(chunk: list[int]) -> Any:
@@ -113,7 +136,7 @@ def _add(found: dict[str, list[float]], metric: str, value: float) -> None:
     found.setdefault(metric, []).append(value)
 
 
-def _sample(metric: str, values: list[float], job: Job) -> Samples:
+def _sample(metric: str, values: list[float], size: int) -> Samples:
     unit, statistic = _UNITS[metric]
     return Samples(
         metric=metric,
@@ -121,5 +144,5 @@ def _sample(metric: str, values: list[float], job: Job) -> Samples:
         values=tuple(values),
         statistics=(statistic,),
         unit_of_sample="chunk",
-        method=f"chunks of {job.context_tokens} tokens, second half scored; a value is the mean of its chunk",
+        method=f"chunks of {size} tokens, second half scored; a value is the mean of its chunk",
     )

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 COLUMNS = ("sentence1", "sentence2")
 DEFAULT_REPEATS = 200
+STEADY_IN_ANSWERS = False
 
 
 def first(session: Encoder | Decoder, job: Job) -> None:

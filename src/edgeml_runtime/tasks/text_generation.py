@@ -2,11 +2,13 @@
 
 Method: one generation at a time. `latency_first_token` runs from the call to the first token and so contains the
 prompt's evaluation; `prefill_rate` is prompt tokens over that time; `decode_rate` is the tokens after the first over
-the time from the first token to the last; `latency` is the whole answer.
+the time from the first token to the last; `latency` is the whole answer. Memory is read again after the answers, since
+they are the steady inference of this task.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import cycle, islice
 from typing import TYPE_CHECKING, Any, cast
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 COLUMNS = ("text",)
 DEFAULT_REPEATS = 0  # every row once
+STEADY_IN_ANSWERS = True
 
 
 def first(session: Encoder | Decoder, job: Job) -> None:
@@ -42,10 +45,9 @@ def answers(session: Encoder | Decoder, job: Job, tick: Tick) -> Answers:
     for index, row in enumerate(islice(cycle(job.rows), total)):
         made.append(_generate(session, row, job.generate))
         tick("answers", index + 1, total)
-    values = tuple({"text": one.text, "finish_reason": one.finish_reason, "tokens": len(one.tokens)} for one in made)
-    cut = sum(one.finish_reason == "length" for one in made[: len(job.rows)])
-    warnings = (f"{cut} of {len(job.rows)} answers were cut at {job.generate.max_new_tokens} tokens",) if cut else ()
-    return Answers(values=values[: len(job.rows)], samples=tuple(_samples(made)), warnings=warnings)
+    rows = made[: len(job.rows)]
+    values = tuple({"text": one.text, "finish_reason": one.finish_reason, "tokens": len(one.tokens)} for one in rows)
+    return Answers(values=values, samples=tuple(_samples(made)), warnings=tuple(_warnings(session, rows, job)))
 
 
 def predict(session: Encoder | Decoder, row: Row, options: Generate) -> Any:
@@ -65,6 +67,14 @@ def decoder(session: Encoder | Decoder) -> Decoder:
 def _generate(session: Encoder | Decoder, row: Row, options: Generate) -> Generation:
     model = decoder(session)
     return model.generate(model.prompt(options.instruction, row["text"]), options)
+
+
+def _warnings(session: Encoder | Decoder, made: list[Generation], job: Job) -> Iterator[str]:
+    if decoder(session).omits_chat_template:
+        yield f"prompts are plain: a chat template of the model is not applied in {session.manifest.scheme}"
+    cut = sum(one.finish_reason == "length" for one in made)
+    if cut:
+        yield f"{cut} of {len(made)} answers were cut at {job.generate.max_new_tokens} tokens"
 
 
 def _samples(made: list[Generation]) -> list[Samples]:
