@@ -1,4 +1,4 @@
-"""What the tasks of an encoder share: timing of single texts, throughput of batches, and two warnings."""
+"""What the tasks of an encoder share: first inference, timing, throughput of batches, and two warnings."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from edgeml_runtime.errors import EdgemlError
 from edgeml_runtime.meters.clock import steady_s, timed_s
+from edgeml_runtime.tasks import task_of
 from edgeml_runtime.types import Job, Samples
 
 if TYPE_CHECKING:
@@ -26,6 +27,21 @@ def encoder(session: Encoder | Decoder) -> Encoder:
     if not hasattr(session, "embed"):
         raise EdgemlError(f"{session.manifest.name} makes no embeddings", hint="edgeml bench --task text-generation")
     return cast("Encoder", session)
+
+
+def texts_of(job: Job) -> list[str]:
+    """Every text of the rows, in their order: what the task's columns hold."""
+    return [row[column] for row in job.rows for column in task_of(job.task).COLUMNS]
+
+
+def first(session: Encoder | Decoder, job: Job) -> None:
+    """Embed one text."""
+    encoder(session).embed(texts_of(job)[:1])
+
+
+def cost(session: Encoder | Decoder, job: Job) -> list[Samples]:
+    """Latency of single texts."""
+    return [latency(encoder(session), texts_of(job), job)]
 
 
 def latency(session: Encoder, texts: list[str], job: Job) -> Samples:

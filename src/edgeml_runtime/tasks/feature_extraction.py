@@ -12,31 +12,23 @@ import numpy as np
 
 from edgeml_runtime.errors import EdgemlError
 from edgeml_runtime.tasks import Answers
-from edgeml_runtime.tasks.encoding import encoder, latency, throughput, truncated, vectors
+from edgeml_runtime.tasks.encoding import cost, encoder, first, texts_of, throughput, truncated, vectors
 
 if TYPE_CHECKING:
     from edgeml_runtime.session import Decoder, Encoder
     from edgeml_runtime.tasks import Tick
-    from edgeml_runtime.types import Generate, Job, Row, Samples
+    from edgeml_runtime.types import Generate, Job, Row
+
+__all__ = ["COLUMNS", "DEFAULT_REPEATS", "STEADY_IN_ANSWERS", "answers", "cost", "first", "predict"]
 
 COLUMNS = ("text",)
 DEFAULT_REPEATS = 200
 STEADY_IN_ANSWERS = False
 
 
-def first(session: Encoder | Decoder, job: Job) -> None:
-    """Embed one text."""
-    encoder(session).embed(_texts(job)[:1])
-
-
-def cost(session: Encoder | Decoder, job: Job) -> list[Samples]:
-    """Latency of single texts."""
-    return [latency(encoder(session), _texts(job), job)]
-
-
 def answers(session: Encoder | Decoder, job: Job, tick: Tick) -> Answers:
     """For each row the index of its nearest other row, and their cosine; raises EdgemlError for a single row."""
-    texts = _texts(job)
+    texts = texts_of(job)
     if len(texts) < 2:
         raise EdgemlError("a single text has no nearest other", hint="give at least two rows")
     found = vectors(encoder(session), texts, tick)
@@ -54,7 +46,3 @@ def answers(session: Encoder | Decoder, job: Job, tick: Tick) -> Answers:
 def predict(session: Encoder | Decoder, row: Row, options: Generate) -> Any:  # noqa: ARG001 - one signature for all tasks
     """The vector of a text."""
     return encoder(session).embed([row["text"]])[0].tolist()
-
-
-def _texts(job: Job) -> list[str]:
-    return [row["text"] for row in job.rows]

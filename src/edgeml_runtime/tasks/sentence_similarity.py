@@ -10,31 +10,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeml_runtime.tasks import Answers
-from edgeml_runtime.tasks.encoding import encoder, latency, throughput, truncated, vectors
+from edgeml_runtime.tasks.encoding import cost, encoder, first, texts_of, throughput, truncated, vectors
 
 if TYPE_CHECKING:
     from edgeml_runtime.session import Decoder, Encoder, Floats
     from edgeml_runtime.tasks import Tick
-    from edgeml_runtime.types import Generate, Job, Row, Samples
+    from edgeml_runtime.types import Generate, Job, Row
+
+__all__ = ["COLUMNS", "DEFAULT_REPEATS", "STEADY_IN_ANSWERS", "answers", "cost", "first", "predict"]
 
 COLUMNS = ("sentence1", "sentence2")
 DEFAULT_REPEATS = 200
 STEADY_IN_ANSWERS = False
 
 
-def first(session: Encoder | Decoder, job: Job) -> None:
-    """Embed one text."""
-    encoder(session).embed(_texts(job)[:1])
-
-
-def cost(session: Encoder | Decoder, job: Job) -> list[Samples]:
-    """Latency of single texts."""
-    return [latency(encoder(session), _texts(job), job)]
-
-
 def answers(session: Encoder | Decoder, job: Job, tick: Tick) -> Answers:
     """The cosine of each row."""
-    texts = _texts(job)
+    texts = texts_of(job)
     unique = list(dict.fromkeys(texts))
     found = dict(zip(unique, vectors(encoder(session), unique, tick), strict=True))
     cosines = tuple(_cosine(found[row["sentence1"]], found[row["sentence2"]]) for row in job.rows)
@@ -50,10 +42,6 @@ def predict(session: Encoder | Decoder, row: Row, options: Generate) -> Any:  # 
         return encoder(session).embed([row["text"]])[0].tolist()
     pair = encoder(session).embed([row["sentence1"]])[0], encoder(session).embed([row["sentence2"]])[0]
     return _cosine(*pair)
-
-
-def _texts(job: Job) -> list[str]:
-    return [row[column] for row in job.rows for column in ("sentence1", "sentence2")]
 
 
 def _cosine(first: Floats, second: Floats) -> float:
