@@ -45,6 +45,18 @@ def test_a_download_is_known_to_the_store_by_its_short_name(store: Store, gguf: 
     assert download(ref, store=store).name == "tiny"
 
 
+@pytest.mark.parametrize("folder", ["日本", "bundles", "Bundles", "_x"])
+def test_a_model_of_whose_path_no_name_can_be_made_needs_one(store: Store, tmp_path: Path, folder: str) -> None:
+    (tmp_path / folder).mkdir()
+    (tmp_path / folder / "model.gguf").write_bytes(gguf_bytes())
+    ref = ModelRef.parse(str(tmp_path / folder))
+    with pytest.raises(EdgemlError, match="no short name can be made of") as caught:
+        download(ref, store=store)
+    assert caught.value.hint == "name it: --name NAME"
+    assert store.models() == []
+    assert download(ref, store=store, name="mine").name == "mine"
+
+
 def test_a_name_may_be_chosen_but_not_taken_from_another_model(store: Store, gguf: Callable[[str], ModelRef]) -> None:
     first, second = gguf("a"), gguf("b")
     assert download(first, store=store, name="mine").name == "mine"

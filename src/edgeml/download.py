@@ -41,7 +41,7 @@ def download(
 
     The same reference keeps its name. Raises EdgemlError and leaves nothing that looks complete.
     """
-    _check_name(name)
+    _check_name(name, ref)
     with _room():
         fetched = source_of(ref).fetch(ref, consent=consent, progress=progress)
         model = _model(fetched, _free_name(store, name, fetched.ref))
@@ -105,10 +105,14 @@ def _model(fetched: Fetched, name: str) -> Model:
     )
 
 
-def _check_name(name: str | None) -> None:
-    if name is not None and (not _NAME.fullmatch(name) or name == _TAKEN):
-        hint = "use lower-case letters, digits, dots, dashes and underscores"
-        raise EdgemlError(f"{name!r} cannot be a model's name", hint=hint)
+def _check_name(name: str | None, ref: ModelRef) -> None:
+    wanted = ref.short_name if name is None else name
+    if _NAME.fullmatch(wanted) and wanted != _TAKEN:
+        return
+    if name is None:
+        raise EdgemlError(f"no short name can be made of {ref}", hint="name it: --name NAME")
+    hint = "use lower-case letters, digits, dots, dashes and underscores"
+    raise EdgemlError(f"{name!r} cannot be a model's name", hint=hint)
 
 
 def _free_name(store: Store, name: str | None, ref: ModelRef) -> str:
