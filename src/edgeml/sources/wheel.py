@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from email.parser import Parser
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from edgeml.errors import EdgemlError
 from edgeml.sources.contents import is_inside
@@ -79,9 +79,12 @@ class Wheel:
             kind = stat.S_IFMT(member.external_attr >> 16)
             if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
                 raise self._refused(f"{member.filename} is a link or a device")
-        folded = [member.filename.casefold() for member in self._archive.infolist()]
+        folded = [member.filename.casefold().rstrip("/") for member in self._archive.infolist()]
         if twice := next((name for name in folded if folded.count(name) > 1), None):
             raise self._refused(f"{twice} stands in it twice")
+        folders = {str(parent) for name in self._members for parent in PurePosixPath(name.casefold()).parents}
+        if both := next((name for name in self._members if name.casefold() in folders), None):
+            raise self._refused(f"{both} is a file and a folder")
 
     def _check_sizes(self) -> None:
         unpacked = sum(member.file_size for member in self._members.values())
