@@ -124,6 +124,8 @@ def test_a_bench_on_a_device_that_is_not_at_hand_is_refused_before_anything_is_f
     ("text", "error"),
     [
         ("a: [1\nb: 2\n", "recipe.yaml is not YAML: line 2, expected ',' or ']'"),
+        ("a: 1\nb: {c: 1,\n  c: 2}\n", "recipe.yaml is not YAML: line 3, c stands there twice"),
+        ("a: 1\nb: 2\na: 3\n", "recipe.yaml is not YAML: line 3, a stands there twice"),
         ("- a\n- b\n", "recipe.yaml has schema None, expected 'edgeml.recipe/1'"),
         ("", "recipe.yaml has schema None"),
         (b"a: \xff\n", "recipe.yaml is not YAML: 'utf-8' codec can't decode"),
