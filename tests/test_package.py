@@ -183,11 +183,13 @@ def test_references_to_the_hub_and_the_index_stay_as_they_are():
     assert public_ref("/home/alice/model.gguf") == "local:model.gguf"
 
 
-def test_the_models_licence_text_travels(variant, store, tmp_path):
+def test_the_models_licence_texts_travel(variant, store, tmp_path):
     source = tmp_path / "source"
     source.mkdir()
     (source / "LICENSE.md").write_text("Be kind.\n")
     (source / "licensed_words.txt").write_text("no licence\n")
+    (source / "licenses").mkdir()
+    (source / "licenses" / "LICENSE.md").write_text("Be kinder.\n")
     model = Model(
         name="tiny",
         ref="pypi:tiny-model==1.0",
@@ -198,7 +200,8 @@ def test_the_models_licence_text_travels(variant, store, tmp_path):
     )
     store.add_model(model)
     path = packed(variant, store)
-    assert [file.name for file in (path / "licences").iterdir()] == ["LICENSE.md"]
+    texts = {file.path: (path / "licences" / file.path).read_text() for file in describe(path / "licences")}
+    assert texts == {"LICENSE.md": "Be kind.\n", "licenses/LICENSE.md": "Be kinder.\n"}
 
 
 def test_a_variant_that_is_not_what_its_manifest_says_is_refused(variant, store, tmp_path):

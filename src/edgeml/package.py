@@ -145,8 +145,9 @@ def _copy_licences(order: Order, store: Store, goal: Path) -> None:
     for file in model.files if model else ():
         source = Path(model.path) / file.path if model else Path()
         if _LICENCE.fullmatch(source.name) and source.is_file():
-            goal.mkdir(exist_ok=True)
-            shutil.copyfile(source, goal / source.name)
+            copy = goal / file.path  # two texts may have one name
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, copy)
 
 
 def _wheels(variant: Variant, profile: Profile) -> dict[str, tuple[Path, ...]]:
