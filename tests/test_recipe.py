@@ -231,8 +231,9 @@ def test_without_llama_cpp_the_onnx_table_comes_and_what_is_missing_is_said(fold
     done = edgeml("run", path, python=("-S",), **without_llama)
 
     assert done.code == 0, done.err
-    left_out = "gguf:q8_0 is left out: gguf:q8_0 needs the Python module llama_cpp; install a C++ compiler"
-    for warning in (left_out, "nothing is packed", "nothing is compared"):
+    left_out = "gguf:q8_0 is left out: the Python module llama_cpp, which gguf needs, is missing"
+    how = "to make what is left out: install a C++ compiler"
+    for warning in (left_out, how, "nothing is packed", "nothing is compared"):
         assert [line for line in done.err.splitlines() if line.startswith(f"warning: {warning}")]
         assert [line for line in done.out.splitlines() if line.startswith(f"warning: {warning}")]
     assert "onnx-fp32" in done.out
@@ -243,7 +244,7 @@ def test_without_any_scheme_that_can_be_made_a_recipe_is_refused(folder, without
     done = edgeml("run", write(folder), python=("-S",), **without_llama)
 
     assert done.code == 3
-    assert done.refusal[0] == "gguf:q8_0 needs the Python module llama_cpp"
+    assert done.refusal[0] == "the Python module llama_cpp, which gguf needs, is missing"
     assert "make gguf" in done.refusal[1]
     assert not (folder / "artifacts").exists()
 

@@ -189,7 +189,8 @@ def _possible(plan: Plan) -> Plan:
     missing = {scheme: error for scheme in plan.schemes if (error := missing_library(scheme))}
     if len(missing) == len(plan.schemes):
         raise missing[plan.schemes[0]]
-    warnings = [f"{scheme} is left out: {error.message}; {error.hint}" for scheme, error in missing.items()]
+    warnings = [f"{scheme} is left out: {error.message}" for scheme, error in missing.items()]
+    warnings += dict.fromkeys(f"to make what is left out: {error.hint}" for error in missing.values())
     if plan.packed in missing:
         warnings.append(f"nothing is packed, since {plan.packed} is left out")
     if plan.baseline in missing:

@@ -68,7 +68,7 @@ def missing_library(scheme: Scheme) -> EdgemlError | None:
     """Why this scheme cannot be made here, or None when it can."""
     for module, hint in _LIBRARIES[scheme.format]:
         if find_spec(module) is None:
-            return EdgemlError(f"{scheme} needs the Python module {module}", hint=hint)
+            return EdgemlError(f"the Python module {module}, which {scheme.format} needs, is missing", hint=hint)
     return None
 
 
