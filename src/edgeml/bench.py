@@ -153,7 +153,7 @@ def _report(runs: Sequence[tuple[Variant, Run]], baseline: Variant | None) -> Re
 def _label_warnings(variant: Variant) -> list[str]:
     audit = variant.manifest.audit
     quantized = variant.manifest.source_quantized
-    found = [] if audit.earned else ["its scheme's name promises more than it holds: edgeml list says where"]
+    found = [] if audit.earned else ["the label of its scheme is not earned, as its notes in the list of variants say"]
     return [*found, *([f"its source was already {quantized}"] if quantized else [])]
 
 
