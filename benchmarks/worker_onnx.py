@@ -1,6 +1,6 @@
 """edgeml's worker against a bare loop over tokenizers and ONNX Runtime, on the same texts.
 
-    python benchmarks/worker_onnx.py [--rounds 5] [--repeats 400]
+    python benchmarks/worker_onnx.py [--rounds 9] [--repeats 400] [--threads N]
 
 Both go from text to a pooled vector of length one, one text at a time in the same order, in fresh processes in turn,
 on the fp32 variant of all-MiniLM-L6-v2. Goal: the worker's median latency is within 3 % of the bare loop's.
@@ -47,13 +47,13 @@ print(json.dumps(statistics.median(times[int(warmups):])))
 """
 
 
-def worker(folder: Path, repeats: int) -> float:
+def worker(folder: Path, repeats: int, threads: int) -> float:
     """Median latency that the worker reports."""
     job = Job(
         variant=str(folder),
         task="feature-extraction",
         target="laptop",
-        threads=cores(),
+        threads=threads,
         warmups=WARMUPS,
         repeats=repeats,
         seed=SEED,
@@ -66,14 +66,18 @@ def worker(folder: Path, repeats: int) -> float:
 def main() -> None:
     """Print the ratio."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--repeats", type=int, default=400)
+    parser.add_argument("--threads", type=int, default=cores())
     options = parser.parse_args()
     [variant] = variants("onnx:fp32")
     folder = variant.path.resolve()
-    numbers = (str(number) for number in (cores(), WARMUPS, options.repeats, SEED))
+    numbers = (str(number) for number in (options.threads, WARMUPS, options.repeats, SEED))
     arguments = (str(folder), str(LINES), *numbers)
-    sides = {"edgeml worker": lambda: worker(folder, options.repeats), "bare loop": lambda: child(BARE, *arguments)}
+    sides = {
+        "edgeml worker": lambda: worker(folder, options.repeats, options.threads),
+        "bare loop": lambda: child(BARE, *arguments),
+    }
     samples = interleaved(sides, options.rounds)
     ratio(samples, "edgeml worker", "bare loop", unit="ms", goal="at most 1.03")
 
