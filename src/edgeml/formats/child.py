@@ -13,6 +13,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Sequence
 
+from edgeml.children import started
 from edgeml.errors import EdgemlError
 
 _KEPT_LINES = 200
@@ -34,7 +35,7 @@ def run_module(module: str, arguments: Sequence[str], *, what: str, hint: str, f
     # -P keeps the working folder off the module path: a folder named `gguf` there would be imported instead.
     command = [sys.executable, "-P", "-m", module, *arguments]
     kept: deque[str] = deque(maxlen=_KEPT_LINES)
-    with subprocess.Popen(
+    with started(
         command,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -44,13 +45,10 @@ def run_module(module: str, arguments: Sequence[str], *, what: str, hint: str, f
         errors="replace",
     ) as child:
         assert child.stdout is not None
-        try:
-            for line in child.stdout:
-                kept.append(line.rstrip())
-                follow(line)
-            code = child.wait()
-        finally:
-            child.kill()
+        for line in child.stdout:
+            kept.append(line.rstrip())
+            follow(line)
+        code = child.wait()
     if code:
         raise _failure(what, hint, code, kept) from RuntimeError("\n".join(kept))
 

@@ -11,6 +11,7 @@ import threading
 from contextlib import suppress
 from typing import IO
 
+from edgeml.children import started
 from edgeml.errors import EdgemlError
 from edgeml.progress import Progress
 from edgeml_runtime.records import decode, encode
@@ -25,12 +26,11 @@ def run(job: Job, *, progress: Progress) -> Outcome:
     """Run a job in a child process; raises EdgemlError with the worker's own words when it refuses or is killed."""
     # -P keeps the working folder off the module path: a folder named `numpy` there would be imported instead.
     command = [sys.executable, "-P", "-m", "edgeml_runtime.worker"]
-    with subprocess.Popen(
+    with started(
         command,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        text=True,
         env=os.environ | _ENVIRONMENT,
     ) as child:
         assert child.stdin is not None
@@ -44,10 +44,10 @@ def run(job: Job, *, progress: Progress) -> Outcome:
                 child.stdin.write(encode(job))
                 child.stdin.close()
             answer = child.stdout.read()  # sleeps in the kernel until the worker is done
-        except BaseException:
-            child.kill()  # Ctrl-C must not leave a worker behind
-            raise
-        reader.join()
+            child.wait()
+        finally:
+            child.kill()
+            reader.join()  # before the pipe that it reads is closed
     return _outcome(job, child.returncode, answer, kept)
 
 
