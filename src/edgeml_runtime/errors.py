@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
 
 class EdgemlError(Exception):
     """A request that cannot be met: one sentence of what is wrong and one of what to do next."""
@@ -12,3 +15,11 @@ class EdgemlError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+
+
+def unknown(noun: str, wanted: str, known: Iterable[str], *, plural: str) -> EdgemlError:
+    """The refusal of a name that is not among the known ones: with the nearest of them, or with them all."""
+    names = list(known)
+    near = get_close_matches(wanted, names, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"known {plural}: {', '.join(names)}"
+    return EdgemlError(f"unknown {noun} {wanted!r}", hint=hint)

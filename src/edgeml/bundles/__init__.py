@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 from typing import Protocol, cast
 
-from edgeml.errors import EdgemlError
 from edgeml.store import PART
 from edgeml_runtime.bundle import MANIFEST
+from edgeml_runtime.errors import unknown
 from edgeml_runtime.types import Bundle
 
 KINDS = ("dir", "tar")
@@ -41,7 +40,5 @@ def bundles_in(folder: Path) -> list[Bundle]:
 def kind_of(name: str) -> Kind:
     """The module of a kind; an unknown one is refused with the nearest known."""
     if name not in KINDS:
-        near = get_close_matches(name, KINDS, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"known kinds: {', '.join(KINDS)}"
-        raise EdgemlError(f"unknown kind of bundle {name!r}", hint=hint)
+        raise unknown("kind of bundle", name, KINDS, plural="kinds")
     return cast("Kind", import_module(f"edgeml.bundles.{name}"))

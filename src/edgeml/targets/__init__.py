@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import platform
-from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
 
 import yaml
 
-from edgeml.errors import EdgemlError
 from edgeml.types import Profile
+from edgeml_runtime.errors import unknown
 from edgeml_runtime.records import build
 
 DEVICE_TREE_MODEL = Path("/proc/device-tree/model")  # a Raspberry Pi's own name for itself
@@ -28,9 +27,7 @@ def profile(name: str | None) -> Profile:
     known = {word: found for found in profiles() for word in (found.name, *found.aliases)}
     wanted = name or own_name()
     if wanted not in known:
-        near = get_close_matches(wanted, known, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"known targets: {', '.join(sorted(known))}"
-        raise EdgemlError(f"unknown target {wanted!r}", hint=hint)
+        raise unknown("target", wanted, sorted(known), plural="targets")
     return known[wanted]
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from importlib import import_module
 from typing import Any, Protocol, cast
 
-from edgeml_runtime.errors import EdgemlError
+from edgeml_runtime.errors import unknown
 from edgeml_runtime.session import Decoder, Encoder
 from edgeml_runtime.types import Generate, Job, Record, Row, Samples
 
@@ -53,7 +52,5 @@ class Task(Protocol):
 def task_of(name: str) -> Task:
     """The module of a task, by its Hub name; an unknown one is refused with the nearest known."""
     if name not in NAMES:
-        near = get_close_matches(name, NAMES, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"known tasks: {', '.join(NAMES)}"
-        raise EdgemlError(f"unknown task {name!r}", hint=hint)
+        raise unknown("task", name, NAMES, plural="tasks")
     return cast("Task", import_module(f"edgeml_runtime.tasks.{name.replace('-', '_')}"))
