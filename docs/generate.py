@@ -28,7 +28,7 @@ import msgspec
 from edgeml import recipe, types
 from edgeml.cli import INTERRUPTED, cli
 from edgeml.errors import EdgemlError
-from edgeml.scores import _GOLD
+from edgeml.scores import scorer_of
 from edgeml.types import SCHEMES
 from edgeml_runtime import types as travelling
 from edgeml_runtime.__main__ import _parser
@@ -83,11 +83,14 @@ WHERE = {
     "edgeml.variant/1": "`edgeml quantize --json`, `edgeml list --json`, `variant.json`",
     "edgeml.measurement/1": "`edgeml bench --json`, `edgeml run RECIPE --json`",
     "edgeml.difference/1": "`edgeml bench --json`, `edgeml run RECIPE --json`",
+    "edgeml.verdict/1": "`edgeml bench --json`, `edgeml run RECIPE --json`",
+    "edgeml.example/1": "`edgeml bench --json`, `edgeml run RECIPE --json`",
     "edgeml.absent/1": "`edgeml bench --json`, `edgeml run RECIPE --json`",
     "edgeml.bundle/1": "`edgeml package --json`, `edgeml list --json`, `bundle.json`",
     "edgeml.target/1": "`edgeml targets --json`, one YAML file each in `src/edgeml/targets/profiles/`",
     "edgeml.capability/1": "`edgeml doctor --json`",
     "edgeml.run/1": "`artifacts/<model>/measurements/*.json`",
+    "edgeml.report/1": "`artifacts/<model>/measurements/*.report.json`",
     "edgeml.outcome/1": "a run",
     "edgeml.job/1": "the worker's stdin",
     "edgeml.refusal/1": "the stdout of a worker, and of `sh run.sh COMMAND --json`, that refuses",
@@ -95,7 +98,15 @@ WHERE = {
     "edgeml.selftest/1": "`sh run.sh selftest --json`",
     "edgeml.recipe/1": "`recipes/*.yaml`",
 }
-PLAIN = {str: "text", int: "whole number", float: "number", bool: "true or false", Any: "anything", Path: "path"}
+PLAIN = {
+    str: "text",
+    bytes: "base64 text",
+    int: "whole number",
+    float: "number",
+    bool: "true or false",
+    Any: "anything",
+    Path: "path",
+}
 EXIT_CODES = (
     (0, "done"),
     (2, "usage: an unknown command or option, or a missing argument"),
@@ -217,7 +228,7 @@ def _tasks() -> Iterator[str]:
 
 def _columns_of(name: str) -> tuple[str, str]:
     columns = ", ".join(task_of(name).COLUMNS) or "a plain text file"
-    return columns, _GOLD[name][0] if name in _GOLD else ""
+    return columns, scorer_of(name).GOLD or ""
 
 
 def _record(kind: type[Record]) -> Iterator[str]:

@@ -2,12 +2,13 @@ import pytest
 
 from edgeml.errors import EdgemlError
 from edgeml.scores import gold, scores, unscored
+from edgeml_runtime.types import Generate
 
 
 def test_nearest_accuracy_counts_equal_labels():
     answers = [{"nearest": 1, "cosine": 0.9}, {"nearest": 0, "cosine": 0.8}, {"nearest": 0, "cosine": 0.7}]
 
-    [score] = scores("feature-extraction", answers, ("rent", "rent", "fuel"))
+    [score] = scores("feature-extraction", answers, ("rent", "rent", "fuel"), Generate())
 
     assert (score.metric, score.columns) == ("nearest_accuracy", ((1.0, 1.0, 0.0),))
 
@@ -16,7 +17,8 @@ def test_nearest_accuracy_counts_equal_labels():
 def test_a_label_need_not_be_a_string_to_be_equal(label):
     expected = gold("feature-extraction", [{"text": "a", "label": label}, {"text": "b", "label": label}])
 
-    [score] = scores("feature-extraction", [{"nearest": 1, "cosine": 0.9}, {"nearest": 0, "cosine": 0.9}], expected)
+    answers = [{"nearest": 1, "cosine": 0.9}, {"nearest": 0, "cosine": 0.9}]
+    [score] = scores("feature-extraction", answers, expected, Generate())
 
     assert score.columns == ((1.0, 1.0),)
 
@@ -25,7 +27,7 @@ def test_generated_json_matches_whatever_its_spacing_and_key_order():
     answers = [{"text": '{"b": 2,\n "a": 1}'}, {"text": '{"a": 1, "b": 3}'}, {"text": '{"a": 1'}]
     expected = gold("text-generation", [{"text": "x", "expected": {"a": 1, "b": 2}}] * 3)
 
-    by_name = {score.metric: score.columns[0] for score in scores("text-generation", answers, expected)}
+    by_name = {score.metric: score.columns[0] for score in scores("text-generation", answers, expected, Generate())}
 
     assert by_name == {"contract.valid": (1.0, 1.0, 0.0), "exact_match": (1.0, 0.0, 0.0)}
 

@@ -58,7 +58,7 @@ def _require_paired(run: Run, baseline: Run, ours: int, theirs: int) -> None:
 
 def run_scores(run: Run) -> list[Score]:
     """The accuracy metrics of a run's answers."""
-    return scores(run.task, run.outcome.answers, run.gold)
+    return scores(run.task, run.outcome.answers, run.gold, run.generate)
 
 
 def _scored(score: Score, run: Run) -> tuple[str, str, Interval]:

@@ -36,7 +36,7 @@ class Column(Record, frozen=True, kw_only=True):
 def as_json(value: Any) -> list[str]:
     """One JSON object a line; a report is its measurements, differences and absences."""
     if isinstance(value, Report):
-        parts: list[Record] = [*value.measurements, *value.differences, *value.absent]
+        parts: list[Record] = [*value.measurements, *value.verdicts, *value.differences, *value.absent, *value.examples]
         return [encode(part) for part in parts]
     return [encode(value.manifest if isinstance(value, Variant) else value)]
 
@@ -176,8 +176,7 @@ def _report(report: Report, width: int) -> str:
     lines = [models.pop()] if len(models) == 1 else []
     lines += [shown, *([_LEGEND] if "*" in shown else []), *_circumstances(report)]
     lines += dict.fromkeys(_missing(one) for one in report.absent)
-    lines += [f"warning: {text}" for text in report.warnings]
-    return "\n".join([*lines, *(f"example: {text}" for text in report.examples)])
+    return "\n".join([*lines, *(f"warning: {text}" for text in report.warnings)])
 
 
 def _circumstances(report: Report) -> list[str]:

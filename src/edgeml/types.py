@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from edgeml.errors import EdgemlError
 from edgeml_runtime.types import (
@@ -177,7 +177,7 @@ class Measurement(Record, frozen=True, kw_only=True, tag_field="schema", tag="ed
 
     `low` and `high` bound the statistic at `level`; they are absent where an interval makes no sense (a file's
     size) or too few samples were taken. The raw samples are in the file under `measurements/` that `provenance` names
-    as `run`.
+    as `run`. `slice` is `column=value` where only those rows count. `marks` say why the figure is in doubt.
     """
 
     variant: str
@@ -194,6 +194,8 @@ class Measurement(Record, frozen=True, kw_only=True, tag_field="schema", tag="ed
     low: float | None = None
     high: float | None = None
     level: float | None = None
+    slice: str | None = None
+    marks: tuple[str, ...] = ()
 
 
 class Difference(Record, frozen=True, kw_only=True, tag_field="schema", tag="edgeml.difference/1"):
@@ -209,10 +211,63 @@ class Difference(Record, frozen=True, kw_only=True, tag_field="schema", tag="edg
     low: float | None = None
     high: float | None = None
     level: float | None = None
+    slice: str | None = None
+
+
+VerdictWord = Literal["pass", "fail", "cannot tell"]
+
+
+class Verdict(Record, frozen=True, kw_only=True, tag_field="schema", tag="edgeml.verdict/1"):
+    """Whether a bound holds, decided by an interval at `level` that lies wholly on one side of it.
+
+    Against a baseline, `difference` is variant minus baseline on the same rows and `bound` the worst one allowed, in
+    the metric's own unit. Without a baseline, `difference` is absent and `value` is held against `bound`.
+    `n_needed` is how many rows would probably decide, where it cannot tell. `p_value` is that of the exact McNemar
+    test, for right/wrong metrics. `method` names the interval; `reason` says why it cannot tell.
+    """
+
+    variant: str
+    target: str
+    metric: str
+    statistic: str
+    unit: str
+    verdict: VerdictWord
+    bound: float
+    n: int
+    level: float
+    method: str
+    baseline: str | None = None
+    difference: float | None = None
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    n_needed: int | None = None
+    p_value: float | None = None
+    slice: str | None = None
+    reason: str | None = None
+
+
+class Example(Record, frozen=True, kw_only=True, tag_field="schema", tag="edgeml.example/1"):
+    """One row (counted from 1) whose answer is worth a look: it `flipped` from the baseline's, or is `ungrounded`.
+
+    Answers may repeat parts of the input, so a report that leaves the house shows neither.
+    """
+
+    variant: str
+    kind: Literal["flipped", "ungrounded", "invalid"]
+    row: int
+    answer: str
+    baseline: str | None = None
+    baseline_answer: str | None = None
+    expected: str | None = None
 
 
 class Run(Record, frozen=True, kw_only=True, tag_field="schema", tag="edgeml.run/1"):
-    """One file under `measurements/`: what one worker answered, kept raw, and what it was asked."""
+    """One file under `measurements/`: what one worker answered, kept raw, and what it was asked.
+
+    The data's texts are not kept: `dataset_path` and `columns` say where they were read. `slices` are the values of
+    the columns that `--slice` names, a row each. `processes` are further processes that measured the cost again.
+    """
 
     variant: str
     variant_sha256: str
@@ -230,7 +285,11 @@ class Run(Record, frozen=True, kw_only=True, tag_field="schema", tag="edgeml.run
     generate: Generate
     outcome: Outcome
     limit: int | None = None
-    gold: tuple[float | str, ...] = ()
+    gold: tuple[Any, ...] = ()
+    slices: dict[str, tuple[str, ...]] = {}
+    dataset_path: str | None = None
+    columns: dict[str, str] = {}
+    processes: tuple[Outcome, ...] = ()
 
     @property
     def file_name(self) -> str:
@@ -240,14 +299,19 @@ class Run(Record, frozen=True, kw_only=True, tag_field="schema", tag="edgeml.run
         return f"{scheme}.{self.task}.{self.target}.{stamp}.json"
 
 
-class Report(Record, frozen=True, kw_only=True):
-    """Measurements that may stand side by side, the differences to a baseline, and what a reader must know."""
+class Report(Record, frozen=True, kw_only=True, tag_field="schema", tag="edgeml.report/1"):
+    """Measurements that may stand side by side, the verdicts and differences to a baseline, and what to know of them.
 
+    Kept as `measurements/*.report.json`, the newest of a task and target being what counts.
+    """
+
+    started: str = ""
     measurements: tuple[Measurement, ...] = ()
+    verdicts: tuple[Verdict, ...] = ()
     differences: tuple[Difference, ...] = ()
     absent: tuple[Absent, ...] = ()
     warnings: tuple[str, ...] = ()
-    examples: tuple[str, ...] = ()
+    examples: tuple[Example, ...] = ()
 
 
 class Profile(Record, frozen=True, kw_only=True, tag_field="schema", tag="edgeml.target/1"):

@@ -82,12 +82,27 @@ class Generate(Record, frozen=True, kw_only=True):
     schema: dict[str, Any] | None = None
 
 
+class EnergyPlan(Record, frozen=True, kw_only=True):
+    """How energy is measured: `meter` is one of `edgeml_runtime.meters.energy`, `auto` the best here, `off` none.
+
+    Each of `windows` lasts at least `window_s` and is one sample; the idle baseline is read for `idle_s` before and
+    after, once `settle_s` have passed.
+    """
+
+    meter: str = "auto"
+    settle_s: float = 2.0
+    idle_s: float = 5.0
+    windows: int = 3
+    window_s: float = 10.0
+
+
 class Job(Record, frozen=True, kw_only=True, tag_field="schema", tag="edgeml.job/1"):
     """All that a worker needs. `variant` and `reference` are folders on the worker's machine.
 
     `rows` hold the task's columns; `text` is the plain text of `perplexity`. `warmups` and `repeats` count
     single-row inferences; `threads` are those of the inference library. `limit` caps the chunks of `perplexity`,
-    each of `context_tokens`.
+    each of `context_tokens`. `threads_prefill` are those that read a decoder's prompt; left out, `threads`. `checks`
+    name modules of `edgeml_runtime.checks`. With `answers` false only the cost is measured, for one more process.
     """
 
     variant: str
@@ -103,15 +118,19 @@ class Job(Record, frozen=True, kw_only=True, tag_field="schema", tag="edgeml.job
     batch_size: int = 32
     context_tokens: int = 512
     limit: int | None = None
-    meters: tuple[str, ...] = ("memory", "energy")
     generate: Generate = Generate()
+    threads_prefill: int | None = None
+    checks: tuple[str, ...] = ()
+    answers: bool = True
+    energy: EnergyPlan = EnergyPlan()
 
 
 class Samples(Record, frozen=True, kw_only=True):
     """Raw values of one metric, warm-ups apart. `statistics` names what is derived from them, headline first.
 
     `unit_of_sample` is the independent thing one value belongs to (row, batch, chunk, process); `method` says how
-    the value was taken.
+    the value was taken. Where it is `row`, there is one value a row of the data, in its order. `marks` say why the
+    values should not be trusted (the machine drifted, throttled, swapped); marked ones decide no verdict.
     """
 
     metric: str
@@ -121,6 +140,7 @@ class Samples(Record, frozen=True, kw_only=True):
     unit_of_sample: str
     method: str
     warmups: tuple[float, ...] = ()
+    marks: tuple[str, ...] = ()
 
 
 class Absent(Record, frozen=True, kw_only=True, tag_field="schema", tag="edgeml.absent/1"):
@@ -149,14 +169,80 @@ class Environment(Record, frozen=True, kw_only=True):
     device: str | None = None
 
 
+class Vectors(Record, frozen=True, kw_only=True):
+    """One vector a text, `width` wide, as little-endian float16 one after the other: 1e-3 is exact enough a part."""
+
+    width: int
+    data: bytes
+
+
+class State(Record, frozen=True, kw_only=True):
+    """What the machine was like at one moment; absent keys are unknown.
+
+    `throttled` are the set bits of the Raspberry Pi's firmware, by name, with `had_` before those that are sticky since
+    boot. `major_faults` and `swapped_pages` are counters of this process and of the machine.
+    """
+
+    temperature_c: float | None = None
+    frequency_mhz: float | None = None
+    governor: str | None = None
+    thermal_pressure: str | None = None
+    on_battery: bool | None = None
+    load_average: float | None = None
+    major_faults: int | None = None
+    swapped_pages: int | None = None
+    throttled: tuple[str, ...] | None = None
+
+
+class Window(Record, frozen=True, kw_only=True):
+    """One span of time in which energy was read.
+
+    `started_s` is Unix time, so that an outside meter's log can be laid over it; `joules` are absent where no meter of
+    this machine read any.
+    """
+
+    kind: Literal["idle", "steady", "prefill", "decode"]
+    started_s: float
+    duration_s: float
+    units: int = 0
+    joules: float | None = None
+    readings: int = 0
+
+
+class Energy(Record, frozen=True, kw_only=True):
+    """Where joules came from. `scope` says what they contain, `excludes` what they leave out.
+
+    `kind`: a `counter` adds up by itself, `sampled` power is integrated over readings, `estimated` is no measurement.
+    `uncertainty` is a relative half-width where the source states one.
+    """
+
+    meter: str
+    scope: str
+    kind: Literal["counter", "sampled", "estimated"]
+    excludes: str
+    windows: tuple[Window, ...]
+    unit_of_work: str
+    sampling_hz: float | None = None
+    coverage: float | None = None
+    uncertainty: float | None = None
+
+
 class Outcome(Record, frozen=True, kw_only=True, tag_field="schema", tag="edgeml.outcome/1"):
-    """A worker's answer: samples, what was absent, one answer per row, and what a reader must know."""
+    """A worker's answer: samples, what was absent, one answer per row, and what a reader must know.
+
+    `vectors` are those of the texts of the rows, in the order of `texts_of`. `before` and `after` are the machine
+    around the timed part.
+    """
 
     environment: Environment
     samples: tuple[Samples, ...]
     absent: tuple[Absent, ...] = ()
     answers: tuple[Any, ...] = ()
     warnings: tuple[str, ...] = ()
+    vectors: Vectors | None = None
+    before: State | None = None
+    after: State | None = None
+    energy: Energy | None = None
 
 
 class Refusal(Record, frozen=True, kw_only=True, tag_field="schema", tag="edgeml.refusal/1"):

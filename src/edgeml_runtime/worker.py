@@ -11,6 +11,7 @@ import os
 import sys
 from pathlib import Path
 
+from edgeml_runtime.checks import check_of
 from edgeml_runtime.errors import EdgemlError
 from edgeml_runtime.machine import environment
 from edgeml_runtime.meters.clock import timed_s
@@ -18,7 +19,7 @@ from edgeml_runtime.meters.memory import Memory
 from edgeml_runtime.meters.rapl import Rapl
 from edgeml_runtime.records import decode, encode
 from edgeml_runtime.session import Decoder, Encoder, open_session
-from edgeml_runtime.tasks import Task, task_of
+from edgeml_runtime.tasks import Answers, Task, task_of
 from edgeml_runtime.types import Absent, Job, Outcome, Refusal, Samples
 
 REFUSED = 3
@@ -36,10 +37,12 @@ def run(job: Job) -> Outcome:
     tick("warm-up and steady runs", 0, 1)
     cost, energy = _measured_cost(task, session, job)
     memory.read()
-    answers = task.answers(session, job, tick)
+    answers = task.answers(session, job, tick) if job.answers or task.STEADY_IN_ANSWERS else Answers(values=())
     if task.STEADY_IN_ANSWERS:
         memory.read()
-    samples = [*_once(load_s, first_s), *cost, *memory.samples(), *answers.samples]
+    found = [check_of(name).run(session, job, answers.values, tick) for name in job.checks]
+    checked = [sample for one in found for sample in one.samples]
+    samples = [*_once(load_s, first_s), *cost, *memory.samples(), *answers.samples, *checked]
     absent = [*memory.absent(), *([energy] if isinstance(energy, Absent) else [])]
     if isinstance(energy, Samples):
         samples.append(energy)
@@ -48,7 +51,8 @@ def run(job: Job) -> Outcome:
         samples=tuple(samples),
         absent=tuple(absent),
         answers=answers.values,
-        warnings=answers.warnings,
+        warnings=(*answers.warnings, *(text for one in found for text in one.warnings)),
+        vectors=answers.vectors,
     )
 
 

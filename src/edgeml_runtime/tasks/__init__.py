@@ -7,7 +7,7 @@ from typing import Any, Protocol, cast
 
 from edgeml_runtime.errors import unknown
 from edgeml_runtime.session import Decoder, Encoder
-from edgeml_runtime.types import Generate, Job, Record, Row, Samples
+from edgeml_runtime.types import Generate, Job, Record, Row, Samples, Vectors
 
 NAMES = ("feature-extraction", "perplexity", "sentence-similarity", "text-generation")
 
@@ -24,6 +24,7 @@ class Answers(Record, frozen=True, kw_only=True):
     values: tuple[Any, ...]
     samples: tuple[Samples, ...] = ()
     warnings: tuple[str, ...] = ()
+    vectors: Vectors | None = None
 
 
 class Task(Protocol):
