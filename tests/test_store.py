@@ -6,9 +6,9 @@ import pytest
 
 from edgeml.errors import EdgemlError
 from edgeml.store import Store, cache_folder, fresh_folder, scratch_folder, take_place
-from edgeml.types import Model, ModelRef
+from edgeml.types import Measurement, Model, ModelRef, Report
 from edgeml_runtime.records import write_record
-from edgeml_runtime.types import Audit, VariantManifest
+from edgeml_runtime.types import Audit, Environment, VariantManifest
 
 AUDIT = Audit(parameters=1, bits_per_weight=8.0, tensor_types={}, share_quantized=1.0, earned=True)
 
@@ -258,3 +258,25 @@ def test_the_cache_is_where_its_variable_says(monkeypatch, tmp_path):
     monkeypatch.delenv("EDGEML_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert cache_folder() == tmp_path / "edgeml"
+
+
+def make_measurement(task="perplexity", target="laptop"):
+    here = Environment(machine="x86_64", system="Linux", python="3.11", threads=1, cores=1, libraries={})
+    names = {"variant": "a/onnx-int8", "target": target, "task": task, "metric": "size", "statistic": "once"}
+    return Measurement(
+        **names, how="measured", unit="byte", value=1.0, n=1, provenance={"run": "a.json"}, environment=here
+    )
+
+
+def test_reports_come_back_newest_first_beside_runs_and_one_a_task_and_time(store):
+    folder = store.measurements_folder("a")
+    for started, task in (
+        ("2026-01-02T03:04:05.678+00:00", "perplexity"),
+        ("2026-02-01T00:00:00", "feature-extraction"),
+    ):
+        store.add_report("a", Report(started=started, measurements=(make_measurement(task),)))
+    (folder / "onnx-int8.perplexity.laptop.20260101T000000.json").write_text("{}")
+
+    assert [report.measurements[0].task for report in store.reports("a")] == ["feature-extraction", "perplexity"]
+    assert (folder / "perplexity.laptop.20260102T030405.678+0000.report.json").is_file()
+    assert store.reports("b") == []

@@ -12,7 +12,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from edgeml.errors import EdgemlError
-from edgeml.types import Model, ModelRef, Run, Variant
+from edgeml.types import REPORT, Model, ModelRef, Report, Run, Variant
 from edgeml_runtime.records import read_record, write_record
 from edgeml_runtime.types import VariantManifest
 
@@ -133,9 +133,28 @@ class Store:
 
     def add_run(self, run: Run) -> Path:
         """Keep one worker's answer."""
-        path = self.root / run.variant.partition("/")[0] / "measurements" / run.file_name
+        path = self.measurements_folder(run.variant.partition("/")[0]) / run.file_name
         write_record(path, run)
         return path
+
+    def add_report(self, model: str, report: Report) -> Path:
+        """Keep what one bench of a model's variants found."""
+        path = self.measurements_folder(model) / report.file_name
+        write_record(path, report)
+        return path
+
+    def run(self, model: str, file_name: str) -> Run:
+        """The run that a measurement's provenance names."""
+        return read_record(self.measurements_folder(model) / Path(file_name).name, Run)
+
+    def reports(self, model: str) -> list[Report]:
+        """Every report of a model, newest first."""
+        paths = self.measurements_folder(model).glob(f"*{REPORT}")
+        return sorted((read_record(path, Report) for path in paths), key=lambda report: report.started, reverse=True)
+
+    def measurements_folder(self, model: str) -> Path:
+        """Where a model's runs and reports lie, whether there are any or not."""
+        return self.root / model / "measurements"
 
     def _called(self, text: str, models: Sequence[Model]) -> Model | None:
         """The model of exactly that name or, of those with that reference, the newest."""

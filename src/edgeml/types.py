@@ -26,6 +26,7 @@ SCHEMES: dict[str, tuple[str, ...]] = {
     "onnx": ("fp32", "int8"),
     "gguf": ("f16", "q8_0", "q6_k", "q5_k_m", "q4_k_m", "q4_0"),
 }
+REPORT = ".report.json"  # ends the names of reports, which lie among runs
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _PACKAGE = re.compile(r"[A-Za-z0-9]([\w.-]*[A-Za-z0-9])?")
 
@@ -262,6 +263,14 @@ class Example(Record, frozen=True, kw_only=True, tag_field="schema", tag="edgeml
     expected: str | None = None
 
 
+class ThreadSweep(Record, frozen=True, kw_only=True):
+    """Which thread counts were chosen, and the medians that each count that was `tried` had, by metric."""
+
+    tried: dict[str, dict[str, float]]
+    threads: int
+    threads_prefill: int | None = None
+
+
 class Run(Record, frozen=True, kw_only=True, tag_field="schema", tag="edgeml.run/1"):
     """One file under `measurements/`: what one worker answered, kept raw, and what it was asked.
 
@@ -290,13 +299,13 @@ class Run(Record, frozen=True, kw_only=True, tag_field="schema", tag="edgeml.run
     dataset_path: str | None = None
     columns: dict[str, str] = {}
     processes: tuple[Outcome, ...] = ()
+    sweep: ThreadSweep | None = None
 
     @property
     def file_name(self) -> str:
         """The run's own file, whose name sorts by time."""
         scheme = self.variant.partition("/")[2]
-        stamp = self.started.replace(":", "").replace("-", "")
-        return f"{scheme}.{self.task}.{self.target}.{stamp}.json"
+        return f"{scheme}.{self.task}.{self.target}.{_stamp(self.started)}.json"
 
 
 class Report(Record, frozen=True, kw_only=True, tag_field="schema", tag="edgeml.report/1"):
@@ -312,6 +321,12 @@ class Report(Record, frozen=True, kw_only=True, tag_field="schema", tag="edgeml.
     absent: tuple[Absent, ...] = ()
     warnings: tuple[str, ...] = ()
     examples: tuple[Example, ...] = ()
+
+    @property
+    def file_name(self) -> str:
+        """The report's own file, whose name sorts by time; a report without a measurement has none."""
+        first = self.measurements[0]
+        return f"{first.task}.{first.target}.{_stamp(self.started)}{REPORT}"
 
 
 class Profile(Record, frozen=True, kw_only=True, tag_field="schema", tag="edgeml.target/1"):
@@ -336,6 +351,10 @@ class Capability(Record, frozen=True, kw_only=True, tag_field="schema", tag="edg
     available: bool
     detail: str
     hint: str | None = None
+
+
+def _stamp(started: str) -> str:
+    return started.replace(":", "").replace("-", "")
 
 
 def _unreadable(text: str, hint: str | None) -> EdgemlError:
