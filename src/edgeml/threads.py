@@ -1,0 +1,78 @@
+"""How many threads are fastest here: each count is tried in a process of its own, for prompt and answer apart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from statistics import median
+
+import msgspec
+
+from edgeml.errors import EdgemlError
+from edgeml.progress import Progress
+from edgeml.types import ThreadSweep
+from edgeml_runtime.machine import cores
+from edgeml_runtime.types import Job, Outcome
+
+_NEAR = 0.03  # a count that is this near the best wins if it is smaller: threads that gain nothing cost energy
+_REPEATS = 40
+_BETTER: dict[
+    str, Callable[[float, float], bool]
+] = {  # metrics that a count is chosen by; is the first clearly better?
+    "latency": lambda one, other: one < other * (1 - _NEAR),
+    "decode_rate": lambda one, other: one > other * (1 + _NEAR),
+    "prefill_rate": lambda one, other: one > other * (1 + _NEAR),
+}
+
+
+def parse_threads(text: str | None) -> int | str | None:
+    """A count, `auto`, or None for every processor."""
+    if text is None or text == "auto":
+        return text
+    if not text.isdecimal() or not int(text):
+        raise EdgemlError(f"cannot read --threads {text!r}", hint="write a number from 1 on, or auto")
+    return int(text)
+
+
+def sweep(job: Job, run: Callable[[Job, Progress], Outcome], *, progress: Progress) -> ThreadSweep:
+    """The medians of a short job at each thread count, smallest first, up to every processor that we may use."""
+    tried: dict[str, dict[str, float]] = {}
+    counts = candidates(cores())
+    for index, count in enumerate(counts):
+        progress("try thread counts", index, len(counts))
+        outcome = run(_short(job, count), lambda step, done, total: None)
+        for sample in outcome.samples:
+            if sample.metric in _BETTER:
+                tried.setdefault(sample.metric, {})[str(count)] = median(sample.values)
+    decode = "decode_rate" if "decode_rate" in tried else "latency" if "latency" in tried else "prefill_rate"
+    return ThreadSweep(
+        tried=tried,
+        threads=fastest(decode, tried[decode]),
+        threads_prefill=fastest("prefill_rate", tried["prefill_rate"]) if "prefill_rate" in tried else None,
+    )
+
+
+def candidates(most: int) -> Sequence[int]:
+    """Every count up to 4, then every other: the best is often the number of fast cores, which is rarely known."""
+    return [count for count in range(1, most + 1) if count <= 4 or count % 2 == 0 or count == most]
+
+
+def fastest(metric: str, tried: dict[str, float]) -> int:
+    """The smallest count that no larger one clearly beats."""
+    best = 0
+    for count in sorted(map(int, tried)):
+        if not best or _BETTER[metric](tried[str(count)], tried[str(best)]):
+            best = count
+    return best
+
+
+def _short(job: Job, count: int) -> Job:
+    return msgspec.structs.replace(
+        job,
+        threads=count,
+        threads_prefill=None,
+        repeats=min(job.repeats or _REPEATS, _REPEATS),
+        answers=False,
+        checks=(),
+        reference=None,
+        energy=msgspec.structs.replace(job.energy, meter="off"),
+    )

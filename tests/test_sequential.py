@@ -1,0 +1,51 @@
+import pytest
+
+from edgeml.errors import EdgemlError
+from edgeml.sequential import joined, part, require_parts
+from edgeml.types import Dataset
+from edgeml_runtime.types import Outcome, Samples, Vectors
+from test_comparable import HERE, run
+
+
+def outcome(answers, tokens, latency):
+    def sample(metric, values, unit_of_sample):
+        return Samples(
+            metric=metric, unit="1", values=values, statistics=("mean",), unit_of_sample=unit_of_sample, method=""
+        )
+
+    return Outcome(
+        environment=HERE,
+        samples=(sample("latency", latency, "text"), sample("tokens", tokens, "row")),
+        answers=answers,
+        warnings=("cut",),
+        vectors=Vectors(width=1, data=bytes(2 * len(answers))),
+    )
+
+
+def test_parts_join_to_one_run_whose_cost_is_the_first_parts():
+    first = run(outcome=outcome((0.1, 0.2), (3.0, 4.0), (5.0,)), gold=(1.0, 2.0), slices={"genre": ("a", "b")})
+    more = run(outcome=outcome((0.3,), (6.0,), (9.0,)), gold=(3.0,), slices={"genre": ("a",)})
+
+    whole = joined(first, more)
+
+    assert whole.outcome.answers == (0.1, 0.2, 0.3)
+    assert whole.gold == (1.0, 2.0, 3.0)
+    assert whole.slices == {"genre": ("a", "b", "a")}
+    by_metric = {sample.metric: sample.values for sample in whole.outcome.samples}
+    assert by_metric == {"latency": (5.0,), "tokens": (3.0, 4.0, 6.0)}
+    assert len(whole.outcome.vectors.data) == 6
+    assert whole.outcome.warnings == ("cut",)
+
+
+def test_a_part_keeps_the_name_and_digest_of_the_whole():
+    rows = ({"text": "a"}, {"text": "b"}, {"text": "c"})
+    whole = Dataset(name="x.csv", sha256="0" * 64, rows=rows)
+
+    assert part(whole, 1, 3).rows == rows[1:]
+    assert part(whole, 0, 1).sha256 == whole.sha256
+
+
+@pytest.mark.parametrize("task", ["feature-extraction", "perplexity"])
+def test_a_task_whose_answers_need_all_of_the_data_cannot_stop_early(task):
+    with pytest.raises(EdgemlError, match="cannot stop early"):
+        require_parts(task)
