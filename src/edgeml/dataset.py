@@ -36,10 +36,16 @@ def read_dataset(path: Path, *, task: str, columns: Mapping[str, str], limit: in
     Raises EdgemlError for a file that cannot be read, lacks a column, or has too few rows for the task.
     """
     if task == "perplexity":
-        return Dataset(name=path.name, text=_plain_text(path), sha256=sha256(path))
+        return Dataset(name=path.name, text=_plain_text(path), sha256=sha256(path), path=str(path.resolve()))
     rows = rename(read_rows(path), dict(columns))
     check_texts(rows, task_of(task).COLUMNS, str(path))
-    return Dataset(name=path.name, sha256=sha256(path), rows=_enough(rows[:limit], task))
+    return Dataset(
+        name=path.name,
+        sha256=sha256(path),
+        rows=_enough(rows[:limit], task),
+        path=str(path.resolve()),
+        columns=dict(columns),
+    )
 
 
 def choose_task(variant_task: str, path: Path | None, columns: Mapping[str, str]) -> str:

@@ -8,16 +8,15 @@ from statistics import median
 import msgspec
 
 from edgeml.errors import EdgemlError
-from edgeml.progress import Progress
+from edgeml.progress import Progress, silent
 from edgeml.types import ThreadSweep
 from edgeml_runtime.machine import cores
 from edgeml_runtime.types import Job, Outcome
 
 _NEAR = 0.03  # a count that is this near the best wins if it is smaller: threads that gain nothing cost energy
 _REPEATS = 40
-_BETTER: dict[
-    str, Callable[[float, float], bool]
-] = {  # metrics that a count is chosen by; is the first clearly better?
+# The metrics that a count is chosen by: is the first clearly better than the other?
+_BETTER: dict[str, Callable[[float, float], bool]] = {
     "latency": lambda one, other: one < other * (1 - _NEAR),
     "decode_rate": lambda one, other: one > other * (1 + _NEAR),
     "prefill_rate": lambda one, other: one > other * (1 + _NEAR),
@@ -39,7 +38,7 @@ def sweep(job: Job, run: Callable[[Job, Progress], Outcome], *, progress: Progre
     counts = candidates(cores())
     for index, count in enumerate(counts):
         progress("try thread counts", index, len(counts))
-        outcome = run(_short(job, count), lambda step, done, total: None)
+        outcome = run(_short(job, count), silent)
         for sample in outcome.samples:
             if sample.metric in _BETTER:
                 tried.setdefault(sample.metric, {})[str(count)] = median(sample.values)

@@ -165,12 +165,17 @@ class Variant(Record, frozen=True, kw_only=True):
 
 
 class Dataset(Record, frozen=True, kw_only=True):
-    """Rows with a task's columns, or the plain text of `perplexity`; `sha256` is the file's own digest."""
+    """Rows with a task's columns, or the plain text of `perplexity`; `sha256` is the file's own digest.
+
+    `path` is the file's, absolute; `columns` is how its columns were mapped to the task's.
+    """
 
     name: str
     sha256: str
     rows: tuple[Row, ...] = ()
     text: str | None = None
+    path: str | None = None
+    columns: dict[str, str] = {}
 
 
 class Measurement(Record, frozen=True, kw_only=True, tag_field="schema", tag="edgeml.measurement/1"):
