@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from edgeml.errors import EdgemlError
+from edgeml.scores import as_text
 from edgeml.types import Dataset
 from edgeml_runtime.records import sha256
-from edgeml_runtime.rows import check_texts, read_rows, rename
+from edgeml_runtime.rows import check_columns, check_texts, read_rows, rename
 from edgeml_runtime.tasks import task_of
 from edgeml_runtime.types import Row
+
+MOST_SLICES = 50  # a column of more values is a name or a number: each of its slices would hold a row or two
 
 # Measured when the user gives no data: short and long, plain and accented, as everyday lines are.
 NEUTRAL_LINES = (
@@ -66,6 +69,30 @@ def dataset_for(task: str, path: Path | None, columns: Mapping[str, str], *, lim
     rows = _enough([{"text": line} for line in NEUTRAL_LINES[:limit]], task)
     text = "\n".join(NEUTRAL_LINES).encode()
     return Dataset(name="neutral lines (no --data)", sha256=hashlib.sha256(text).hexdigest(), rows=rows)
+
+
+def slice_values(dataset: Dataset, columns: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """The value of each row in those columns, as text: what `--slice` asks for and a run keeps.
+
+    Raises EdgemlError for a column that a row lacks, for one of more than MOST_SLICES values, and for plain text.
+    """
+    if columns and not dataset.rows:
+        raise EdgemlError(f"{dataset.name} has no columns to slice by", hint="leave --slice out")
+    check_columns(dataset.rows, columns, dataset.name)
+    found = {column: tuple(as_text(row[column]) for row in dataset.rows) for column in dict.fromkeys(columns)}
+    for column, values in found.items():
+        require_few(column, values)
+    return found
+
+
+def require_few(column: str, values: Sequence[str]) -> None:
+    """Raise EdgemlError for a column of more than MOST_SLICES values: no slice of it would tell anything."""
+    count = len(set(values))
+    if count > MOST_SLICES:
+        raise EdgemlError(
+            f"column {column!r} has {count} values, which is too many slices",
+            hint=f"slice by a column of at most {MOST_SLICES} values, such as a language, a region or a group",
+        )
 
 
 def read_schema(path: Path | None) -> dict[str, Any] | None:

@@ -1,68 +1,148 @@
-"""Measurements and differences, derived from the raw runs that workers left."""
+"""Measurements and differences, derived from the raw runs that workers left: of all rows, and of each slice of them."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator, Sequence
+
+import msgspec
+
+from edgeml.dataset import require_few
 from edgeml.errors import EdgemlError
+from edgeml.fidelity import fidelity
 from edgeml.scores import Score, scores
 from edgeml.stats import Interval, difference, fact, interval, statistic_of
 from edgeml.types import Difference, Measurement, Run
-from edgeml_runtime.types import Samples
+from edgeml_runtime.types import Absent, Samples
 
 _SINGLE = {"once", "max", "sum"}  # one fact, not a sample of many: no interval
+_FIRST = ("perplexity", "kl_divergence", "same_top")  # accuracy that the task itself samples: shown before the cost
+_ROWS, _SAMPLED_ROWS = ("row", "chunk"), "sampled row"
+_ANSWERS, _AGREEMENT = "scored from one answer a row", "compared with the baseline's answers to the same rows"
 
 
-def measurements(run: Run, *, size_bytes: int) -> list[Measurement]:
-    """Every statistic of a run: accuracy first, then cost, then size."""
-    scored = [_measurement(run, one, *_scored(one, run)) for one in run_scores(run)]
+def measurements(run: Run, *, size_bytes: int, baseline: Run | None = None) -> list[Measurement]:
+    """Every statistic of a run: accuracy, likeness to the baseline where one is given, cost, size, then the slices.
+
+    A statistic that its rows do not define, such as the correlation of a single one, is left out: `undefined` names it.
+    """
+    own, like = _scored(run), fidelity(run, baseline) if baseline else []
+    scored = [_of_score(run, one, _ANSWERS) for one in own if _is_defined(one)]
+    alike = [_of_score(run, one, _AGREEMENT, baseline=baseline) for one in like if _is_defined(one)]
     sampled = [_sampled(run, sample, statistic) for sample in run.outcome.samples for statistic in sample.statistics]
-    size = Samples(
-        metric="size",
-        unit="byte",
-        values=(float(size_bytes),),
-        statistics=("once",),
-        unit_of_sample="variant",
-        method="sum of the variant's files",
-    )
-    accuracy = ("perplexity", "kl_divergence", "same_top")
-    first = [one for one in sampled if one.metric in accuracy]
-    return [*scored, *first, *(one for one in sampled if one.metric not in accuracy), _sampled(run, size, "once")]
+    first = [one for one in sampled if one.metric in _FIRST]
+    later = [one for one in sampled if one.metric not in _FIRST]
+    sliced = [*_sliced(run, row_scores(run), _ANSWERS), *_sliced(run, like, _AGREEMENT, baseline=baseline)]
+    return [*scored, *first, *alike, *later, _sampled(run, _size(size_bytes), "once"), *sliced]
 
 
 def differences(run: Run, baseline: Run) -> list[Difference]:
-    """What a variant's accuracy metrics differ by from its baseline's, paired by row, or by chunk of a text.
+    """What a variant's metrics differ by from its baseline's, paired by row, or by chunk of a text; then the slices.
 
-    Raises EdgemlError where the two cut the text into unequal numbers of chunks.
+    Only metrics that both have are compared. Raises EdgemlError where nothing pairs the rows of the two.
     """
-    theirs = {score.metric: score for score in run_scores(baseline)}
-    found = []
-    for ours in run_scores(run):
-        paired = difference(ours.columns, theirs[ours.metric].columns, ours.statistic, seed=run.seed)
-        found.append(_difference(run, baseline, ours.metric, ours.unit, paired))
-    by_metric = {sample.metric: sample for sample in baseline.outcome.samples}
-    for sample in run.outcome.samples:
-        if sample.metric == "perplexity":
-            other = by_metric["perplexity"]
-            _require_paired(run, baseline, len(sample.values), len(other.values))
-            paired = difference([sample.values], [other.values], statistic_of("exp_mean"), seed=run.seed)
-            found.append(_difference(run, baseline, sample.metric, sample.unit, paired))
+    theirs = {one.metric: one for one in _pairable(baseline)}
+    pairs = [(one, theirs[one.metric]) for one in _pairable(run) if one.metric in theirs]
+    for ours, other in pairs:
+        _require_paired(run, baseline, ours, other)
+    whole = [_difference(run, baseline, pair) for pair in pairs]
+    by_row = {one.metric for one in row_scores(run)}
+    sliced = [
+        _difference(run, baseline, (only(ours, rows), only(other, rows)), slice=name)
+        for name, rows in slices_of(run).items()
+        for ours, other in pairs
+        if ours.metric in by_row
+    ]
+    return [one for one in (*whole, *sliced) if one is not None]
+
+
+def row_scores(run: Run) -> list[Score]:
+    """Every metric with one value a row of the data, or a chunk of the text: those of the answers, then the sampled."""
+    return [*_scored(run), *(_as_score(sample) for sample in run.outcome.samples if sample.unit_of_sample in _ROWS)]
+
+
+def slices_of(run: Run) -> dict[str, tuple[int, ...]]:
+    """The rows, counted from 0, of each slice by its name `column=value`: in the order of columns, then of values.
+
+    Raises EdgemlError for a column of so many values that its slices say nothing.
+    """
+    found: dict[str, tuple[int, ...]] = {}
+    for column, values in run.slices.items():
+        require_few(column, values)
+        for value in sorted(set(values)):
+            found[f"{column}={value}"] = tuple(index for index, one in enumerate(values) if one == value)
     return found
 
 
-def _require_paired(run: Run, baseline: Run, ours: int, theirs: int) -> None:
-    if ours != theirs:
-        raise EdgemlError(
-            f"{run.variant} reads the text as {ours} chunks, {baseline.variant} as {theirs}: nothing pairs them",
-            hint="compare variants of one model",
-        )
+def only(score: Score, rows: Sequence[int]) -> Score:
+    """The same metric over those rows alone, which are counted from 0."""
+    columns = tuple(tuple(column[row] for row in rows) for column in score.columns)
+    return msgspec.structs.replace(score, columns=columns)
 
 
-def run_scores(run: Run) -> list[Score]:
-    """The accuracy metrics of a run's answers."""
+def undefined(run: Run, baseline: Run | None = None) -> list[Absent]:
+    """The statistics that have no value over all rows, or over those of a slice, such as a correlation of one row."""
+    found = []
+    for score in [*row_scores(run), *(fidelity(run, baseline) if baseline else [])]:
+        for name, one in [("all rows", score), *((name, only(score, rows)) for name, rows in slices_of(run).items())]:
+            if not _is_defined(one):
+                reason = f"it has no value over {name} (n = {len(one.columns[0])})"
+                found.append(Absent(metric=score.metric, reason=reason, hint="give more, and different, rows"))
+    return found
+
+
+def _scored(run: Run) -> list[Score]:
     return scores(run.task, run.outcome.answers, run.gold, run.generate)
 
 
-def _scored(score: Score, run: Run) -> tuple[str, str, Interval]:
-    return score.statistic_name, "scored from one answer a row", interval(score.columns, score.statistic, seed=run.seed)
+def _as_score(sample: Samples) -> Score:
+    name = sample.statistics[0]
+    return Score(
+        metric=sample.metric,
+        unit=sample.unit,
+        columns=(sample.values,),
+        statistic_name=name,
+        statistic=statistic_of(name),
+    )
+
+
+def _pairable(run: Run) -> list[Score]:
+    """What two runs of one seed have the same rows of: the row scores, and those of the same sampled rows."""
+    sampled = [sample for sample in run.outcome.samples if sample.unit_of_sample == _SAMPLED_ROWS]
+    return [*row_scores(run), *map(_as_score, sampled)]
+
+
+def _require_paired(run: Run, baseline: Run, ours: Score, theirs: Score) -> None:
+    first, second = len(ours.columns[0]), len(theirs.columns[0])
+    if first != second:
+        what, unit = ("text", "chunks") if run.task == "perplexity" else ("data", "rows")
+        raise EdgemlError(
+            f"{run.variant} reads the {what} as {first} {unit}, {baseline.variant} as {second}: nothing pairs them",
+            hint=f"compare variants of one model, on the same {what}",
+        )
+
+
+def _is_defined(score: Score) -> bool:
+    import numpy as np
+
+    columns = [np.asarray(column, dtype=np.float64) for column in score.columns]
+    return bool(len(columns[0])) and math.isfinite(float(score.statistic(*columns)))
+
+
+def _sliced(run: Run, found: Sequence[Score], method: str, *, baseline: Run | None = None) -> Iterator[Measurement]:
+    for name, rows in slices_of(run).items():
+        for score in (only(score, rows) for score in found):
+            if _is_defined(score):
+                yield _of_score(run, score, method, baseline=baseline, slice=name)
+
+
+def _of_score(
+    run: Run, score: Score, method: str, *, baseline: Run | None = None, slice: str | None = None
+) -> Measurement:
+    found = interval(score.columns, score.statistic, seed=run.seed)
+    one = _measurement(run, score, score.statistic_name, method, found)
+    more = {"baseline": baseline.variant, "baseline_run": baseline.file_name} if baseline else {}
+    return msgspec.structs.replace(one, provenance={**one.provenance, **more}, slice=slice)
 
 
 def _sampled(run: Run, sample: Samples, statistic: str) -> Measurement:
@@ -71,7 +151,19 @@ def _sampled(run: Run, sample: Samples, statistic: str) -> Measurement:
         found = fact(sample.values, function)
     else:
         found = interval([sample.values], function, seed=run.seed)
-    return _measurement(run, sample, statistic, sample.method, found)
+    one = _measurement(run, sample, statistic, sample.method, found)
+    return msgspec.structs.replace(one, marks=sample.marks)
+
+
+def _size(size_bytes: int) -> Samples:
+    return Samples(
+        metric="size",
+        unit="byte",
+        values=(float(size_bytes),),
+        statistics=("once",),
+        unit_of_sample="variant",
+        method="sum of the variant's files",
+    )
 
 
 def _measurement(run: Run, of: Score | Samples, statistic: str, method: str, found: Interval) -> Measurement:
@@ -101,16 +193,22 @@ def _measurement(run: Run, of: Score | Samples, statistic: str, method: str, fou
     )
 
 
-def _difference(run: Run, baseline: Run, metric: str, unit: str, found: Interval) -> Difference:
+def _difference(run: Run, baseline: Run, pair: tuple[Score, Score], *, slice: str | None = None) -> Difference | None:
+    """The paired difference; None where one of the two statistics has no value over these rows."""
+    ours, theirs = pair
+    if not (_is_defined(ours) and _is_defined(theirs)):
+        return None
+    found = difference(ours.columns, theirs.columns, ours.statistic, seed=run.seed)
     return Difference(
         variant=run.variant,
         baseline=baseline.variant,
         target=run.target,
-        metric=metric,
-        unit=unit,
+        metric=ours.metric,
+        unit=ours.unit,
         difference=found.value,
         low=found.low,
         high=found.high,
         level=found.level,
         n=found.n,
+        slice=slice,
     )
