@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from edgeml_runtime.backends.onnx import pool
+from edgeml_runtime.backends.onnx_encoder import pool
 from edgeml_runtime.errors import EdgemlError
 from edgeml_runtime.records import read_record, write_record
 from edgeml_runtime.session import open_session

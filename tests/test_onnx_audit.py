@@ -108,7 +108,7 @@ def test_the_interface_is_read_from_the_graph(tmp_path):
     path = onnx_source(tmp_path / "model")
 
     assert interface(path) == (("input_ids", "attention_mask", "token_type_ids"), ("last_hidden_state",))
-    check_interface(path, encoder=True)
+    check_interface(path, kind="encoder")
 
 
 def with_input(name, kind=onnx.TensorProto.INT64):
@@ -120,18 +120,18 @@ def with_input(name, kind=onnx.TensorProto.INT64):
 
 
 @pytest.mark.parametrize(
-    ("model", "encoder", "message"),
+    ("model", "kind", "message"),
     [
-        (lambda: with_input("pixel_values"), True, "takes pixel_values, which edgeml does not feed"),
-        (lambda: with_input("past_key_values.0.key"), False, "takes past_key_values.0.key, which"),
-        (lambda: with_input("input_ids", onnx.TensorProto.INT32), True, "takes input_ids, which"),
+        (lambda: with_input("pixel_values"), "encoder", "takes pixel_values, which edgeml does not feed"),
+        (lambda: with_input("past_key_values.0.key"), "decoder", "takes past_key_values.0.key, which"),
+        (lambda: with_input("input_ids", onnx.TensorProto.INT32), "encoder", "takes input_ids, which"),
     ],
 )
-def test_a_graph_that_the_runtime_could_not_feed_is_refused(tmp_path, model, encoder, message):
+def test_a_graph_that_the_runtime_could_not_feed_is_refused(tmp_path, model, kind, message):
     path = saved(model(), tmp_path / "model.onnx")
 
     with pytest.raises(EdgemlError, match=message):
-        check_interface(path, encoder=encoder)
+        check_interface(path, kind=kind)
 
 
 def test_a_graph_that_gives_one_vector_a_text_is_refused(tmp_path):
@@ -140,4 +140,4 @@ def test_a_graph_that_gives_one_vector_a_text_is_refused(tmp_path):
     path = saved(model, tmp_path / "model.onnx")
 
     with pytest.raises(EdgemlError, match="gives logits of 2 axes, where batch, tokens and width are needed"):
-        check_interface(path, encoder=True)
+        check_interface(path, kind="encoder")

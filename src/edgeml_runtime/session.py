@@ -1,11 +1,11 @@
-"""Opening a variant: the two kinds of session that every task is written against."""
+"""Opening a variant: the kinds of session that every task is written against."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Literal, Protocol, cast
 
 from edgeml_runtime.errors import EdgemlError
 from edgeml_runtime.records import read_record
@@ -43,6 +43,39 @@ class Encoder(Protocol):
         """Give the model's memory back."""
 
 
+class Classifier(Protocol):
+    """Gives a text one label out of the manifest's."""
+
+    manifest: VariantManifest
+
+    def classify(self, texts: Sequence[str]) -> Floats:
+        """Raw logits, `(len(texts), len(manifest.labels))`."""
+
+    def count_tokens(self, text: str) -> int:
+        """Tokens of a text before truncation, special tokens included."""
+
+    def close(self) -> None:
+        """Give the model's memory back."""
+
+
+class Tagger(Protocol):
+    """Gives every word of a text one label out of the manifest's."""
+
+    manifest: VariantManifest
+
+    def split(self, text: str) -> list[str]:
+        """The words of a plain text, as the tokenizer cuts them."""
+
+    def tag(self, texts: Sequence[Sequence[str]]) -> list[Floats]:
+        """Raw logits of each text's words, `(words, len(manifest.labels))`; words beyond the limit have none."""
+
+    def count_tokens(self, words: Sequence[str]) -> int:
+        """Tokens of a text's words before truncation, special tokens included."""
+
+    def close(self) -> None:
+        """Give the model's memory back."""
+
+
 class Decoder(Protocol):
     """Continues text."""
 
@@ -72,6 +105,21 @@ class Decoder(Protocol):
         """Give the model's memory back."""
 
 
+Session = Encoder | Classifier | Tagger | Decoder
+Kind = Literal["encoder", "classifier", "tagger", "decoder"]
+_KINDS: dict[str, Kind] = {
+    "text-classification": "classifier",
+    "token-classification": "tagger",
+    "text-generation": "decoder",
+    "text2text-generation": "decoder",
+}
+
+
+def kind_of(task: str) -> Kind:
+    """What a variant of that task opens as, and what is exported for it."""
+    return _KINDS.get(task, "encoder")
+
+
 def plain_prompt(session: Decoder, instruction: str | None, text: str) -> list[int]:
     """Token ids of a turn without a chat template, the same words in every format: instruction, empty line, text."""
     words = "\n\n".join(part for part in (instruction, text) if part is not None) + "\n"
@@ -87,11 +135,11 @@ def started(session: Decoder, text: str) -> list[int]:
 class Backend(Protocol):
     """One module a format."""
 
-    def open_variant(self, folder: Path, manifest: VariantManifest, *, threads: int) -> Encoder | Decoder:
+    def open_variant(self, folder: Path, manifest: VariantManifest, *, threads: int) -> Session:
         """Load the weights; `threads` are those of the inference library."""
 
 
-def open_session(folder: Path, *, threads: int) -> Encoder | Decoder:
+def open_session(folder: Path, *, threads: int) -> Session:
     """Open the variant in `folder`; raises EdgemlError when its library is missing or its file is broken."""
     manifest = read_record(folder / "variant.json", VariantManifest)
     format = manifest.scheme.partition(":")[0]
@@ -104,7 +152,7 @@ def open_session(folder: Path, *, threads: int) -> Encoder | Decoder:
 
 def is_encoder(manifest: VariantManifest) -> bool:
     """Whether the variant opens as an Encoder."""
-    return manifest.task not in ("text-generation", "text2text-generation")
+    return kind_of(manifest.task) == "encoder"
 
 
 def _install(error: ModuleNotFoundError) -> str:

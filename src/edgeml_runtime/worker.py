@@ -18,7 +18,7 @@ from edgeml_runtime.meters.clock import timed_s
 from edgeml_runtime.meters.memory import Memory
 from edgeml_runtime.meters.rapl import Rapl
 from edgeml_runtime.records import decode, encode
-from edgeml_runtime.session import Decoder, Encoder, open_session
+from edgeml_runtime.session import Session, open_session
 from edgeml_runtime.tasks import Answers, Task, task_of
 from edgeml_runtime.types import Absent, Job, Outcome, Refusal, Samples
 
@@ -28,7 +28,7 @@ REFUSED = 3
 def run(job: Job) -> Outcome:
     """Do the job in this process."""
     task, memory = task_of(job.task), Memory()
-    opened: list[Encoder | Decoder] = []
+    opened: list[Session] = []
     load_s = timed_s(lambda: opened.append(open_session(Path(job.variant), threads=job.threads)))
     session = opened[0]
     memory.read()
@@ -73,7 +73,7 @@ def main() -> None:
     sys.exit(REFUSED if isinstance(reply, Refusal) else 0)
 
 
-def _measured_cost(task: Task, session: Encoder | Decoder, job: Job) -> tuple[list[Samples], Samples | Absent]:
+def _measured_cost(task: Task, session: Session, job: Job) -> tuple[list[Samples], Samples | Absent]:
     meter = Rapl()
     missing = meter.unavailable()
     if missing:

@@ -17,14 +17,19 @@ from edgeml.formats.onnx_audit import audit, check_interface, interface
 from edgeml.formats.view import data_view
 from edgeml.progress import Progress
 from edgeml_runtime.records import decode
+from edgeml_runtime.session import Kind, kind_of
 from edgeml_runtime.types import Refusal
 
 WEIGHTS = "model.onnx"
-# The Transformers classes whose export is tested: encoders that give hidden states, decoders that carry a cache. Many
-# encoders are kept with the head that they were trained with, which is left out.
+# The Transformers classes whose export is tested, by what becomes of them: encoders that give hidden states (many are
+# kept with the head that they were trained with, which is left out), heads that give logits, decoders with a cache.
 _FAMILIES = ("Bert", "DistilBert", "MPNet", "Roberta", "XLMRoberta")
-ENCODERS = tuple(f"{family}{ending}" for family in _FAMILIES for ending in ("Model", "ForMaskedLM"))
-DECODERS = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
+CLASSES: dict[Kind, tuple[str, ...]] = {
+    "encoder": tuple(f"{family}{ending}" for family in _FAMILIES for ending in ("Model", "ForMaskedLM")),
+    "classifier": tuple(f"{family}ForSequenceClassification" for family in _FAMILIES),
+    "tagger": tuple(f"{family}ForTokenClassification" for family in _FAMILIES),
+    "decoder": ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM"),
+}
 _TOOLS = ("torch", "transformers", "onnx", "onnxscript", "onnxruntime")
 _NEEDED = 4.5  # graphs in fp32 that lie side by side for a while: the export, clean, fused, with shapes, and the last
 _NOT_EXPORTED = "the exporter does not take this model as it is: try a gguf: scheme"
@@ -49,7 +54,7 @@ def convert(request: Request, folder: Path, *, progress: Progress) -> Converted:
 
 def _source(request: Request) -> Path:
     """What the child reads, within the model's folder: all of it, or a graph that the runtime will be able to feed."""
-    model, traits = request.model, request.traits
+    model, traits, kind = request.model, request.traits, kind_of(request.traits.task)
     if model.format == "gguf":
         raise EdgemlError(f"{model.name} is a GGUF model, which cannot become ONNX", hint="use a gguf: scheme")
     if traits.quantized:
@@ -57,11 +62,12 @@ def _source(request: Request) -> Path:
         raise EdgemlError(f"{model.name} is quantized already ({traits.quantized}) and cannot become ONNX", hint=hint)
     if model.format == "onnx":
         graph = next(file.path for file in model.files if file.path.endswith(".onnx"))
-        check_interface(Path(model.path, graph), encoder=traits.is_encoder)
+        check_interface(Path(model.path, graph), kind=kind, labels=len(traits.labels))
         return Path(graph)
-    if traits.architecture not in ENCODERS + DECODERS:
-        message = f"{model.name} is a {traits.architecture}, which edgeml cannot make into ONNX"
-        raise EdgemlError(message, hint=f"supported: {', '.join(ENCODERS + DECODERS)}")
+    if traits.architecture not in CLASSES[kind]:
+        message = f"{model.name} is a {traits.architecture}, which edgeml cannot make into ONNX for {traits.task}"
+        supported = [name for names in CLASSES.values() for name in names]
+        raise EdgemlError(message, hint=f"supported: {', '.join(supported)}")
     return Path()
 
 
@@ -85,9 +91,8 @@ def _run_child(request: Request, source: Path, folder: Path, shared: Path, progr
         elif line.startswith("!"):
             refusals.append(decode(line[1:], Refusal, where="the exporter's answer"))
 
-    kind = "encoder" if request.traits.is_encoder else "decoder"
     folders = [str(source), str(folder), str(shared)]
-    arguments = [*folders, kind, request.scheme.name, request.profile.integer_kernels]
+    arguments = [*folders, kind_of(request.traits.task), request.scheme.name, request.profile.integer_kernels]
     what = f"making {request.scheme} of {request.model.name}"
     try:
         run_module("edgeml.formats.onnx_child", arguments, what=what, hint=_NOT_EXPORTED, follow=follow)

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 from edgeml.errors import EdgemlError
 from edgeml.formats.onnx_graph import COPIED, load
+from edgeml_runtime.session import Kind
 from edgeml_runtime.types import Audit, Record
 
 if TYPE_CHECKING:
-    from onnx import ModelProto
+    from onnx import ModelProto, ValueInfoProto
 
 _BITS = {
     "INT4": 4, "UINT4": 4, "INT8": 8, "UINT8": 8, "FLOAT16": 16, "BFLOAT16": 16, "FLOAT": 32, "DOUBLE": 64,
@@ -24,6 +25,12 @@ _COMPANIONS = ("_scale", "_zero_point")  # end the names of what it needs to be 
 ENCODER_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 DECODER_INPUTS = ("input_ids", "attention_mask", "position_ids")
 _CACHE = "input.past_key_values."
+_AXES: dict[Kind, tuple[tuple[str, ...], str]] = {  # of the first output, and its usual name
+    "encoder": (("batch", "tokens", "width"), "last_hidden_state"),
+    "classifier": (("batch", "labels"), "logits"),
+    "tagger": (("batch", "tokens", "labels"), "logits"),
+    "decoder": (("batch", "tokens", "width"), "logits"),
+}
 
 
 class _Stored(Record, frozen=True, kw_only=True):
@@ -77,25 +84,41 @@ def interface(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return tuple(item.name for item in graph.input), tuple(item.name for item in graph.output)
 
 
-def check_interface(path: Path, *, encoder: bool) -> None:
-    """Raise EdgemlError when the runtime cannot feed or read the graph: other inputs than ours, or pooled outputs."""
+def check_interface(path: Path, *, kind: Kind, labels: int = 0) -> None:
+    """Raise EdgemlError when the runtime cannot feed or read the graph: other inputs than ours, or another output.
+
+    `labels` are those that a classifier's or tagger's configuration names.
+    """
     from onnx import TensorProto
 
     graph = load(path, weights=False).graph
     stored = {tensor.name for tensor in graph.initializer}
     inputs = [item for item in graph.input if item.name not in stored]
-    known = ENCODER_INPUTS if encoder else DECODER_INPUTS
-    strange = [item.name for item in inputs if item.name not in known and (encoder or not item.name.startswith(_CACHE))]
+    decoder = kind == "decoder"
+    known = DECODER_INPUTS if decoder else ENCODER_INPUTS
+    strange = [
+        item.name for item in inputs if item.name not in known and not (decoder and item.name.startswith(_CACHE))
+    ]
     strange += [
         item.name for item in inputs if item.name in known and item.type.tensor_type.elem_type != TensorProto.INT64
     ]
     if strange or "input_ids" not in {item.name for item in inputs}:
         message = f"{path} takes {', '.join(strange) or 'no input_ids'}, which edgeml does not feed"
         raise EdgemlError(message, hint=f"export it with 64-bit inputs {', '.join(known)}")
-    shape = graph.output[0].type.tensor_type.shape.dim
-    if len(shape) not in (0, 3):
-        message = f"{path} gives {graph.output[0].name} of {len(shape)} axes, where batch, tokens and width are needed"
-        raise EdgemlError(message, hint="export it with last_hidden_state as its first output")
+    _check_output(path, graph.output[0], kind, labels)
+
+
+def _check_output(path: Path, output: ValueInfoProto, kind: Kind, labels: int) -> None:
+    axes, wanted = _AXES[kind]
+    shape = output.type.tensor_type.shape.dim
+    if len(shape) not in (0, len(axes)):
+        axes_text = f"{', '.join(axes[:-1])} and {axes[-1]}"
+        message = f"{path} gives {output.name} of {len(shape)} axes, where {axes_text} are needed"
+        raise EdgemlError(message, hint=f"export it with {wanted} as its first output")
+    width = shape[-1].dim_value if shape else 0
+    if axes[-1] == "labels" and width and width != labels:
+        message = f"{path} gives {width} logits, but its config.json names {labels} labels"
+        raise EdgemlError(message, hint="put the config.json that belongs to the graph beside it")
 
 
 def _stored(model: ModelProto) -> list[_Stored]:

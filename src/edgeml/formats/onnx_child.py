@@ -1,6 +1,6 @@
 """A process of its own that exports and quantizes, so that the exporter's memory, threads and prints end with it.
 
-Run as `python -m edgeml.formats.onnx_child SOURCE FOLDER SHARED encoder|decoder SCHEME KERNELS`. Says
+Run as `python -m edgeml.formats.onnx_child SOURCE FOLDER SHARED KIND SCHEME KERNELS`. Says
 `@done/total step` as it goes, and `!` with a Refusal when the user's files are at fault. Writes `model.onnx` and
 `tokenizer.json` into FOLDER, and leaves the export, which takes longest, in SHARED for the next scheme.
 """
@@ -11,19 +11,21 @@ import json
 import sys
 import tempfile
 from pathlib import Path
+from typing import cast
 
 from edgeml.errors import EdgemlError
-from edgeml.formats.onnx_export import export_decoder, export_encoder, write_tokenizer
+from edgeml.formats.onnx_export import EXPORTS, write_tokenizer
 from edgeml.formats.onnx_fuse import fuse
 from edgeml.formats.onnx_graph import load, plain, save, split_heads
 from edgeml.formats.onnx_int8 import write_int8
 from edgeml_runtime.records import encode
+from edgeml_runtime.session import Kind
 from edgeml_runtime.types import Refusal
 
 STEPS = 4
 
 
-def convert(source: Path, folder: Path, shared: Path, *, kind: str, scheme: str, kernels: str) -> None:
+def convert(source: Path, folder: Path, shared: Path, *, kind: Kind, scheme: str, kernels: str) -> None:
     """Do all the steps in order; graphs on the way lie in a scratch folder."""
     say(0, "read the tokenizer")
     write_tokenizer(_folder(source), folder / "tokenizer.json")
@@ -33,10 +35,10 @@ def convert(source: Path, folder: Path, shared: Path, *, kind: str, scheme: str,
         say(1, "load and export")
         exported = _exported(source, shared / "export", kind)
         say(2, "fuse")
-        if kind == "encoder":
-            made = fuse(exported, scratch, heads=_heads(_folder(source)))
-        else:
+        if kind == "decoder":
             made = _cleaned(exported, scratch, copy_head=scheme == "int8")
+        else:
+            made = fuse(exported, scratch, heads=_heads(_folder(source)))
         if scheme == "int8":
             say(3, "quantize")
             made = write_int8(made, scratch / "int8.onnx", kernels)
@@ -45,12 +47,12 @@ def convert(source: Path, folder: Path, shared: Path, *, kind: str, scheme: str,
     say(STEPS, "done")
 
 
-def _exported(source: Path, goal: Path, kind: str) -> Path:
+def _exported(source: Path, goal: Path, kind: Kind) -> Path:
     if source.is_file():
         return source.resolve()  # onnx reads no weights beside a graph through links
     if not goal.exists():
         part = goal.with_name("export.part")
-        export_encoder(source, part) if kind == "encoder" else export_decoder(source, part)
+        EXPORTS[kind](source, part)
         part.rename(goal)
     return goal / "model.onnx"
 
@@ -90,6 +92,6 @@ def say(done: int, step: str) -> None:
 if __name__ == "__main__":
     source, folder, shared, kind, scheme, kernels = sys.argv[1:]
     try:
-        convert(Path(source), Path(folder), Path(shared), kind=kind, scheme=scheme, kernels=kernels)
+        convert(Path(source), Path(folder), Path(shared), kind=cast("Kind", kind), scheme=scheme, kernels=kernels)
     except EdgemlError as error:
         sys.exit("!" + encode(Refusal(message=error.message, hint=error.hint)))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from edgeml.errors import EdgemlError
+from edgeml_runtime.session import Kind
 
 _FUSIONS = "cpu"  # fused operators that ONNX Runtime has CPU kernels for
 _UNREAD = "pooler."  # a head that many checkpoints lack, and whose output no graph keeps
@@ -14,11 +16,30 @@ _UNREAD = "pooler."  # a head that many checkpoints lack, and whose output no gr
 
 def export_encoder(source: Path, folder: Path) -> None:
     """Write `model.onnx`, the graph of an encoder: `last_hidden_state` (batch, tokens, width) first, both free."""
-    import torch
     from transformers import AutoModel
+
+    _export_reader(_load(AutoModel, source, unread=_UNREAD), folder)
+
+
+def export_classifier(source: Path, folder: Path) -> None:
+    """Write `model.onnx`, the graph of a text classifier: `logits` (batch, labels)."""
+    from transformers import AutoModelForSequenceClassification
+
+    _export_reader(_load(AutoModelForSequenceClassification, source), folder)
+
+
+def export_tagger(source: Path, folder: Path) -> None:
+    """Write `model.onnx`, the graph of a token classifier: `logits` (batch, tokens, labels)."""
+    from transformers import AutoModelForTokenClassification
+
+    _export_reader(_load(AutoModelForTokenClassification, source), folder)
+
+
+def _export_reader(model: Any, folder: Path) -> None:
+    """Write the graph of a model that reads whole texts, for any number of rows and tokens."""
+    import torch
     from transformers.exporters import OnnxExporter
 
-    model = _load(AutoModel, source)
     # Two rows of unequal length: a mask of ones alone would be exported as no mask at all.
     ids = torch.arange(10, 22).reshape(2, 6) % model.config.vocab_size
     mask = torch.ones_like(ids)
@@ -50,6 +71,14 @@ def export_decoder(source: Path, folder: Path) -> None:
     made.save_pretrained(str(folder))
 
 
+EXPORTS: dict[Kind, Callable[[Path, Path], None]] = {
+    "encoder": export_encoder,
+    "classifier": export_classifier,
+    "tagger": export_tagger,
+    "decoder": export_decoder,
+}
+
+
 def write_tokenizer(source: Path, target: Path) -> None:
     """`tokenizer.json` that neither pads nor truncates: the limit is decided once, in the manifest."""
     tokenizer = _tokenizer(source)
@@ -78,7 +107,8 @@ def _tokenizer(source: Path) -> Any:
         ) from error
 
 
-def _load(kind: Any, source: Path) -> Any:
+def _load(kind: Any, source: Path, *, unread: str | None = None) -> Any:
+    """The model in 32 bits, of safetensors if it has any; only tensors that begin as `unread` may be missing."""
     import torch
 
     model, found = kind.from_pretrained(
@@ -89,7 +119,7 @@ def _load(kind: Any, source: Path) -> Any:
         use_safetensors=any(source.glob("*.safetensors")),  # else a pickle of a name that it prefers would be opened
         output_loading_info=True,
     )
-    missing = sorted(name for name in found["missing_keys"] if not name.startswith(_UNREAD))
+    missing = sorted(name for name in found["missing_keys"] if not unread or not name.startswith(unread))
     if missing:  # Transformers would fill them with random numbers
         raise EdgemlError(
             f"the weights lack {missing[0]} and {len(missing) - 1} other tensors", hint="download the model again"

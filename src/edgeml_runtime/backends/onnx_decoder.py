@@ -9,11 +9,13 @@ graph evaluates a prompt, from caches of no tokens.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgeml_runtime.backends.onnx import open_graph, open_tokenizer
 from edgeml_runtime.errors import EdgemlError
 from edgeml_runtime.session import Generation, plain_prompt
 from edgeml_runtime.types import Generate, VariantManifest
@@ -25,6 +27,12 @@ if TYPE_CHECKING:
     from edgeml_runtime.session import Floats
 
 _IN, _OUT = "input.", "output."
+
+
+def open_variant(folder: Path, manifest: VariantManifest, *, threads: int) -> OnnxDecoder:
+    """Load the graph and the tokenizer."""
+    graph = open_graph(folder / manifest.weights, threads=threads)
+    return OnnxDecoder(manifest, graph, open_tokenizer(folder / "tokenizer.json"))
 
 
 class OnnxDecoder:

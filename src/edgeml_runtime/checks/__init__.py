@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 from edgeml_runtime.errors import unknown
 
 if TYPE_CHECKING:
-    from edgeml_runtime.session import Decoder, Encoder
+    from edgeml_runtime.session import Session
     from edgeml_runtime.tasks import Answers, Tick
     from edgeml_runtime.types import Job
 
@@ -21,7 +21,7 @@ NAMES: tuple[str, ...] = ()
 class Check(Protocol):
     """One module a check."""
 
-    def run(self, session: Encoder | Decoder, job: Job, answers: tuple[Any, ...], tick: Tick) -> Answers:
+    def run(self, session: Session, job: Job, answers: tuple[Any, ...], tick: Tick) -> Answers:
         """Samples with one value a row (`unit_of_sample` is `row`), and warnings; `values` stays empty."""
 
 

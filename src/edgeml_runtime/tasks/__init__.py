@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import Any, Protocol, cast
 
 from edgeml_runtime.errors import unknown
-from edgeml_runtime.session import Decoder, Encoder
+from edgeml_runtime.session import Session
 from edgeml_runtime.types import Generate, Job, Record, Row, Samples, Vectors
 
 NAMES = ("feature-extraction", "perplexity", "sentence-similarity", "text-generation")
@@ -37,16 +37,16 @@ class Task(Protocol):
     DEFAULT_REPEATS: int
     STEADY_IN_ANSWERS: bool
 
-    def first(self, session: Encoder | Decoder, job: Job) -> None:
+    def first(self, session: Session, job: Job) -> None:
         """The very first inference of a process."""
 
-    def cost(self, session: Encoder | Decoder, job: Job) -> list[Samples]:
+    def cost(self, session: Session, job: Job) -> list[Samples]:
         """Steady single-row timings: warm-ups, then repeats."""
 
-    def answers(self, session: Encoder | Decoder, job: Job, tick: Tick) -> Answers:
+    def answers(self, session: Session, job: Job, tick: Tick) -> Answers:
         """The model's answer to every row."""
 
-    def predict(self, session: Encoder | Decoder, row: Row, options: Generate) -> Any:
+    def predict(self, session: Session, row: Row, options: Generate) -> Any:
         """The answer to one row, as plain JSON."""
 
 

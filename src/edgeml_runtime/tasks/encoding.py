@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -15,17 +15,22 @@ from edgeml_runtime.tasks import task_of
 from edgeml_runtime.types import Job, Samples
 
 if TYPE_CHECKING:
-    from edgeml_runtime.session import Decoder, Encoder, Floats
+    from edgeml_runtime.session import Classifier, Decoder, Encoder, Floats, Session, Tagger
     from edgeml_runtime.tasks import Tick
 
+Timed = Callable[[list[Any]], Any]  # answers a batch of texts at once
+
 THROUGHPUT_BATCHES = 8
+_EMBEDDED = "text in, vector out (tokenizer, graph, pooling)"
 _SAME = 1e-5  # largest difference of two unit vectors that a model which looks at its input never shows everywhere
 
 
-def encoder(session: Encoder | Decoder) -> Encoder:
-    """The session as an encoder; refuses a model that only generates."""
+def encoder(session: Session) -> Encoder:
+    """The session as an encoder; refuses a model that generates or gives labels."""
     if not hasattr(session, "embed"):
-        raise EdgemlError(f"{session.manifest.name} makes no embeddings", hint="edgeml bench --task text-generation")
+        raise EdgemlError(
+            f"{session.manifest.name} makes no embeddings", hint=f"edgeml bench --task {session.manifest.task}"
+        )
     return cast("Encoder", session)
 
 
@@ -41,13 +46,13 @@ def first(session: Encoder | Decoder, job: Job) -> None:
 
 def cost(session: Encoder | Decoder, job: Job) -> list[Samples]:
     """Latency of single texts."""
-    return [latency(encoder(session), texts_of(job), job)]
+    return [latency(encoder(session).embed, texts_of(job), job, what=_EMBEDDED)]
 
 
-def latency(session: Encoder, texts: list[str], job: Job) -> Samples:
-    """Milliseconds from text to vector, one text at a time, over the data in a seeded order."""
+def latency(call: Timed, texts: Sequence[Any], job: Job, *, what: str) -> Samples:
+    """Milliseconds that `call` takes for one text, over the data in a seeded order; `what` names what it does."""
     order = random.Random(job.seed).sample(texts, len(texts))  # noqa: S311 - an order, not a secret
-    warmups, times = steady_s(lambda text: session.embed([text]), order, warmups=job.warmups, repeats=job.repeats)
+    warmups, times = steady_s(lambda text: call([text]), order, warmups=job.warmups, repeats=job.repeats)
     return Samples(
         metric="latency",
         unit="ms",
@@ -55,15 +60,15 @@ def latency(session: Encoder, texts: list[str], job: Job) -> Samples:
         warmups=tuple(value * 1000 for value in warmups),
         statistics=("median", "p95", "p99"),
         unit_of_sample="text",
-        method="text in, vector out (tokenizer, graph, pooling), batch of one, monotonic clock",
+        method=f"{what}, batch of one, monotonic clock",
     )
 
 
-def throughput(session: Encoder, texts: list[str], job: Job) -> Samples:
-    """Texts a second in batches of the job's size."""
+def throughput(call: Timed, texts: Sequence[Any], job: Job) -> Samples:
+    """Texts a second that `call` answers in batches of the job's size."""
     order = random.Random(job.seed).sample(texts, len(texts))  # noqa: S311 - an order, not a secret
     batches = list(_batches(order, job.batch_size))[:THROUGHPUT_BATCHES]
-    rates = [len(batch) / timed_s(partial(session.embed, batch)) for batch in batches]
+    rates = [len(batch) / timed_s(partial(call, batch)) for batch in batches]
     return Samples(
         metric="throughput",
         unit="text/s",
@@ -74,14 +79,15 @@ def throughput(session: Encoder, texts: list[str], job: Job) -> Samples:
     )
 
 
-def vectors(session: Encoder, texts: list[str], tick: Tick) -> Floats:
+def vectors(session: Encoder | Classifier, texts: list[str], tick: Tick) -> Floats:
     """One vector a text, `(len(texts), width)`, each computed alone so that no answer depends on its neighbours.
 
-    Raises EdgemlError when different texts all get the same vector.
+    A classifier's vector are its logits. Raises EdgemlError when different texts all get the same vector.
     """
+    call = session.classify if hasattr(session, "classify") else session.embed
     rows = []
     for index, text in enumerate(texts):
-        rows.append(session.embed([text])[0])
+        rows.append(call([text])[0])
         if index % 50 == 0:
             tick("answers", index, len(texts))
     found: Floats = np.stack(rows)
@@ -95,7 +101,9 @@ def vectors(session: Encoder, texts: list[str], tick: Tick) -> Floats:
     return found
 
 
-def truncated(session: Encoder, texts: list[str], *, rows: int) -> tuple[list[Samples], list[str]]:
+def truncated(
+    session: Encoder | Classifier | Tagger, texts: Sequence[Any], *, rows: int
+) -> tuple[list[Samples], list[str]]:
     """How many texts are longer than the model reads, as a sample, and a warning when there are any."""
     limit = session.manifest.max_tokens
     count = sum(session.count_tokens(text) > limit for text in texts)
@@ -111,6 +119,6 @@ def truncated(session: Encoder, texts: list[str], *, rows: int) -> tuple[list[Sa
     return [sample], [warning] if count else []
 
 
-def _batches(texts: list[str], size: int) -> Iterator[list[str]]:
+def _batches(texts: list[Any], size: int) -> Iterator[list[Any]]:
     for start in range(0, len(texts), size):
         yield texts[start : start + size]

@@ -39,7 +39,7 @@ def answers(session: Encoder | Decoder, job: Job, tick: Tick) -> Answers:
     values = tuple({"nearest": int(index), "cosine": float(near[row, index])} for row, index in enumerate(best))
     samples, warnings = truncated(encoder(session), texts, rows=len(job.rows))
     return Answers(
-        values=values, samples=(throughput(encoder(session), texts, job), *samples), warnings=tuple(warnings)
+        values=values, samples=(throughput(encoder(session).embed, texts, job), *samples), warnings=tuple(warnings)
     )
 
 

@@ -32,7 +32,7 @@ def answers(session: Encoder | Decoder, job: Job, tick: Tick) -> Answers:
     cosines = tuple(_cosine(found[row["sentence1"]], found[row["sentence2"]]) for row in job.rows)
     samples, warnings = truncated(encoder(session), unique, rows=len(job.rows))
     return Answers(
-        values=cosines, samples=(throughput(encoder(session), unique, job), *samples), warnings=tuple(warnings)
+        values=cosines, samples=(throughput(encoder(session).embed, unique, job), *samples), warnings=tuple(warnings)
     )
 
 

@@ -17,7 +17,7 @@ from edgeml_runtime.tasks import Answers
 from edgeml_runtime.types import Generate, Samples
 
 if TYPE_CHECKING:
-    from edgeml_runtime.session import Decoder, Encoder, Generation
+    from edgeml_runtime.session import Decoder, Encoder, Generation, Session
     from edgeml_runtime.tasks import Tick
     from edgeml_runtime.types import Job, Row
 
@@ -55,8 +55,8 @@ def predict(session: Encoder | Decoder, row: Row, options: Generate) -> Any:
     return _generate(session, row, options).text
 
 
-def decoder(session: Encoder | Decoder) -> Decoder:
-    """The session as a decoder; refuses a model that makes vectors."""
+def decoder(session: Session) -> Decoder:
+    """The session as a decoder; refuses a model that makes vectors or labels."""
     if not hasattr(session, "generate"):
         raise EdgemlError(
             f"{session.manifest.name} generates no text", hint=f"edgeml bench --task {session.manifest.task}"

@@ -1,0 +1,99 @@
+"""Labels of texts, or of their words, by an ONNX graph whose first output are logits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnxruntime as ort
+from tokenizers import Encoding, Tokenizer
+
+from edgeml_runtime.backends.onnx import open_graph, open_tokenizer, padded
+from edgeml_runtime.errors import EdgemlError
+from edgeml_runtime.session import kind_of
+from edgeml_runtime.types import VariantManifest
+
+if TYPE_CHECKING:
+    from edgeml_runtime.session import Floats
+
+
+def open_variant(folder: Path, manifest: VariantManifest, *, threads: int) -> OnnxClassifier | OnnxTagger:
+    """Load the graph and the tokenizer: a tagger where every word gets a label, else a classifier."""
+    graph = open_graph(folder / manifest.weights, threads=threads)
+    kind = OnnxTagger if kind_of(manifest.task) == "tagger" else OnnxClassifier
+    return kind(manifest, graph, open_tokenizer(folder / "tokenizer.json"))
+
+
+class _Reader:
+    """What both share: texts in, logits out, cut to `manifest.max_tokens`."""
+
+    def __init__(self, manifest: VariantManifest, session: ort.InferenceSession, tokenizer: Tokenizer) -> None:
+        self.manifest = manifest
+        self._session = session
+        self._counter = tokenizer
+        self._tokenizer = Tokenizer.from_str(tokenizer.to_str())
+        self._tokenizer.enable_truncation(manifest.max_tokens)
+        self._inputs = [item.name for item in session.get_inputs()]
+        self._output = [session.get_outputs()[0].name]
+
+    def close(self) -> None:
+        """Drop the session; ONNX Runtime frees its arena with it."""
+        del self._session
+
+    def _logits(self, encodings: Sequence[Encoding]) -> Any:
+        ids, mask = padded([one.ids for one in encodings])
+        feeds = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
+        logits = self._session.run(self._output, {name: feeds[name] for name in self._inputs})[0]
+        if logits.shape[-1] != len(self.manifest.labels):
+            problem = f"{self.manifest.name} gives {logits.shape[-1]} logits for {len(self.manifest.labels)} labels"
+            raise EdgemlError(problem, hint="make the variant again")
+        return logits
+
+
+class OnnxClassifier(_Reader):
+    """A Classifier over a graph with logits (batch, labels) as its first output."""
+
+    def classify(self, texts: Sequence[str]) -> Floats:
+        """Raw logits, `(len(texts), labels)`; raises EdgemlError for a text without a single token."""
+        found: Floats = self._logits([self._tokenizer.encode(text) for text in texts]).astype(np.float32)
+        return found
+
+    def count_tokens(self, text: str) -> int:
+        """Tokens of a text before truncation, special tokens included."""
+        return len(self._counter.encode(text).ids)
+
+
+class OnnxTagger(_Reader):
+    """A Tagger over a graph with logits (batch, tokens, labels) as its first output."""
+
+    def split(self, text: str) -> list[str]:
+        """The words of a plain text: what stands between spaces."""
+        return text.split()
+
+    def tag(self, texts: Sequence[Sequence[str]]) -> list[Floats]:
+        """Raw logits of each text's words, `(words, labels)`: those of a word's first token.
+
+        Words beyond the limit have none. A word of which the tokenizer leaves nothing, such as a control character,
+        has logits of zero.
+        """
+        encodings = [self._tokenizer.encode(list(words), is_pretokenized=True) for words in texts]
+        logits = self._logits(encodings)
+        return [_of_words(row, one.word_ids) for row, one in zip(logits, encodings, strict=True)]
+
+    def count_tokens(self, words: Sequence[str]) -> int:
+        """Tokens of a text's words before truncation, special tokens included."""
+        return len(self._counter.encode(list(words), is_pretokenized=True).ids)
+
+
+def _of_words(logits: Any, word_ids: Sequence[int | None]) -> Floats:
+    """The rows of the first token of each word, up to the last word that has one."""
+    first: dict[int, int] = {}
+    for place, word in enumerate(word_ids):
+        if word is not None:
+            first.setdefault(word, place)
+    found: Floats = np.zeros((max(first, default=-1) + 1, logits.shape[-1]), np.float32)
+    for word, place in first.items():
+        found[word] = logits[place]
+    return found
