@@ -16,7 +16,7 @@ import pytest
 from edgeml.console import Bars
 from edgeml.render import Column, as_json, as_text, size, table
 from edgeml.targets import profiles
-from edgeml.types import Difference, Measurement, Model, Report
+from edgeml.types import Difference, Example, Measurement, Model, Report, Verdict
 from edgeml_runtime.types import Absent, Bundle, Environment, File
 from tiny.variants import onnx_variant
 
@@ -259,3 +259,102 @@ def test_on_a_terminal_a_bar_is_drawn_on_stderr_and_becomes_a_line(tmp_path, mon
     assert any("bench tiny/onnx-fp32: answers  0." in line for line in lines)
     assert lines[-2].startswith("next: ")
     assert shown.rindex("\x1b[?25h") > shown.rindex("\x1b[?25l")  # the cursor is back
+
+
+def verdict(word, **fields):
+    own = {
+        "variant": NAMES[1],
+        "baseline": NAMES[0],
+        "target": "laptop",
+        "metric": "nearest_accuracy",
+        "statistic": "mean",
+        "unit": "1",
+        "verdict": word,
+        "difference": -0.0176,
+        "low": -0.0378,
+        "high": 0.0004,
+        "bound": -0.0078,
+        "n": 397,
+        "level": 0.95,
+        "method": "Tango (1998)",
+    }
+    return Verdict(**own | fields)
+
+
+def test_a_verdict_comes_last_in_one_sentence_with_its_interval_and_what_would_decide():
+    undecided = verdict("cannot tell", n_needed=1700, p_value=0.09)
+    text = as_text([report(verdicts=(undecided,))], 110)
+
+    assert text.splitlines()[-1] == (
+        "onnx-int8  cannot tell  nearest_accuracy changed by -0.0176 [-0.0378, +0.0004] from onnx-fp32, "
+        "allowed -0.0078; McNemar p 0.09; about 1700 rows would tell, these are 397"
+    )
+
+
+def test_a_bound_on_a_cost_is_told_in_the_tables_own_unit():
+    size_verdict = verdict(
+        "pass",
+        metric="size",
+        statistic="once",
+        unit="byte",
+        baseline=None,
+        difference=None,
+        value=23.3e6,
+        low=None,
+        high=None,
+        bound=25e6,
+    )
+
+    assert as_text([report(verdicts=(size_verdict,))]).splitlines()[-1].endswith("size is 23.3, allowed 25.0")
+
+
+def test_flipped_rows_are_shown_only_after_a_verdict_that_failed():
+    flipped = Example(
+        variant=NAMES[1],
+        kind="flipped",
+        row=17,
+        answer="rent",
+        baseline=NAMES[0],
+        baseline_answer="fuel",
+        expected="fuel",
+    )
+
+    assert "row 17" not in as_text([report(verdicts=(verdict("pass"),), examples=(flipped,))])
+    text = as_text([report(verdicts=(verdict("fail"),), examples=(flipped,))])
+    assert "onnx-int8: row 17 flipped from fuel to rent (expected fuel)" in text
+
+
+def test_slices_have_a_row_each_and_the_worst_is_named():
+    changes = tuple(
+        Difference(
+            variant=NAMES[1],
+            baseline=NAMES[0],
+            target="laptop",
+            metric="nearest_accuracy",
+            unit="1",
+            difference=value,
+            low=low,
+            high=0.1,
+            n=n,
+            slice=place,
+        )
+        for place, value, low, n in (("region=north", -0.2, -0.3, 30), ("region=south", 0.01, -0.01, 300))
+    )
+    base = report()
+
+    text = as_text([msgspec.structs.replace(base, differences=(*base.differences, *changes))])
+
+    assert row(text, "region=north").split()[1] == "30"
+    assert "onnx-int8 changed most for the worse in region=north: -0.200 [-0.300, +0.100] on 30 rows" in text
+
+
+def test_what_puts_a_figure_in_doubt_is_said_once_with_the_metrics_that_it_concerns():
+    base = report()
+    marked = tuple(
+        msgspec.structs.replace(one, marks=("drifted by +12 %",)) if one.metric == "latency" else one
+        for one in base.measurements
+    )
+
+    lines = as_text([msgspec.structs.replace(base, measurements=marked)]).splitlines()
+
+    assert lines.count("in doubt: onnx-int8: drifted by +12 % (latency)") == 1
