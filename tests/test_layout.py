@@ -18,7 +18,7 @@ LEVELS = (
     ("types",),
     ("store", "sources", "targets", "stats", "wheels"),
     ("scores", "dataset", "traits", "formats", "bundles"),
-    ("measurements", "cards", "comparable", "threads", "sequential"),
+    ("measurements", "fidelity", "examples", "cards", "comparable", "threads", "sequential"),
     ("download", "quantize", "bench", "package", "doctor"),  # the verbs: none imports another
     ("recipe", "render", "suggestions"),
     ("console",),
