@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib import import_module
-from typing import Any, Protocol, cast
+from typing import Any, Literal, Protocol, cast
 
 from edgeml_runtime.errors import unknown
 from edgeml_runtime.session import Session
 from edgeml_runtime.types import Generate, Job, Record, Row, Samples, Vectors
 
 NAMES = ("feature-extraction", "perplexity", "sentence-similarity", "text-generation")
+
+# What is repeated while energy is read: by the kind of window, a call that does some and says how many units it did.
+Work = dict[Literal["steady", "prefill", "decode"], Callable[[], int]]
 
 
 class Tick(Protocol):
@@ -46,6 +50,12 @@ class Task(Protocol):
     def answers(self, session: Session, job: Job, tick: Tick) -> Answers:
         """The model's answer to every row."""
 
+    def work(self, session: Session, job: Job) -> Work:
+        """Whole inferences to repeat: `steady` counts answers, `prefill` tokens read, `decode` tokens written.
+
+        A task that leaves it out has no energy.
+        """
+
     def predict(self, session: Session, row: Row, options: Generate) -> Any:
         """The answer to one row, as plain JSON."""
 
@@ -55,3 +65,9 @@ def task_of(name: str) -> Task:
     if name not in NAMES:
         raise unknown("task", name, NAMES, plural="tasks")
     return cast("Task", import_module(f"edgeml_runtime.tasks.{name.replace('-', '_')}"))
+
+
+def work_of(task: Task, session: Session, job: Job) -> Work:
+    """What a task repeats while energy is read; empty for a task that names nothing."""
+    named: Callable[[Session, Job], Work] | None = getattr(task, "work", None)
+    return named(session, job) if named else {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import cycle
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -16,7 +17,7 @@ from edgeml_runtime.types import Job, Samples
 
 if TYPE_CHECKING:
     from edgeml_runtime.session import Classifier, Decoder, Encoder, Floats, Session, Tagger
-    from edgeml_runtime.tasks import Tick
+    from edgeml_runtime.tasks import Tick, Work
 
 Timed = Callable[[list[Any]], Any]  # answers a batch of texts at once
 
@@ -62,6 +63,22 @@ def latency(call: Timed, texts: Sequence[Any], job: Job, *, what: str) -> Sample
         unit_of_sample="text",
         method=f"{what}, batch of one, monotonic clock",
     )
+
+
+def work(session: Session, job: Job) -> Work:
+    """Single texts, embedded."""
+    return singles(encoder(session).embed, texts_of(job), job)
+
+
+def singles(call: Timed, texts: Sequence[Any], job: Job) -> Work:
+    """Single texts for `call`, over the data in the order in which latency is timed."""
+    order = cycle(random.Random(job.seed).sample(texts, len(texts)))  # noqa: S311 - an order, not a secret
+
+    def one() -> int:
+        call([next(order)])
+        return 1
+
+    return {"steady": one}
 
 
 def throughput(call: Timed, texts: Sequence[Any], job: Job) -> Samples:

@@ -10,6 +10,7 @@ tokens whose most likely successor agrees. The independent sample is the chunk.
 
 from __future__ import annotations
 
+from itertools import cycle
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,7 @@ from edgeml_runtime.types import Samples
 
 if TYPE_CHECKING:
     from edgeml_runtime.session import Decoder, Encoder, Floats
-    from edgeml_runtime.tasks import Tick
+    from edgeml_runtime.tasks import Tick, Work
     from edgeml_runtime.types import Generate, Job, Row
 
 COLUMNS = ()
@@ -81,6 +82,17 @@ def answers(session: Encoder | Decoder, job: Job, tick: Tick) -> Answers:
             _add(found, "same_top", float((other.argmax(1) == scores.argmax(1)).mean()))
         tick("chunks", index + 1, len(chunks))
     return Answers(values=(), samples=tuple(_sample(metric, found[metric], len(chunks[0])) for metric in found))
+
+
+def work(session: Encoder | Decoder, job: Job) -> Work:
+    """Whole chunks, read from an empty context with all logits."""
+    model = decoder(session)
+    chunks = cycle(_chunks(model, job))
+
+    def one() -> int:
+        return len(model.logits(next(chunks)))
+
+    return {"prefill": one}
 
 
 def predict(session: Encoder | Decoder, row: Row, options: Generate) -> Any:  # noqa: ARG001 - one signature for all tasks

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeml_runtime.tasks import Answers
-from edgeml_runtime.tasks.encoding import cost, encoder, first, texts_of, throughput, truncated, vectors
+from edgeml_runtime.tasks.encoding import cost, encoder, first, texts_of, throughput, truncated, vectors, work
 
 if TYPE_CHECKING:
     from edgeml_runtime.session import Decoder, Encoder, Floats
     from edgeml_runtime.tasks import Tick
     from edgeml_runtime.types import Generate, Job, Row
 
-__all__ = ["COLUMNS", "DEFAULT_REPEATS", "STEADY_IN_ANSWERS", "answers", "cost", "first", "predict"]
+__all__ = ["COLUMNS", "DEFAULT_REPEATS", "STEADY_IN_ANSWERS", "answers", "cost", "first", "predict", "work"]
 
 COLUMNS = ("sentence1", "sentence2")
 DEFAULT_REPEATS = 200

@@ -8,9 +8,12 @@ they are the steady inference of this task.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from itertools import cycle, islice
 from typing import TYPE_CHECKING, Any, cast
+
+import msgspec
 
 from edgeml_runtime.errors import EdgemlError
 from edgeml_runtime.tasks import Answers
@@ -18,7 +21,7 @@ from edgeml_runtime.types import Generate, Samples
 
 if TYPE_CHECKING:
     from edgeml_runtime.session import Decoder, Encoder, Generation, Session
-    from edgeml_runtime.tasks import Tick
+    from edgeml_runtime.tasks import Tick, Work
     from edgeml_runtime.types import Job, Row
 
 COLUMNS = ("text",)
@@ -48,6 +51,31 @@ def answers(session: Encoder | Decoder, job: Job, tick: Tick) -> Answers:
     rows = made[: len(job.rows)]
     values = tuple({"text": one.text, "finish_reason": one.finish_reason, "tokens": len(one.tokens)} for one in rows)
     return Answers(values=values, samples=tuple(_samples(made)), warnings=tuple(_warnings(session, rows, job)))
+
+
+def work(session: Encoder | Decoder, job: Job) -> Work:
+    """Whole answers; prompts that are only read; and text written from a single token, as `llama-bench` times it.
+
+    Every step of the last evaluates one token, so that no prompt is mixed in: the units are evaluations.
+    """
+    model = decoder(session)
+    order = random.Random(job.seed).sample(job.rows, len(job.rows))  # noqa: S311 - an order, not a secret
+    prompts = [model.prompt(job.generate.instruction, row["text"]) for row in order]
+    answered, read, started = cycle(prompts), cycle(prompts), cycle(prompts)
+    shortest = msgspec.structs.replace(job.generate, max_new_tokens=1)
+
+    def answer() -> int:
+        model.generate(next(answered), job.generate)
+        return 1
+
+    def prefill() -> int:
+        return model.generate(next(read), shortest).prompt_tokens
+
+    def decode() -> int:
+        made = model.generate(next(started)[:1], job.generate)
+        return len(made.tokens) + (made.finish_reason == "stop")
+
+    return {"steady": answer, "prefill": prefill, "decode": decode}
 
 
 def predict(session: Encoder | Decoder, row: Row, options: Generate) -> Any:
