@@ -92,7 +92,7 @@ def _run(
     outcome = local.run(job, progress=within(progress, f"bench {variant.name}"))
     return Run(
         variant=variant.name,
-        variant_sha256=_weights_sha256(variant),
+        variant_sha256=variant.manifest.weights_sha256,
         target=conditions.profile.name,
         how="measured",
         task=conditions.task,
@@ -155,7 +155,3 @@ def _label_warnings(variant: Variant) -> list[str]:
     quantized = variant.manifest.source_quantized
     found = [] if audit.earned else ["the label of its scheme is not earned, as its notes in the list of variants say"]
     return [*found, *([f"its source was already {quantized}"] if quantized else [])]
-
-
-def _weights_sha256(variant: Variant) -> str:
-    return next(file.sha256 for file in variant.manifest.files if file.path == variant.manifest.weights)

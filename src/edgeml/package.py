@@ -175,7 +175,7 @@ def _copy_wheels(paths: Sequence[Path], goal: Path) -> None:
 def _measured(variant: Variant, store: Store) -> list[Measurement]:
     """Of each task and target the latest run of exactly these weights."""
     model, _, folder_name = variant.name.partition("/")
-    weights = next(file.sha256 for file in variant.manifest.files if file.path == variant.manifest.weights)
+    weights = variant.manifest.weights_sha256
     paths = sorted((store.root / model / "measurements").glob(f"{folder_name}.*.json"))
     runs = [run for run in (read_record(path, Run) for path in paths) if run.variant_sha256 == weights]
     latest = {(run.task, run.target): run for run in sorted(runs, key=lambda run: run.started)}

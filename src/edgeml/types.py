@@ -15,6 +15,7 @@ from edgeml_runtime.types import (
     Generate,
     How,
     Outcome,
+    Pixels,
     Pooling,
     Record,
     Row,
@@ -134,11 +135,16 @@ class Scheme(Record, frozen=True, kw_only=True):
 
 
 class Traits(Record, frozen=True, kw_only=True):
-    """What a model's own files say of it: read once, equal in every format that is made from it."""
+    """What a model's own files say of it: read once, equal in every format that is made from it.
+
+    The keys mean what they mean in `VariantManifest`.
+    """
 
     architecture: str
     task: str
-    max_tokens: int
+    max_tokens: int = 0
+    start_token: int | None = None
+    pixels: Pixels | None = None
     pooling: Pooling | None = None
     normalize: bool = False
     labels: tuple[str, ...] = ()

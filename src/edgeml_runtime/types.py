@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any, Literal
 
 import msgspec
@@ -38,11 +39,30 @@ class Audit(Record, frozen=True, kw_only=True):
     shortfalls: tuple[str, ...] = ()
 
 
+class Pixels(Record, frozen=True, kw_only=True):
+    """How a picture becomes a model's input of `height` by `width` pixels.
+
+    It is turned as its EXIF tag says, made RGB, and resized by `resample`: to that size whatever its proportions, or
+    with `shortest_edge` so that its shorter side has as many pixels, then cut out of the centre. Each channel is then
+    `(byte * scale - mean) / std`.
+    """
+
+    height: int
+    width: int
+    resample: Literal["nearest", "lanczos", "bilinear", "bicubic", "box", "hamming"]
+    scale: float
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    shortest_edge: int | None = None
+
+
 class VariantManifest(Record, frozen=True, kw_only=True, tag_field="schema", tag="edgeml.variant/1"):
     """`variant.json`: a model in one scheme, complete in its own folder.
 
-    `max_tokens` is the one resolved sequence limit, special tokens included; padding is always to the longest row
-    of a batch. `source_quantized` names the type of a source that was already quantized. `built_for` is the CPU
+    `max_tokens` is the one resolved sequence limit, special tokens included, absent where no text is read; padding is
+    always to the longest row of a batch. `weights` is the file that holds the model, or of several the one that writes
+    the answer; `graphs` are then all of them by what they do. `start_token` begins an answer where the model that
+    reads the text is not the one that writes. `pixels` is there where pictures are read. `source_quantized` names the type of a source that was already quantized. `built_for` is the CPU
     family whose integer kernels the weights were prepared for, where that matters.
     """
 
@@ -55,7 +75,10 @@ class VariantManifest(Record, frozen=True, kw_only=True, tag_field="schema", tag
     files: tuple[File, ...]
     source_files: tuple[File, ...]
     audit: Audit
-    max_tokens: int
+    max_tokens: int = 0
+    graphs: dict[str, str] = {}
+    start_token: int | None = None
+    pixels: Pixels | None = None
     pooling: Pooling | None = None
     normalize: bool = False
     inputs: tuple[str, ...] = ()
@@ -72,6 +95,15 @@ class VariantManifest(Record, frozen=True, kw_only=True, tag_field="schema", tag
     def size_bytes(self) -> int:
         """Size on disk of every file of the variant, in bytes."""
         return sum(file.size_bytes for file in self.files)
+
+    @property
+    def weights_sha256(self) -> str:
+        """The digest of the weights: of their file, or of the digests of several, one after the other by name."""
+        digests = {file.path: file.sha256 for file in self.files}
+        if not self.graphs:
+            return digests[self.weights]
+        together = "".join(digests[path] for path in sorted(self.graphs.values()))
+        return hashlib.sha256(together.encode()).hexdigest()
 
 
 class Generate(Record, frozen=True, kw_only=True):
