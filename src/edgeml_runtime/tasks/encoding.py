@@ -13,7 +13,7 @@ import numpy as np
 from edgeml_runtime.errors import EdgemlError
 from edgeml_runtime.meters.clock import steady_s, timed_s
 from edgeml_runtime.tasks import task_of
-from edgeml_runtime.types import Job, Samples
+from edgeml_runtime.types import Job, Samples, Vectors
 
 if TYPE_CHECKING:
     from edgeml_runtime.session import Classifier, Decoder, Encoder, Floats, Session, Tagger
@@ -116,6 +116,40 @@ def vectors(session: Encoder | Classifier, texts: list[str], tick: Tick) -> Floa
     if not np.isfinite(found).all():
         raise EdgemlError(f"{session.manifest.name} is broken: it answers with NaN", hint="use another scheme")
     return found
+
+
+def embedded(session: Session, job: Job, tick: Tick) -> Floats:
+    """One vector a text of `texts_of`, `(texts, width)`; a text that stands in several rows is run once."""
+    texts = texts_of(job)
+    unique = list(dict.fromkeys(texts))
+    place = {text: index for index, text in enumerate(unique)}
+    found: Floats = vectors(encoder(session), unique, tick)[[place[text] for text in texts]]
+    return found
+
+
+def unit(found: Floats) -> Floats:
+    """The same directions, `(texts, width)`, each of length 1."""
+    scaled: Floats = found / np.linalg.norm(found, axis=1, keepdims=True).clip(1e-12)
+    return scaled
+
+
+def packed(found: Floats) -> Vectors:
+    """Vectors to be kept: of length 1, so that no part leaves float16's range; their cosines are exact to 1e-6."""
+    return Vectors(width=found.shape[1], data=unit(found).astype("<f2").tobytes())
+
+
+def tokens(session: Encoder | Classifier | Tagger, texts: Sequence[Any], *, rows: int) -> Samples:
+    """How many tokens each row costs, all of its texts together; `texts` are in the order of the rows."""
+    each = len(texts) // rows
+    counts = [session.count_tokens(text) for text in texts]
+    return Samples(
+        metric="tokens",
+        unit="token",
+        values=tuple(float(sum(counts[row * each : (row + 1) * each])) for row in range(rows)),
+        statistics=("mean",),
+        unit_of_sample="row",
+        method="tokens of a row's texts before any is cut, special tokens included",
+    )
 
 
 def truncated(

@@ -1,21 +1,35 @@
 """Feature extraction: a text in, its vector out; judged by whether the nearest other text has the same label.
 
 Method: every text is embedded alone; for each row the row with the largest cosine among all others is found
-(leave-one-out), and its index and cosine are the answer.
+(leave-one-out), and its index and cosine are the answer. Of rows that are equally near, as equal texts are, the first.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from msgspec.structs import replace
 
 from edgeml_runtime.errors import EdgemlError
 from edgeml_runtime.tasks import Answers
-from edgeml_runtime.tasks.encoding import cost, encoder, first, texts_of, throughput, truncated, vectors, work
+from edgeml_runtime.tasks.encoding import (
+    cost,
+    embedded,
+    encoder,
+    first,
+    packed,
+    texts_of,
+    throughput,
+    tokens,
+    truncated,
+    unit,
+    work,
+)
 
 if TYPE_CHECKING:
-    from edgeml_runtime.session import Decoder, Encoder
+    from edgeml_runtime.session import Floats, Session
     from edgeml_runtime.tasks import Tick
     from edgeml_runtime.types import Generate, Job, Row
 
@@ -24,25 +38,49 @@ __all__ = ["COLUMNS", "DEFAULT_REPEATS", "STEADY_IN_ANSWERS", "answers", "cost",
 COLUMNS = ("text",)
 DEFAULT_REPEATS = 200
 STEADY_IN_ANSWERS = False
+_SOME = 1024  # rows compared with all others at once
+_TIE = 1e-6  # cosines of equal vectors differ by so much in float32, by their place in the matrix product
 
 
-def answers(session: Encoder | Decoder, job: Job, tick: Tick) -> Answers:
+def answers(session: Session, job: Job, tick: Tick) -> Answers:
     """For each row the index of its nearest other row, and their cosine; raises EdgemlError for a single row."""
     texts = texts_of(job)
     if len(texts) < 2:
         raise EdgemlError("a single text has no nearest other", hint="give at least two rows")
-    found = vectors(encoder(session), texts, tick)
-    found = found / np.linalg.norm(found, axis=1, keepdims=True).clip(1e-12)
-    near = found @ found.T  # (rows, rows) cosines
-    np.fill_diagonal(near, -np.inf)
-    best = near.argmax(1)
-    values = tuple({"nearest": int(index), "cosine": float(near[row, index])} for row, index in enumerate(best))
+    found = embedded(session, job, tick)
     samples, warnings = truncated(encoder(session), texts, rows=len(job.rows))
+    speed = throughput(encoder(session).embed, texts, job)
     return Answers(
-        values=values, samples=(throughput(encoder(session).embed, texts, job), *samples), warnings=tuple(warnings)
+        values=tuple(from_vectors(job, found)),
+        samples=(speed, *samples, tokens(encoder(session), texts, rows=len(job.rows))),
+        warnings=tuple(warnings),
+        vectors=packed(found),
     )
 
 
-def predict(session: Encoder | Decoder, row: Row, options: Generate) -> Any:  # noqa: ARG001 - one signature for all tasks
+def from_vectors(job: Job, found: Floats) -> list[Any]:  # noqa: ARG001 - one signature for all tasks
+    """The answers that those vectors, one a text of `texts_of`, stand for."""
+    return _nearest(found, found, range(len(found)))
+
+
+def again(session: Session, job: Job, changed: Sequence[tuple[int, Row]], tick: Tick) -> list[Any]:
+    """The answers to changed rows, each among all others as they were, with the index of the row that it replaces."""
+    asked = replace(job, rows=tuple(row for _, row in changed))
+    return _nearest(embedded(session, job, tick), embedded(session, asked, tick), [index for index, _ in changed])
+
+
+def _nearest(found: Floats, queries: Floats, rows: Sequence[int]) -> list[Any]:
+    """For each query, which stands for that row, the nearest of the other rows; some at a time to bound the memory."""
+    found, queries, values = unit(found), unit(queries), []
+    for start in range(0, len(queries), _SOME):
+        near = queries[start : start + _SOME] @ found.T  # (some, rows) cosines
+        own = np.asarray(rows[start : start + _SOME])
+        near[np.arange(len(own)), own] = -np.inf
+        best = (near >= near.max(1, keepdims=True) - _TIE).argmax(1)
+        values += [{"nearest": int(index), "cosine": float(near[row, index])} for row, index in enumerate(best)]
+    return values
+
+
+def predict(session: Session, row: Row, options: Generate) -> Any:  # noqa: ARG001 - one signature for all tasks
     """The vector of a text."""
     return encoder(session).embed([row["text"]])[0].tolist()
