@@ -202,7 +202,10 @@ class Environment(Record, frozen=True, kw_only=True):
 
 
 class Vectors(Record, frozen=True, kw_only=True):
-    """One vector a text, `width` wide, as little-endian float16 one after the other: 1e-3 is exact enough a part."""
+    """One vector a text, `width` wide and 1 long, as little-endian float16 one after the other.
+
+    Only their directions are compared; 1e-3 is exact enough a part. A text that stands in several rows is repeated.
+    """
 
     width: int
     data: bytes
