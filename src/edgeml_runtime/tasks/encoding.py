@@ -108,14 +108,18 @@ def vectors(session: Encoder | Classifier, texts: list[str], tick: Tick) -> Floa
         if index % 50 == 0:
             tick("answers", index, len(texts))
     found: Floats = np.stack(rows)
-    if len(set(texts)) > 1 and float(np.abs(found - found[0]).max()) < _SAME:
+    require_answers_differ(found, session.manifest.name, different=len(set(texts)) > 1)
+    return found
+
+
+def require_answers_differ(found: Floats, name: str, *, different: bool) -> None:
+    """Raise EdgemlError for answers with NaN, or for equal ones, a row each, to texts that are `different`."""
+    if different and float(np.abs(found - found[0]).max()) < _SAME:
         raise EdgemlError(
-            f"{session.manifest.name} is broken: every text gets the same vector",
-            hint="make the variant again, or use another scheme",
+            f"{name} is broken: every text gets the same vector", hint="make the variant again, or use another scheme"
         )
     if not np.isfinite(found).all():
-        raise EdgemlError(f"{session.manifest.name} is broken: it answers with NaN", hint="use another scheme")
-    return found
+        raise EdgemlError(f"{name} is broken: it answers with NaN", hint="use another scheme")
 
 
 def embedded(session: Session, job: Job, tick: Tick) -> Floats:
