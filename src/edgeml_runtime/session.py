@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol, cast
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, cast
 
 from edgeml_runtime.errors import EdgemlError
 from edgeml_runtime.records import read_record
@@ -58,16 +58,20 @@ class Classifier(Protocol):
         """Give the model's memory back."""
 
 
+class Tagged(NamedTuple):
+    """Which words of a text (by their place) have a token that was read, and their raw logits, `(words, labels)`."""
+
+    words: tuple[int, ...]
+    logits: Floats
+
+
 class Tagger(Protocol):
     """Gives every word of a text one label out of the manifest's."""
 
     manifest: VariantManifest
 
-    def split(self, text: str) -> list[str]:
-        """The words of a plain text, as the tokenizer cuts them."""
-
-    def tag(self, texts: Sequence[Sequence[str]]) -> list[Floats]:
-        """Raw logits of each text's words, `(words, len(manifest.labels))`; words beyond the limit have none."""
+    def tag(self, texts: Sequence[Sequence[str]]) -> list[Tagged]:
+        """The logits of each text's words: those of a word's first token."""
 
     def count_tokens(self, words: Sequence[str]) -> int:
         """Tokens of a text's words before truncation, special tokens included."""

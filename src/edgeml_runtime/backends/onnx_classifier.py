@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnxruntime as ort
 from tokenizers import Encoding, Tokenizer
+from tokenizers.pre_tokenizers import ByteLevel
 
 from edgeml_runtime.backends.onnx import open_graph, open_tokenizer, padded
 from edgeml_runtime.errors import EdgemlError
-from edgeml_runtime.session import kind_of
+from edgeml_runtime.session import Tagged, kind_of
 from edgeml_runtime.types import VariantManifest
 
 if TYPE_CHECKING:
@@ -68,15 +69,13 @@ class OnnxClassifier(_Reader):
 class OnnxTagger(_Reader):
     """A Tagger over a graph with logits (batch, tokens, labels) as its first output."""
 
-    def split(self, text: str) -> list[str]:
-        """The words of a plain text: what stands between spaces."""
-        return text.split()
+    def __init__(self, manifest: VariantManifest, session: ort.InferenceSession, tokenizer: Tokenizer) -> None:
+        super().__init__(manifest, session, _spaced(tokenizer))
 
-    def tag(self, texts: Sequence[Sequence[str]]) -> list[Floats]:
-        """Raw logits of each text's words, `(words, labels)`: those of a word's first token.
+    def tag(self, texts: Sequence[Sequence[str]]) -> list[Tagged]:
+        """The logits of each text's words: those of a word's first token.
 
-        Words beyond the limit have none. A word of which the tokenizer leaves nothing, such as a control character,
-        has logits of zero.
+        Left out are words beyond the limit, and those of which the tokenizer leaves nothing.
         """
         encodings = [self._tokenizer.encode(list(words), is_pretokenized=True) for words in texts]
         logits = self._logits(encodings)
@@ -87,13 +86,16 @@ class OnnxTagger(_Reader):
         return len(self._counter.encode(list(words), is_pretokenized=True).ids)
 
 
-def _of_words(logits: Any, word_ids: Sequence[int | None]) -> Floats:
-    """The rows of the first token of each word, up to the last word that has one."""
+def _spaced(tokenizer: Tokenizer) -> Tokenizer:
+    """A tokenizer that reads each word as after a space, as Transformers demands of one with bytes (RoBERTa's)."""
+    if isinstance(tokenizer.pre_tokenizer, ByteLevel):
+        tokenizer.pre_tokenizer.add_prefix_space = True
+    return tokenizer
+
+
+def _of_words(logits: Any, word_ids: Sequence[int | None]) -> Tagged:
     first: dict[int, int] = {}
     for place, word in enumerate(word_ids):
         if word is not None:
             first.setdefault(word, place)
-    found: Floats = np.zeros((max(first, default=-1) + 1, logits.shape[-1]), np.float32)
-    for word, place in first.items():
-        found[word] = logits[place]
-    return found
+    return Tagged(words=tuple(first), logits=logits[list(first.values())].astype(np.float32))

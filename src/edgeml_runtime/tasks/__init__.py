@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Any, Literal, Protocol, cast
 
 from edgeml_runtime.errors import unknown
+from edgeml_runtime.rows import check_texts
 from edgeml_runtime.session import Session
 from edgeml_runtime.types import Generate, Job, Record, Row, Samples, Vectors
 
-NAMES = ("feature-extraction", "perplexity", "sentence-similarity", "text-generation")
+NAMES = (
+    "feature-extraction",
+    "perplexity",
+    "sentence-similarity",
+    "text-classification",
+    "text-generation",
+    "token-classification",
+)
 
 # What is repeated while energy is read: by the kind of window, a call that does some and says how many units it did.
 Work = dict[Literal["steady", "prefill", "decode"], Callable[[], int]]
@@ -71,3 +79,17 @@ def work_of(task: Task, session: Session, job: Job) -> Work:
     """What a task repeats while energy is read; empty for a task that names nothing."""
     named: Callable[[Session, Job], Work] | None = getattr(task, "work", None)
     return named(session, job) if named else {}
+
+
+def ready(name: str, rows: Sequence[Row], where: str) -> list[Row]:
+    """Rows of `where` whose columns hold what the task reads.
+
+    That is text, unless the task's module brings them to its own form by a function `ready(rows, where)`. Raises
+    EdgemlError for the first row that cannot be.
+    """
+    task = task_of(name)
+    own = getattr(task, "ready", None)
+    if own is not None:
+        return cast("list[Row]", own(rows, where))
+    check_texts(rows, task.COLUMNS, where)
+    return list(rows)

@@ -1,0 +1,71 @@
+"""Text classification: a text in, its likeliest label and that label's probability out.
+
+Method: every text is classified alone; the probability is the softmax of the logits, so one label out of several.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from edgeml_runtime.errors import EdgemlError
+from edgeml_runtime.tasks import Answers
+from edgeml_runtime.tasks.encoding import latency, singles, texts_of, throughput, tokens, truncated, vectors
+
+if TYPE_CHECKING:
+    from edgeml_runtime.session import Classifier, Session
+    from edgeml_runtime.tasks import Tick, Work
+    from edgeml_runtime.types import Generate, Job, Row, Samples
+
+COLUMNS = ("text",)
+DEFAULT_REPEATS = 200
+STEADY_IN_ANSWERS = False
+_CLASSIFIED = "text in, logits out (tokenizer, graph)"
+
+
+def first(session: Session, job: Job) -> None:
+    """Classify one text."""
+    classifier(session).classify(texts_of(job)[:1])
+
+
+def cost(session: Session, job: Job) -> list[Samples]:
+    """Latency of single texts."""
+    return [latency(classifier(session).classify, texts_of(job), job, what=_CLASSIFIED)]
+
+
+def work(session: Session, job: Job) -> Work:
+    """Single texts, classified."""
+    return singles(classifier(session).classify, texts_of(job), job)
+
+
+def answers(session: Session, job: Job, tick: Tick) -> Answers:
+    """For each row its `label` and the label's probability, `score`."""
+    model, texts = classifier(session), texts_of(job)
+    logits = vectors(model, texts, tick)
+    samples, warnings = truncated(model, texts, rows=len(job.rows))
+    return Answers(
+        values=tuple(_answer(row, model) for row in logits),
+        samples=(throughput(model.classify, texts, job), *samples, tokens(model, texts, rows=len(job.rows))),
+        warnings=tuple(warnings),
+    )
+
+
+def predict(session: Session, row: Row, options: Generate) -> Any:  # noqa: ARG001 - one signature for all tasks
+    """The label of a text and its probability."""
+    model = classifier(session)
+    return _answer(model.classify([row["text"]])[0], model)
+
+
+def classifier(session: Session) -> Classifier:
+    """The session as a classifier; refuses a model that gives no label."""
+    if not hasattr(session, "classify"):
+        task = session.manifest.task
+        raise EdgemlError(f"{session.manifest.name} gives texts no labels", hint=f"edgeml bench --task {task}")
+    return cast("Classifier", session)
+
+
+def _answer(logits: Any, model: Classifier) -> dict[str, Any]:
+    powers = np.exp(logits.astype(np.float64) - logits.max())
+    best = int(logits.argmax())
+    return {"label": model.manifest.labels[best], "score": float(powers[best] / powers.sum())}
