@@ -16,7 +16,7 @@ RUNTIME = [path for path in FILES if path.is_relative_to(SRC / "edgeml_runtime")
 LEVELS = (
     ("__init__", "children", "errors", "progress"),
     ("types",),
-    ("store", "sources", "targets", "stats", "wheels"),
+    ("store", "sources", "targets", "stats", "wheels", "preprocessing", "images"),
     ("scores", "dataset", "traits", "formats", "bundles"),
     ("measurements", "fidelity", "examples", "cards", "comparable", "threads", "sequential"),
     ("download", "quantize", "bench", "package", "doctor"),  # the verbs: none imports another
@@ -39,7 +39,7 @@ HEAVY = {
     "rich",
     "numpy",
 }
-TRAVELS = {"edgeml_runtime", "msgspec", "numpy", "tokenizers", "onnxruntime", "llama_cpp", *sys.stdlib_module_names}
+TRAVELS = {"edgeml_runtime", "msgspec", "numpy", "tokenizers", "onnxruntime", "llama_cpp", "PIL", *sys.stdlib_module_names}
 SPEAKERS = {"edgeml/cli.py", "edgeml/console.py", "edgeml_runtime/worker.py", "edgeml_runtime/__main__.py"}
 
 

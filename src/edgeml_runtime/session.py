@@ -19,13 +19,19 @@ if TYPE_CHECKING:
 
 
 class Generation(Record, frozen=True, kw_only=True):
-    """One generated text. `token_times_s` are seconds from the call to each token, so the first is the time to it."""
+    """One generated text. `token_times_s` are seconds from the call to each token, so the first is the time to it.
+
+    `text_ends` are the characters of `text` that are complete with each token, empty where nobody counted. `hidden` are
+    the places in `text`, first character and the one after the last, where the model thinks before it answers.
+    """
 
     text: str
     tokens: tuple[int, ...]
     prompt_tokens: int
     finish_reason: str
     token_times_s: tuple[float, ...]
+    text_ends: tuple[int, ...] = ()
+    hidden: tuple[tuple[int, int], ...] = ()
 
 
 class Encoder(Protocol):
@@ -80,8 +86,20 @@ class Tagger(Protocol):
         """Give the model's memory back."""
 
 
+class ImageClassifier(Protocol):
+    """Gives a picture one label out of the manifest's."""
+
+    manifest: VariantManifest
+
+    def classify_images(self, images: Sequence[bytes]) -> Floats:
+        """Raw logits, `(len(images), len(manifest.labels))`; an image is the content of its file."""
+
+    def close(self) -> None:
+        """Give the model's memory back."""
+
+
 class Decoder(Protocol):
-    """Continues text."""
+    """Continues text, or reads one text and writes another."""
 
     manifest: VariantManifest
 
@@ -109,13 +127,14 @@ class Decoder(Protocol):
         """Give the model's memory back."""
 
 
-Session = Encoder | Classifier | Tagger | Decoder
-Kind = Literal["encoder", "classifier", "tagger", "decoder"]
+Session = Encoder | Classifier | Tagger | ImageClassifier | Decoder
+Kind = Literal["encoder", "classifier", "tagger", "image", "decoder", "seq2seq"]
 _KINDS: dict[str, Kind] = {
     "text-classification": "classifier",
     "token-classification": "tagger",
     "text-generation": "decoder",
-    "text2text-generation": "decoder",
+    "image-classification": "image",
+    "text2text-generation": "seq2seq",
 }
 
 
@@ -139,17 +158,25 @@ def started(session: Decoder, text: str) -> list[int]:
 class Backend(Protocol):
     """One module a format."""
 
-    def open_variant(self, folder: Path, manifest: VariantManifest, *, threads: int) -> Session:
-        """Load the weights; `threads` are those of the inference library."""
+    def open_variant(
+        self, folder: Path, manifest: VariantManifest, *, threads: int, threads_prefill: int | None = None
+    ) -> Session:
+        """Load the weights; `threads` are those of the inference library, `threads_prefill` those that read a prompt.
+
+        A format whose library knows one number only ignores the second.
+        """
 
 
-def open_session(folder: Path, *, threads: int) -> Session:
-    """Open the variant in `folder`; raises EdgemlError when its library is missing or its file is broken."""
+def open_session(folder: Path, *, threads: int, threads_prefill: int | None = None) -> Session:
+    """Open the variant in `folder`; raises EdgemlError when its library is missing or its file is broken.
+
+    `threads_prefill` read a prompt where the library (llama.cpp) tells reading from writing; left out, `threads` do.
+    """
     manifest = read_record(folder / "variant.json", VariantManifest)
     format = manifest.scheme.partition(":")[0]
     try:
         backend = cast("Backend", import_module(f"edgeml_runtime.backends.{format}"))
-        return backend.open_variant(folder, manifest, threads=threads)
+        return backend.open_variant(folder, manifest, threads=threads, threads_prefill=threads_prefill)
     except ModuleNotFoundError as error:
         raise EdgemlError(f"{manifest.name} needs the Python package {error.name}", hint=_install(error)) from error
 

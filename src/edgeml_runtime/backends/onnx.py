@@ -27,11 +27,19 @@ _MODULES: dict[Kind, str] = {
     "encoder": "onnx_encoder",
     "classifier": "onnx_classifier",
     "tagger": "onnx_classifier",
+    "image": "onnx_image",
     "decoder": "onnx_decoder",
+    "seq2seq": "onnx_seq2seq",
 }
 
 
-def open_variant(folder: Path, manifest: VariantManifest, *, threads: int) -> Session:
+def open_variant(
+    folder: Path,
+    manifest: VariantManifest,
+    *,
+    threads: int,
+    threads_prefill: int | None = None,  # noqa: ARG001 - ONNX Runtime has one number for all
+) -> Session:
     """Load what an ONNX variant consists of."""
     module = import_module(f"edgeml_runtime.backends.{_MODULES[kind_of(manifest.task)]}")
     return cast("Session", module.open_variant(folder, manifest, threads=threads))

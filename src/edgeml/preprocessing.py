@@ -1,0 +1,98 @@
+"""How a model's own files say that pictures become its input: Transformers' `preprocessor_config.json` as a recipe.
+
+Runs no code and opens no picture. What a recipe cannot say is refused by name.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from edgeml.errors import EdgemlError
+from edgeml_runtime.types import Pixels
+
+CONFIG = "preprocessor_config.json"
+# Transformers' image processors whose steps a recipe can say. A test compares each with Transformers' own.
+PROCESSORS = ("ViT", "Bit", "ConvNext", "MobileNetV1", "MobileNetV2")
+_ENDINGS = ("ImageProcessorPil", "ImageProcessorFast", "ImageProcessor", "FeatureExtractor")
+_RESAMPLE = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")  # by Pillow's number
+_SCALE = 1 / 255  # where a file from before Transformers 4.26 leaves it out
+_KEPT_FROM = 384  # pixels from which ConvNext's processor resizes without cropping
+_CROP_SHARE = 224 / 256  # of its shorter side, where ConvNext's file leaves it out
+
+
+def read_pixels(folder: Path) -> Pixels:
+    """The recipe of a model's folder; raises EdgemlError for one that is missing, or that edgeml cannot follow."""
+    path = folder / CONFIG
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        hint = f"put the model's {CONFIG} beside its weights"
+        raise EdgemlError(
+            f"{folder.name} does not say how it reads pictures: no {CONFIG} to read", hint=hint
+        ) from error
+    if not isinstance(config, dict):
+        raise EdgemlError(f"{path} holds no settings", hint="download the model again")
+    try:
+        return _recipe(config, folder.name)
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise EdgemlError(f"{path} lacks or misstates {error}", hint="download the model again") from error
+
+
+def _recipe(config: dict[str, Any], name: str) -> Pixels:
+    kind = _kind(config, name)
+    if not config.get("do_resize", True):
+        raise EdgemlError(f"{name} takes pictures of any size, which edgeml cannot batch", hint="set do_resize")
+    normalizes = config.get("do_normalize", True)
+    height, width, edge = _size(config, kind, name)
+    return Pixels(
+        height=height,
+        width=width,
+        shortest_edge=edge,
+        resample=_RESAMPLE[config["resample"]],  # type: ignore[arg-type]
+        scale=config.get("rescale_factor", _SCALE) if config.get("do_rescale", True) else 1.0,
+        mean=_channels(config["image_mean"]) if normalizes else (0.0, 0.0, 0.0),
+        std=_channels(config["image_std"]) if normalizes else (1.0, 1.0, 1.0),
+    )
+
+
+def _kind(config: dict[str, Any], name: str) -> str:
+    stated = str(config.get("image_processor_type") or config.get("feature_extractor_type"))
+    ending = next((one for one in _ENDINGS if stated.endswith(one)), "")
+    kind = stated.removesuffix(ending)
+    if kind not in PROCESSORS:
+        hint = f"supported: {', '.join(f'{one}ImageProcessor' for one in PROCESSORS)}"
+        raise EdgemlError(f"{name} reads pictures by a {stated}, which edgeml cannot follow", hint=hint)
+    return kind
+
+
+def _size(config: dict[str, Any], kind: str, name: str) -> tuple[int, int, int | None]:
+    """Height and width of the input, and the shorter side of the picture that it is cut out of."""
+    size = config["size"]
+    if isinstance(size, int):  # as files from before Transformers 4.26 write it
+        size = {"height": size, "width": size} if kind == "ViT" else {"shortest_edge": size}
+    if "shortest_edge" not in size:
+        height, width = int(size["height"]), int(size["width"])
+        if config.get("do_center_crop") and _crop(config) != (height, width):
+            problem = f"{name} squeezes pictures and then cuts them, which edgeml cannot follow"
+            raise EdgemlError(problem, hint="supported: a size, or a shortest_edge with a crop_size")
+        return height, width, None
+    edge = int(size["shortest_edge"])
+    if kind == "ConvNext":
+        whole = edge >= _KEPT_FROM
+        return edge, edge, None if whole else int(edge / (config.get("crop_pct") or _CROP_SHARE))
+    if not config.get("do_center_crop", True) or max(_crop(config)) > edge:
+        problem = f"{name} cuts pictures to no size that fits {edge} pixels"
+        raise EdgemlError(problem, hint="supported: a size, or a shortest_edge with a smaller crop_size")
+    return *_crop(config), edge
+
+
+def _crop(config: dict[str, Any]) -> tuple[int, int]:
+    crop = config["crop_size"]
+    return (crop, crop) if isinstance(crop, int) else (int(crop["height"]), int(crop["width"]))
+
+
+def _channels(values: Any) -> tuple[float, float, float]:
+    red, green, blue = (float(value) for value in values)
+    return red, green, blue
