@@ -43,7 +43,8 @@ def run(job: Job) -> Outcome:
     found = [check_of(name).run(session, job, answers.values, tick) for name in job.checks]
     checked = [sample for one in found for sample in one.samples]
     samples = [*_once(load_s, first_s), *cost, *memory.samples(), *answers.samples, *checked]
-    absent = [*memory.absent(), *([energy] if isinstance(energy, Absent) else [])]
+    untried = [one for check in found for one in check.absent]
+    absent = [*memory.absent(), *answers.absent, *untried, *([energy] if isinstance(energy, Absent) else [])]
     if isinstance(energy, Samples):
         samples.append(energy)
     return Outcome(

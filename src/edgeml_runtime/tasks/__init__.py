@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol, cast
 from edgeml_runtime.errors import unknown
 from edgeml_runtime.rows import check_texts
 from edgeml_runtime.session import Session
-from edgeml_runtime.types import Generate, Job, Record, Row, Samples, Vectors
+from edgeml_runtime.types import Absent, Generate, Job, Record, Row, Samples, Vectors
 
 NAMES = (
     "feature-extraction",
@@ -37,12 +37,18 @@ class Answers(Record, frozen=True, kw_only=True):
     samples: tuple[Samples, ...] = ()
     warnings: tuple[str, ...] = ()
     vectors: Vectors | None = None
+    absent: tuple[Absent, ...] = ()
 
 
 class Task(Protocol):
     """One module a task; `cost` is timed alone, `answers` may batch and take its time.
 
     `STEADY_IN_ANSWERS` says that the answers themselves are the plain use whose memory and time are measured.
+
+    A module may also say how its answers follow from others', for the checks: `again(session, job, changed, tick)`
+    answers changed rows, each given with the index of the row that it replaces, where an answer depends on other rows;
+    `from_vectors(session, job, found)` are the answers that vectors stand for, one a text of `texts_of`, where that is
+    all that they depend on.
     """
 
     COLUMNS: tuple[str, ...]

@@ -51,14 +51,14 @@ def answers(session: Session, job: Job, tick: Tick) -> Answers:
     samples, warnings = truncated(encoder(session), texts, rows=len(job.rows))
     speed = throughput(encoder(session).embed, texts, job)
     return Answers(
-        values=tuple(from_vectors(job, found)),
+        values=tuple(from_vectors(session, job, found)),
         samples=(speed, *samples, tokens(encoder(session), texts, rows=len(job.rows))),
         warnings=tuple(warnings),
         vectors=packed(found),
     )
 
 
-def from_vectors(job: Job, found: Floats) -> list[Any]:  # noqa: ARG001 - one signature for all tasks
+def from_vectors(session: Session, job: Job, found: Floats) -> list[Any]:  # noqa: ARG001 - one signature for all
     """The answers that those vectors, one a text of `texts_of`, stand for."""
     return _nearest(found, found, range(len(found)))
 

@@ -44,14 +44,14 @@ def answers(session: Session, job: Job, tick: Tick) -> Answers:
     samples, warnings = truncated(encoder(session), unique, rows=len(job.rows))
     speed = throughput(encoder(session).embed, unique, job)
     return Answers(
-        values=tuple(from_vectors(job, found)),
+        values=tuple(from_vectors(session, job, found)),
         samples=(speed, *samples, tokens(encoder(session), texts, rows=len(job.rows))),
         warnings=tuple(warnings),
         vectors=packed(found),
     )
 
 
-def from_vectors(job: Job, found: Floats) -> list[Any]:
+def from_vectors(session: Session, job: Job, found: Floats) -> list[Any]:  # noqa: ARG001 - one signature for all
     """The answers that those vectors, one a text of `texts_of`, stand for."""
     return [_cosine(found[2 * row], found[2 * row + 1]) for row in range(len(job.rows))]
 
@@ -59,7 +59,7 @@ def from_vectors(job: Job, found: Floats) -> list[Any]:
 def again(session: Session, job: Job, changed: Sequence[tuple[int, Row]], tick: Tick) -> list[Any]:
     """The answers to changed rows, each with the index of the row that it takes the place of."""
     asked = replace(job, rows=tuple(row for _, row in changed))
-    return from_vectors(asked, embedded(session, asked, tick))
+    return from_vectors(session, asked, embedded(session, asked, tick))
 
 
 def predict(session: Session, row: Row, options: Generate) -> Any:  # noqa: ARG001 - one signature for all tasks
