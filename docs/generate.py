@@ -52,10 +52,15 @@ EXAMPLES = {
     "doctor": "edgeml doctor",
 }
 # Metric, unit, statistics, which tasks have it; how each is measured is in method.md. A test runs the tasks.
+_WHOLE_TEXTS = "sentence-similarity, feature-extraction, text-classification, token-classification"
 METRICS = (
     ("spearman", "1", "spearman", "sentence-similarity"),
     ("pearson", "1", "pearson", "sentence-similarity"),
     ("nearest_accuracy", "1", "mean", "feature-extraction"),
+    ("accuracy", "1", "mean", "text-classification"),
+    ("macro_f1", "1", "macro_f1", "text-classification"),
+    ("entity_f1", "1", "f1", "token-classification"),
+    ("token_accuracy", "1", "share", "token-classification"),
     ("contract.valid", "1", "mean", "text-generation"),
     ("exact_match", "1", "mean", "text-generation"),
     ("perplexity", "perplexity", "exp_mean", "perplexity"),
@@ -67,9 +72,9 @@ METRICS = (
     ("latency_first", "ms", "once", "all"),
     ("prefill_rate", "token/s", "median", "text-generation, perplexity"),
     ("decode_rate", "token/s", "median", "text-generation"),
-    ("throughput", "text/s", "median", "sentence-similarity, feature-extraction"),
+    ("throughput", "text/s", "median", _WHOLE_TEXTS),
     ("generated", "token", "median", "text-generation"),
-    ("truncated", "text", "sum", "sentence-similarity, feature-extraction"),
+    ("truncated", "text", "sum", _WHOLE_TEXTS),
     ("memory_peak", "MiB", "max", "all"),
     ("memory_peak_anon", "MiB", "max", "all"),
     ("memory_peak_file", "MiB", "max", "all"),

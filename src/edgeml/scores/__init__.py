@@ -7,7 +7,8 @@ the answers against them, and says which part of an answer can be compared for b
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
 from importlib import import_module
 from typing import Any, Protocol, cast
 
@@ -52,9 +53,10 @@ def scorer_of(task: str) -> Scorer:
     return cast("Scorer", import_module(f"edgeml.scores.{task.replace('-', '_')}"))
 
 
-def gold(task: str, rows: Sequence[Row]) -> tuple[Any, ...]:
+def gold(task: str, rows: Sequence[Row], labels: Sequence[str] = ()) -> tuple[Any, ...]:
     """What the data says the answers should be; empty where the task or the data has no such column.
 
+    Where the model has `labels`, right answers are some of those. A scorer that wants it so has a function `named`.
     Raises EdgemlError with the row that alone lacks a right answer (null is none), or has one that cannot be.
     """
     scorer = scorer_of(task)
@@ -64,7 +66,9 @@ def gold(task: str, rows: Sequence[Row]) -> tuple[Any, ...]:
     for index, row in enumerate(rows):
         if row.get(column) is None:
             raise EdgemlError(f"row {index + 1} has no {column}, others have", hint="complete the column, or drop it")
-    return scorer.read_gold(rows)
+    found = scorer.read_gold(rows)
+    named: Callable[[Any, Sequence[str]], tuple[Any, ...]] | None = getattr(scorer, "named", None)
+    return named(found, labels) if named and labels else found
 
 
 def unscored(task: str, expected: Sequence[Any]) -> list[Absent]:
@@ -90,6 +94,21 @@ def score(metric: str, columns: Sequence[Sequence[float]], name: str, statistic:
 def share(metric: str, right: Sequence[bool]) -> Score:
     """The share of rows that are right."""
     return score(metric, [[float(value) for value in right]], "mean", statistic_of("mean"))
+
+
+def known_label(label: str, labels: Sequence[str], row: int) -> str:
+    """One of the model's labels: that label, or the one at the place that `3` or `LABEL_3` stands for.
+
+    Raises EdgemlError for any other, naming its row and the nearest known.
+    """
+    if label in labels:
+        return label
+    place = label.removeprefix("LABEL_")
+    if place.isascii() and place.isdigit() and int(place) < len(labels):
+        return labels[int(place)]
+    near = get_close_matches(label, labels, n=1, cutoff=0)
+    hint = f"the nearest that it knows is {near[0]!r}; all: {', '.join(labels)}"
+    raise EdgemlError(f"row {row} has the label {label!r}, which the model does not know", hint=hint)
 
 
 def as_text(value: Any) -> str:
