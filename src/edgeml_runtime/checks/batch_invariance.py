@@ -82,7 +82,7 @@ def _warnings(session: Session, answers: tuple[Any, ...], flips: list[float], sh
     why = " (dynamic int8)" if session.manifest.scheme == "onnx:int8" else ""
     if told:
         fix = "run batches of one, as the bundle does, or use static quantization"
-        yield f"{changed} with what else is in the batch{why}, vectors by up to {max(shifts):.2g} of cosine: {fix}"
+        yield f"{changed} with what else is in the batch{why}, vectors by up to {max(shifts):.2g} (1 - cosine): {fix}"
 
 
 def _sample(metric: str, values: list[float], unit: str, job: Job) -> Samples:

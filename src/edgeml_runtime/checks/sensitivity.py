@@ -37,8 +37,8 @@ def run(session: Session, job: Job, answers: tuple[Any, ...], tick: Tick) -> Ans
     found = iter(_answered(session, job, [one for some in changed.values() for one in some], tick))
     samples = []
     for kind, some in changed.items():
-        moved = {index: moved(answers[index], answer) for (index, _), answer in zip(some, found, strict=False)}
-        samples.append(_sample(kind, [moved.get(row, 0.0) for row in rows], len(some), unit))
+        flips = {index: moved(answers[index], answer) for (index, _), answer in zip(some, found, strict=False)}
+        samples.append(_sample(kind, [flips.get(row, 0.0) for row in rows], len(some), unit))
     return Answers(values=(), samples=tuple(samples))
 
 
