@@ -99,7 +99,7 @@ def test_a_right_label_may_be_given_by_name_or_by_place(given, label):
 def test_a_label_that_the_model_does_not_know_is_refused_with_the_nearest(given):
     rows = [{"text": "a", "label": "fuel"}, {"text": "a", "label": given}]
 
-    with pytest.raises(EdgemlError, match="row 2 has the label .*, which the model does not know") as caught:
+    with pytest.raises(EdgemlError, match=r"row 2 has the label .*, which the model does not know") as caught:
         gold("text-classification", rows, LABELS)
     assert caught.value.hint.endswith("all: fuel, rent, travel costs")
     if given in ("Rent", "rents"):
@@ -144,7 +144,7 @@ def test_tokens_that_are_no_words_are_refused_with_their_row(cell):
 
 @pytest.mark.parametrize("rows", [[{"words": "a"}], [{"tokens": "a"}, {"text": "a"}], [{"text": "a"}, {"tokens": "a"}]])
 def test_rows_that_lack_the_column_of_the_first_are_refused(rows):
-    with pytest.raises(EdgemlError, match="has no column '(tokens|text)' in row"):
+    with pytest.raises(EdgemlError, match=r"has no column '(tokens|text)' in row"):
         ready("token-classification", rows, "x.jsonl")
 
 

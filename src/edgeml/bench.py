@@ -49,9 +49,11 @@ def bench(
 ) -> Report:
     """Measure each variant, the baseline first; every raw run is kept in the store."""
     require_here(conditions.profile)
-    gold(conditions.task, dataset.rows)  # data that cannot be scored is refused before anything is measured
+    measured = _distinct([*([baseline] if baseline else []), *variants])
+    for variant in measured:  # data that cannot be scored is refused before anything is measured
+        gold(conditions.task, dataset.rows, variant.manifest.labels)
     runs: list[tuple[Variant, Run]] = []
-    for variant in _distinct([*([baseline] if baseline else []), *variants]):
+    for variant in measured:
         verify(variant.path, variant.manifest.files)
         run = _run(variant, dataset, conditions, baseline=baseline, progress=progress)
         store.add_run(run)
@@ -107,7 +109,7 @@ def _run(
         limit=job.limit,
         generate=job.generate,
         outcome=outcome,
-        gold=gold(conditions.task, dataset.rows),
+        gold=gold(conditions.task, dataset.rows, variant.manifest.labels),
     )
 
 

@@ -6,14 +6,17 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from edgeml.types import Measurement, ModelRef, Profile
-from edgeml_runtime.session import is_encoder
+from edgeml_runtime.session import kind_of
 from edgeml_runtime.types import Absent, VariantManifest
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
 
 # Metrics of accuracy, as far as edgeml computes them; only these go into the card's machine-readable index.
-_ACCURACY = ("spearman", "pearson", "nearest_accuracy", "accuracy", "exact_match", "perplexity")
+_ACCURACY = (
+    "spearman", "pearson", "nearest_accuracy", "accuracy", "macro_f1", "entity_f1", "token_accuracy", "exact_match",
+    "perplexity",
+)  # fmt: skip
 _ACCURACY_PREFIX = "contract."
 
 
@@ -62,7 +65,7 @@ def _opening(manifest: VariantManifest, profile: Profile) -> list[str]:
         f"| task | {manifest.task} |",
         f"| licence | {manifest.licence or 'not stated by the source'} |",
         f"| size | {manifest.size_bytes / 1e6:.2f} MB in {len(manifest.files)} files |",
-        f"| pooling | {_pooling(manifest)} |",
+        *_answer(manifest),
         f"| made with | {', '.join(f'{name} {version}' for name, version in sorted(manifest.tools.items())) or '-'} |",
         "",
         "`sh run.sh selftest` proves that it works on a device; `sh run.sh predict --input FILE` uses it.",
@@ -127,10 +130,10 @@ def _not_measured(measurements: Sequence[Measurement], absent: Sequence[Absent],
 
 
 def _limits(manifest: VariantManifest) -> list[str]:
-    if is_encoder(manifest):
-        limits = [f"Reads at most {manifest.max_tokens} tokens of a text; what is longer is cut."]
-    else:
+    if kind_of(manifest.task) == "decoder":
         limits = [f"Text and answer together have at most {manifest.max_tokens} tokens."]
+    else:
+        limits = [f"Reads at most {manifest.max_tokens} tokens of a text; what is longer is cut."]
     if manifest.built_for:
         limits.append(f"Its integer weights are laid out for {manifest.built_for}; elsewhere they may be slower.")
     if manifest.source_quantized:
@@ -147,10 +150,14 @@ def _files(manifest: VariantManifest) -> list[str]:
     return [*head, *rows] if rows else []
 
 
-def _pooling(manifest: VariantManifest) -> str:
+def _answer(manifest: VariantManifest) -> list[str]:
+    """What a text becomes: one of some labels, or a vector that is pooled in some way."""
+    if manifest.labels:
+        names = (name.replace("|", "\\|") for name in manifest.labels)  # a bar would begin the next cell
+        return [f"| labels | {len(manifest.labels)}: {', '.join(names)} |"]
     if not manifest.pooling:
-        return "none"
-    return f"{manifest.pooling}, normalised to length 1" if manifest.normalize else manifest.pooling
+        return ["| pooling | none |"]
+    return [f"| pooling | {manifest.pooling}{', normalised to length 1' if manifest.normalize else ''} |"]
 
 
 def _is_accuracy(metric: str) -> bool:

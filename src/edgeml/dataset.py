@@ -12,8 +12,8 @@ from edgeml.errors import EdgemlError
 from edgeml.scores import as_text
 from edgeml.types import Dataset
 from edgeml_runtime.records import sha256
-from edgeml_runtime.rows import check_columns, check_texts, read_rows, rename
-from edgeml_runtime.tasks import task_of
+from edgeml_runtime.rows import check_columns, read_rows, rename
+from edgeml_runtime.tasks import ready, task_of
 from edgeml_runtime.types import Row
 
 MOST_SLICES = 50  # a column of more values is a name or a number: each of its slices would hold a row or two
@@ -31,6 +31,7 @@ NEUTRAL_LINES = (
     "Transfer of 1,250.00 to the landlord for the warehouse, reference RENT 07, booked on the first working day.",
     "El envío llegó tarde y falta una pieza; adjunto tres fotos del embalaje y el número de seguimiento.",
 )
+_ON_PLAIN_TEXT = ("feature-extraction", "text-classification", "text-generation", "token-classification")
 
 
 def read_dataset(path: Path, *, task: str, columns: Mapping[str, str], limit: int | None = None) -> Dataset:
@@ -40,8 +41,7 @@ def read_dataset(path: Path, *, task: str, columns: Mapping[str, str], limit: in
     """
     if task == "perplexity":
         return Dataset(name=path.name, text=_plain_text(path), sha256=sha256(path), path=str(path.resolve()))
-    rows = rename(read_rows(path), dict(columns))
-    check_texts(rows, task_of(task).COLUMNS, str(path))
+    rows = ready(task, rename(read_rows(path), dict(columns)), str(path))
     return Dataset(
         name=path.name,
         sha256=sha256(path),
@@ -64,9 +64,9 @@ def dataset_for(task: str, path: Path | None, columns: Mapping[str, str], *, lim
     if path is not None:
         return read_dataset(path, task=task, columns=columns, limit=limit)
     task_of(task)  # an unknown one is refused, before it is said to need data
-    if task not in ("feature-extraction", "text-generation"):
+    if task not in _ON_PLAIN_TEXT:
         raise EdgemlError(f"{task} needs data", hint="--data FILE")
-    rows = _enough([{"text": line} for line in NEUTRAL_LINES[:limit]], task)
+    rows = _enough(ready(task, [{"text": line} for line in NEUTRAL_LINES[:limit]], "the neutral lines"), task)
     text = "\n".join(NEUTRAL_LINES).encode()
     return Dataset(name="neutral lines (no --data)", sha256=hashlib.sha256(text).hexdigest(), rows=rows)
 

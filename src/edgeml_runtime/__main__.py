@@ -22,7 +22,9 @@ INTERRUPTED = 130
 _INPUTS = {
     "feature-extraction": ("text",),
     "sentence-similarity": ("sentence1", "sentence2"),
+    "text-classification": ("text",),
     "text-generation": ("text",),
+    "token-classification": ("tokens",),
 }
 
 
@@ -64,15 +66,15 @@ def predict(options: argparse.Namespace) -> None:
     """Answer each row of a file, one line of JSON each."""
     from edgeml_runtime.bundle import variant_folder
     from edgeml_runtime.machine import cores
-    from edgeml_runtime.rows import check_texts, parse_columns, read_rows, rename
+    from edgeml_runtime.rows import parse_columns, read_rows, rename
     from edgeml_runtime.session import open_session
-    from edgeml_runtime.tasks import task_of
+    from edgeml_runtime.tasks import ready, task_of
 
     rows = rename(read_rows(options.input), parse_columns(options.columns), str(options.input))
     folder, generate = variant_folder(options.folder), _generate(options)
     name = options.task or _task(folder, rows)
     task, columns = task_of(name), _inputs(name)
-    check_texts(rows, columns, str(options.input))
+    rows = ready(name, rows, str(options.input))
     session = open_session(folder, threads=options.threads or cores())
     for row in ({column: row[column] for column in columns} for row in rows):
         print(json.dumps(task.predict(session, row, generate), ensure_ascii=False), flush=True)
@@ -171,7 +173,7 @@ def _task(folder: Path, rows: list[Row]) -> str:
 
     manifest = read_record(folder / "variant.json", VariantManifest)
     if not is_encoder(manifest):
-        return "text-generation"
+        return manifest.task
     return "sentence-similarity" if set(_INPUTS["sentence-similarity"]) <= rows[0].keys() else "feature-extraction"
 
 
@@ -182,9 +184,9 @@ def _inputs(task: str) -> tuple[str, ...]:
 
 
 def _facts(bundle: Bundle, manifest: VariantManifest) -> list[tuple[str, str]]:
-    from edgeml_runtime.session import is_encoder
+    from edgeml_runtime.session import kind_of
 
-    total, encodes = sum(file.size_bytes for file in bundle.files), is_encoder(manifest)
+    total, writes = sum(file.size_bytes for file in bundle.files), kind_of(manifest.task) == "decoder"
     serves = f"Python {' or '.join(bundle.python)}"
     facts = [
         ("bundle", f"{bundle.name}, made by edgeml {bundle.runtime}"),
@@ -196,8 +198,9 @@ def _facts(bundle: Bundle, manifest: VariantManifest) -> list[tuple[str, str]]:
         ("target", f"{bundle.target} ({bundle.machine}, {serves})"),
         ("licence", bundle.licence or "not stated"),
         ("audit", _audit(manifest.audit)),
-        ("limit", f"{manifest.max_tokens} tokens {'a text; what is longer is cut' if encodes else 'with the answer'}"),
+        ("limit", f"{manifest.max_tokens} tokens {'with the answer' if writes else 'a text; what is longer is cut'}"),
     ]
+    facts += [("labels", ", ".join(manifest.labels))] if manifest.labels else []
     built_for, was = manifest.built_for, manifest.source_quantized
     facts += [("limit", f"its integer weights are laid out for {built_for}")] if built_for else []
     facts += [("limit", f"its source was already quantized ({was})")] if was else []

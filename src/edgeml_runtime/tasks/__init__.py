@@ -88,7 +88,7 @@ def work_of(task: Task, session: Session, job: Job) -> Work:
 
 
 def ready(name: str, rows: Sequence[Row], where: str) -> list[Row]:
-    """Rows of `where` whose columns hold what the task reads.
+    """Rows of `where`, a file's path, whose columns hold what the task reads.
 
     That is text, unless the task's module brings them to its own form by a function `ready(rows, where)`. Raises
     EdgemlError for the first row that cannot be.
