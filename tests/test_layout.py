@@ -19,6 +19,7 @@ LEVELS = (
     ("store", "sources", "targets", "stats", "wheels", "preprocessing", "images"),
     ("scores", "dataset", "traits", "formats", "bundles"),
     ("measurements", "fidelity", "examples", "cards", "comparable", "threads", "sequential"),
+    ("limits", "evidence", "costs", "verdicts", "planning"),
     ("download", "quantize", "bench", "package", "doctor"),  # the verbs: none imports another
     ("recipe", "render", "suggestions"),
     ("console",),
@@ -26,7 +27,7 @@ LEVELS = (
     ("__main__",),
 )
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
-VERBS = LEVELS[5]
+VERBS = LEVELS[6]
 HEAVY = {
     "llama_cpp",
     "onnx",
