@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeml.errors import EdgemlError
+from edgeml.images import read_images
 from edgeml.scores import as_text
 from edgeml.types import Dataset
 from edgeml_runtime.records import sha256

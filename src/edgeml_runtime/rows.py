@@ -69,6 +69,17 @@ def rename(rows: Sequence[Row], mapping: Mapping[str, str], where: str = "the da
     ]
 
 
+def located(rows: Sequence[Row], path: Path) -> list[Row]:
+    """The rows of the data file at `path` with their `file` made whole: a path is relative to that file's folder.
+
+    Of a file of plain lines each line is a path. Raises EdgemlError for a row without a `file`.
+    """
+    named = [{"file": row["text"], **row} if row.keys() == {"text"} else row for row in rows]
+    check_texts(named, ("file",), str(path))
+    folder = path.parent.resolve()
+    return [{**row, "file": str(folder / row["file"])} for row in named]
+
+
 def _read(path: Path) -> str:
     try:
         raw = path.read_bytes()

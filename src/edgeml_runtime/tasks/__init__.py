@@ -13,10 +13,12 @@ from edgeml_runtime.types import Absent, Generate, Job, Record, Row, Samples, Ve
 
 NAMES = (
     "feature-extraction",
+    "image-classification",
     "perplexity",
     "sentence-similarity",
     "text-classification",
     "text-generation",
+    "text2text-generation",
     "token-classification",
 )
 

@@ -5,6 +5,7 @@ Method: every text is classified alone; the probability is the softmax of the lo
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -45,7 +46,7 @@ def answers(session: Session, job: Job, tick: Tick) -> Answers:
     logits = vectors(model, texts, tick)
     samples, warnings = truncated(model, texts, rows=len(job.rows))
     return Answers(
-        values=tuple(_answer(row, model) for row in logits),
+        values=tuple(likeliest(row, model.manifest.labels) for row in logits),
         samples=(throughput(model.classify, texts, job), *samples, tokens(model, texts, rows=len(job.rows))),
         warnings=tuple(warnings),
     )
@@ -54,7 +55,7 @@ def answers(session: Session, job: Job, tick: Tick) -> Answers:
 def predict(session: Session, row: Row, options: Generate) -> Any:  # noqa: ARG001 - one signature for all tasks
     """The label of a text and its probability."""
     model = classifier(session)
-    return _answer(model.classify([row["text"]])[0], model)
+    return likeliest(model.classify([row["text"]])[0], model.manifest.labels)
 
 
 def classifier(session: Session) -> Classifier:
@@ -65,7 +66,8 @@ def classifier(session: Session) -> Classifier:
     return cast("Classifier", session)
 
 
-def _answer(logits: Any, model: Classifier) -> dict[str, Any]:
+def likeliest(logits: Any, labels: Sequence[str]) -> dict[str, Any]:
+    """The label of the largest of the logits, and its softmax."""
     powers = np.exp(logits.astype(np.float64) - logits.max())
     best = int(logits.argmax())
-    return {"label": model.manifest.labels[best], "score": float(powers[best] / powers.sum())}
+    return {"label": labels[best], "score": float(powers[best] / powers.sum())}

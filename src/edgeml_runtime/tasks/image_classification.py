@@ -1,0 +1,123 @@
+"""Image classification: a picture's file in, its likeliest label and that label's probability out.
+
+Method: every picture is classified alone, in the logits' softmax. A file is read before the clock starts, so its
+decoding, resizing and normalising are timed and the disk is not.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from functools import partial
+from itertools import cycle, islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from edgeml_runtime.errors import EdgemlError
+from edgeml_runtime.meters.clock import timed_s
+from edgeml_runtime.tasks import Answers
+from edgeml_runtime.tasks.encoding import THROUGHPUT_BATCHES, require_answers_differ, singles
+from edgeml_runtime.tasks.text_classification import likeliest
+from edgeml_runtime.types import Samples
+
+if TYPE_CHECKING:
+    from edgeml_runtime.session import Floats, ImageClassifier, Session
+    from edgeml_runtime.tasks import Tick, Work
+    from edgeml_runtime.types import Generate, Job, Row
+
+COLUMNS = ("file",)
+DEFAULT_REPEATS = 200
+STEADY_IN_ANSWERS = False
+
+
+def first(session: Session, job: Job) -> None:
+    """Classify one picture."""
+    _logits(image_classifier(session), [job.rows[0]["file"]])
+
+
+def cost(session: Session, job: Job) -> list[Samples]:
+    """Latency of single pictures, over the data in a seeded order."""
+    model, times = image_classifier(session), []
+    for file in islice(cycle(_shuffled(job)), job.warmups + job.repeats):
+        content = _content(file)
+        times.append(timed_s(partial(model.classify_images, [content])) * 1000)
+    latency = Samples(
+        metric="latency",
+        unit="ms",
+        values=tuple(times[job.warmups :]),
+        warmups=tuple(times[: job.warmups]),
+        statistics=("median", "p95", "p99"),
+        unit_of_sample="image",
+        method="file in memory, logits out (decoding, resizing, normalising, graph), batch of one, monotonic clock",
+    )
+    return [latency]
+
+
+def work(session: Session, job: Job) -> Work:
+    """Single pictures, read from disk and classified."""
+    return singles(partial(_logits, image_classifier(session)), [row["file"] for row in job.rows], job)
+
+
+def answers(session: Session, job: Job, tick: Tick) -> Answers:
+    """For each row its `label` and the label's probability, `score`."""
+    model, rows = image_classifier(session), []
+    for index, row in enumerate(job.rows):
+        rows.append(_logits(model, [row["file"]])[0])
+        if index % 50 == 0:
+            tick("answers", index, len(job.rows))
+    found = np.stack(rows)
+    contents = {row["file"] for row in job.rows}
+    require_answers_differ(found, model.manifest.name, different=len(contents) > 1)
+    values = tuple(likeliest(one, model.manifest.labels) for one in found)
+    return Answers(values=values, samples=(_throughput(model, job),))
+
+
+def predict(session: Session, row: Row, options: Generate) -> Any:  # noqa: ARG001 - one signature for all tasks
+    """The label of a picture and its probability."""
+    model = image_classifier(session)
+    return likeliest(_logits(model, [row["file"]])[0], model.manifest.labels)
+
+
+def image_classifier(session: Session) -> ImageClassifier:
+    """The session as a classifier of pictures; refuses a model that reads none."""
+    if not hasattr(session, "classify_images"):
+        task = session.manifest.task
+        raise EdgemlError(f"{session.manifest.name} reads no pictures", hint=f"edgeml bench --task {task}")
+    return cast("ImageClassifier", session)
+
+
+def _throughput(model: ImageClassifier, job: Job) -> Samples:
+    files, size, rates = _shuffled(job), job.batch_size, []
+    for start in range(0, min(len(files), THROUGHPUT_BATCHES * size), size):
+        batch = [_content(file) for file in files[start : start + size]]
+        rates.append(len(batch) / timed_s(partial(model.classify_images, batch)))
+    return Samples(
+        metric="throughput",
+        unit="image/s",
+        values=tuple(rates),
+        statistics=("median",),
+        unit_of_sample="batch",
+        method=f"batches of {size} pictures in memory, decoded one after the other",
+    )
+
+
+def _shuffled(job: Job) -> list[str]:
+    files = [row["file"] for row in job.rows]
+    return random.Random(job.seed).sample(files, len(files))  # noqa: S311 - an order, not a secret
+
+
+def _logits(model: ImageClassifier, files: Sequence[str]) -> Floats:
+    """Raises EdgemlError naming the file that cannot be read or decoded."""
+    try:
+        return model.classify_images([_content(file) for file in files])
+    except EdgemlError as error:
+        raise EdgemlError(f"{', '.join(files)}: {error.message}", hint=error.hint) from error
+
+
+def _content(file: str) -> bytes:
+    try:
+        return Path(file).read_bytes()
+    except OSError as error:
+        raise EdgemlError(f"cannot read it: {error.strerror}", hint="check the path") from error
