@@ -16,8 +16,9 @@ import numpy as np
 from edgeml_runtime.bundle import GOLDENS, VARIANT, check_files
 from edgeml_runtime.errors import EdgemlError
 from edgeml_runtime.records import read_record
-from edgeml_runtime.session import Decoder, Encoder, is_encoder, open_session
+from edgeml_runtime.session import Classifier, Decoder, Encoder, Tagger, kind_of, open_session
 from edgeml_runtime.tasks.encoding import vectors
+from edgeml_runtime.tasks.token_classification import tagged
 from edgeml_runtime.types import Generate, Goldens, SelfTest, VariantManifest
 
 SYNTHETIC = (
@@ -30,6 +31,7 @@ SYNTHETIC = (
     "if (x < 10) { return y * 2; }",
     "ok",
 )
+_Reader = Encoder | Classifier | Tagger  # reads whole texts, and writes none
 LONGEST_TOKENS = 2048  # a model that reads more gets no text beyond its limit: a self-test should take seconds
 DECODER_TOKENS = 48  # a text's logits take this many times the vocabulary, some 30 MB for 150 000 tokens
 GREEDY = Generate(max_new_tokens=8)
@@ -72,9 +74,9 @@ def record(folder: Path, texts: Sequence[str] | None = None) -> Goldens:
         raise EdgemlError("goldens need two different texts, and none that is empty", hint="give another file")
     session = open_session(folder, threads=THREADS)
     try:
-        if is_encoder(session.manifest):
-            return _encoder_goldens(cast("Encoder", session), texts)
-        return _decoder_goldens(cast("Decoder", session), texts)
+        if kind_of(session.manifest.task) == "decoder":
+            return _decoder_goldens(cast("Decoder", session), texts)
+        return _reader_goldens(cast("_Reader", session), texts)
     finally:
         session.close()
 
@@ -87,10 +89,10 @@ def compare(folder: Path, goldens: Goldens) -> float:
     """
     session = open_session(folder, threads=THREADS)
     try:
-        if is_encoder(session.manifest):
-            agreement = _worst_cosine(cast("Encoder", session), goldens)
-        else:
+        if kind_of(session.manifest.task) == "decoder":
             agreement = _share_of_tokens(cast("Decoder", session), goldens)
+        else:
+            agreement = _worst_cosine(cast("_Reader", session), goldens)
     finally:
         session.close()
     if agreement < goldens.minimum:
@@ -103,16 +105,16 @@ def compare(folder: Path, goldens: Goldens) -> float:
     return agreement
 
 
-def _encoder_goldens(session: Encoder, texts: Sequence[str] | None) -> Goldens:
+def _reader_goldens(session: _Reader, texts: Sequence[str] | None) -> Goldens:
     chosen = (*SYNTHETIC, *_beyond_limit(session)) if texts is None else tuple(texts)
     minimum, reason = _cosine_bound(session.manifest)
     return Goldens(
         texts=chosen,
         synthetic=texts is None,
-        token_counts=_counts(session.count_tokens, chosen),
+        token_counts=_counts(session, chosen),
         minimum=minimum,
         reason=reason,
-        vectors=tuple(tuple(_rounded(vector)) for vector in vectors(session, list(chosen), _quiet)),
+        vectors=tuple(tuple(_rounded(vector)) for vector in _vectors(session, chosen)),
     )
 
 
@@ -133,13 +135,31 @@ def _decoder_goldens(session: Decoder, texts: Sequence[str] | None) -> Goldens:
     )
 
 
-def _worst_cosine(session: Encoder, goldens: Goldens) -> float:
-    _same_tokens(_counts(session.count_tokens, goldens.texts), goldens.token_counts, goldens)
-    ours = _unit(vectors(session, list(goldens.texts), _quiet))
-    theirs = _unit(np.array(goldens.vectors, dtype=np.float32))  # (texts, width)
-    if ours.shape != theirs.shape:
-        raise EdgemlError(f"vectors have shape {ours.shape}, the goldens {theirs.shape}", hint="copy the bundle again")
-    return float((ours * theirs).sum(1).min())
+def _worst_cosine(session: _Reader, goldens: Goldens) -> float:
+    _same_tokens(_counts(session, goldens.texts), goldens.token_counts, goldens)
+    cosines = []
+    for found, golden in zip(_vectors(session, goldens.texts), goldens.vectors, strict=True):
+        ours, theirs = _unit(found), _unit(np.array(golden, dtype=np.float32))
+        if ours.shape != theirs.shape:
+            problem = f"a vector has {len(ours)} numbers, its golden {len(theirs)}"
+            raise EdgemlError(problem, hint="copy the bundle again")
+        if len(ours):  # a text of words without any token has no logits
+            cosines.append(float(ours @ theirs))
+    return min(cosines, default=0.0)
+
+
+def _vectors(session: _Reader, texts: Sequence[str]) -> Sequence[Any]:
+    """One vector a text: that of an encoder, the logits of a classifier, or those of all words, one after the other."""
+    if kind_of(session.manifest.task) == "tagger":
+        found = tagged(cast("Tagger", session), [text.split() for text in texts], _quiet)
+        return [one.logits.ravel() for one in found]
+    return list(vectors(cast("Encoder | Classifier", session), list(texts), _quiet))
+
+
+def _count(session: _Reader, text: str) -> int:
+    if kind_of(session.manifest.task) == "tagger":
+        return cast("Tagger", session).count_tokens(text.split())
+    return cast("Encoder | Classifier", session).count_tokens(text)
 
 
 def _share_of_tokens(session: Decoder, goldens: Goldens) -> float:
@@ -181,27 +201,27 @@ def _same_tokens(ours: Sequence[Any], theirs: Sequence[Any], goldens: Goldens) -
             )
 
 
-def _beyond_limit(session: Encoder) -> tuple[str, ...]:
+def _beyond_limit(session: _Reader) -> tuple[str, ...]:
     """One text longer than the model reads, so that where it is cut is tested too; none if that is very long."""
     limit = session.manifest.max_tokens
     text = " ".join(f"Line {number}: a text that goes on and on." for number in range(limit // 8 + 2))
-    return (text,) if session.count_tokens(text) > limit and limit <= LONGEST_TOKENS else ()
+    return (text,) if _count(session, text) > limit and limit <= LONGEST_TOKENS else ()
 
 
 def _cosine_bound(manifest: VariantManifest) -> tuple[float, str]:
     return _COSINE.get(manifest.scheme.partition(":")[2], _BLOCKS)
 
 
-def _counts(count: Callable[[str], int], texts: Sequence[str]) -> tuple[int, ...]:
-    return tuple(count(text) for text in texts)
+def _counts(session: _Reader, texts: Sequence[str]) -> tuple[int, ...]:
+    return tuple(_count(session, text) for text in texts)
 
 
 def _rounded(vector: Any) -> list[float]:
     return [float(f"{value:.7g}") for value in vector]  # all that a 32-bit number holds, in less than half the text
 
 
-def _unit(rows: Any) -> Any:
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True).clip(1e-12)
+def _unit(vector: Any) -> Any:
+    return vector / np.linalg.norm(vector).clip(1e-12)
 
 
 def _quiet(step: str, done: int, total: int) -> None:
