@@ -23,12 +23,14 @@ if TYPE_CHECKING:
     from edgeml_runtime.tasks import Tick
     from edgeml_runtime.types import Job, Row
 
+_FILE = "file"  # the column of an image or a recording: no text
+
 Changed = list[tuple[int, "Row"]]  # rows, each with the index of the one whose place it takes
 
 
 def run(session: Session, job: Job, answers: tuple[Any, ...], tick: Tick) -> Answers:
     """`sensitivity.typos`, `.case` and `.spacing`, a value a row; absent for data without text."""
-    columns = [column for column in task_of(job.task).COLUMNS if column != "image"]
+    columns = [column for column in task_of(job.task).COLUMNS if column != _FILE]
     if not columns or not job.rows:
         reason = f"the rows of {job.task} hold no text to change"
         return Answers(values=(), absent=(Absent(metric="sensitivity", reason=reason, hint="leave the check out"),))
