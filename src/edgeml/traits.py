@@ -68,7 +68,7 @@ def folder_traits(folder: Path, *, licence: str | None = None) -> Traits:
         max_tokens=_max_tokens(folder, config),
         pooling=_pooling(folder) if task in ("sentence-similarity", "feature-extraction") else None,
         normalize="Normalize" in modules,
-        labels=_labels(config) if task.endswith("-classification") else (),
+        labels=_labels(config, folder.name) if task.endswith("-classification") else (),
         end_tokens=_end_tokens(folder, config),
         licence=licence,
         quantized=str(quantization.get("quant_method", "unknown")) if quantization else None,
@@ -131,9 +131,17 @@ def _end_tokens(folder: Path, config: dict[str, Any]) -> tuple[int, ...]:
     return tuple(found) if isinstance(found, list) else (int(found),)
 
 
-def _labels(config: dict[str, Any]) -> tuple[str, ...]:
-    names = config.get("id2label") or {}
-    return tuple(names[key] for key in sorted(names, key=int))
+def _labels(config: dict[str, Any], name: str) -> tuple[str, ...]:
+    """The names of a classifier's answers, of which one is right; any other kind of classifier is refused."""
+    count = config.get("num_labels", 2)  # a configuration with Transformers' default says nothing of its labels
+    names = config.get("id2label") or {str(place): f"LABEL_{place}" for place in range(count)}
+    if config.get("problem_type") == "multi_label_classification":
+        message = f"{name} gives a text any number of labels (multi_label_classification), which edgeml cannot do yet"
+        raise EdgemlError(message, hint="supported: models that give one label out of several")
+    if len(names) < 2:
+        message = f"{name} gives a number rather than one label out of several, which edgeml cannot do yet"
+        raise EdgemlError(message, hint="supported: models with two labels or more in their config.json")
+    return tuple(str(names[key]) for key in sorted(names, key=int))
 
 
 def _json(path: Path, default: Any = None) -> Any:

@@ -32,6 +32,12 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "Qwen2ForCausalLM": {**_GROUPED, "tie_word_embeddings": True},
     "Qwen3ForCausalLM": {**_GROUPED, "tie_word_embeddings": True, "head_dim": 32},
 }
+_READERS = ("Bert", "DistilBert", "MPNet", "Roberta", "XLMRoberta")
+_LABELS = {"id2label": dict(enumerate(("fuel", "rent", "travel"))), "label2id": {"fuel": 0, "rent": 1, "travel": 2}}
+_TAGS = {"id2label": dict(enumerate(("O", "B-LOC", "I-LOC"))), "label2id": {"O": 0, "B-LOC": 1, "I-LOC": 2}}
+CLASSIFIERS = {f"{name}ForSequenceClassification": {**SETTINGS[f"{name}Model"], **_LABELS} for name in _READERS}
+TAGGERS = {f"{name}ForTokenClassification": {**SETTINGS[f"{name}Model"], **_TAGS} for name in _READERS}
+_ALL = {**SETTINGS, **CLASSIFIERS, **TAGGERS}
 
 
 def family_folder(path: Path, architecture: str, **more: Any) -> Path:
@@ -41,8 +47,8 @@ def family_folder(path: Path, architecture: str, **more: Any) -> Path:
 
     torch.manual_seed(0)
     kind = getattr(transformers, architecture)
-    vocabulary = _tokenizer(path, SETTINGS[architecture].get("pad_token_id"))
-    settings = {**SETTINGS[architecture], **more, "vocab_size": vocabulary, "initializer_range": 0.2}
+    vocabulary = _tokenizer(path, _ALL[architecture].get("pad_token_id"))
+    settings = {**_ALL[architecture], **more, "vocab_size": vocabulary, "initializer_range": 0.2}
     kind(kind.config_class(**settings)).save_pretrained(path)
     return path
 

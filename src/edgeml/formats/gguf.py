@@ -37,6 +37,7 @@ ARCHITECTURES = {
 }
 _ENCODERS = ("bert", "nomic-bert")
 _POOLING: dict[int, Pooling] = {1: "mean", 2: "cls", 3: "last"}  # `llama_pooling_type` in llama.h; 0 is none
+_RANKS = 4
 _WITH_COPY = 1.55  # an F16 file is at most as large as its source; beside it, a copy has at most 8.5 of its 16 bits
 
 
@@ -57,6 +58,8 @@ def traits(path: Path) -> Traits:
     """
     header = read_header(path, arrays=("general.tags",))
     architecture = _known_architecture(header, path)
+    if header.own("pooling_type") == _RANKS:
+        raise EdgemlError(f"{path} holds a reranker, which edgeml cannot run", hint="use a model that makes embeddings")
     pooling = _POOLING.get(header.own("pooling_type") or 0)
     context = header.own("context_length")
     if not context:
@@ -108,7 +111,7 @@ def _from_gguf(request: Request, folder: Path, progress: Progress) -> Converted:
 
 def _from_folder(request: Request, folder: Path, progress: Progress) -> Converted:
     model, scheme, target = request.model, request.scheme.name, folder / WEIGHTS
-    _convertible(request.traits.architecture, model.name)
+    _convertible(request.traits, model.name)
     _need_space(folder, int(model.size_bytes * (1 if scheme == "f16" else _WITH_COPY)))
     tools = {CONVERTER: tool_version(CONVERTER)}
     with shared_folder(request, folder) as shared:
@@ -150,8 +153,12 @@ def _known_architecture(header: Header, path: Path) -> str:
     return name
 
 
-def _convertible(architecture: str, model: str) -> None:
+def _convertible(traits: Traits, model: str) -> None:
     known = [name for names in ARCHITECTURES.values() for name in names]
+    architecture = traits.architecture
+    if traits.labels:  # the runtime reads vectors of a GGUF encoder, never its head
+        message = f"{model} is a {architecture}, whose labels edgeml cannot keep in GGUF"
+        raise EdgemlError(message, hint="use an onnx: scheme, such as onnx:int8")
     if architecture not in known:
         raise _unsupported(f"{model} is a {architecture}", known)
 
