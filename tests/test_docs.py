@@ -239,6 +239,9 @@ def test_the_table_of_metrics_is_what_the_tasks_give(tmp_path):
     stated = {(metric, unit, tuple(names.split(", "))) for metric, unit, names, _ in generate["METRICS"]}
 
     accuracy = {"spearman", "pearson", "nearest_accuracy", "contract.valid", "exact_match"}
+    accuracy |= {f"contract.{name}" for name in ("schema", "keys", "grounded", "truncated")}
+    accuracy |= {"reasoning"}  # of models that think aloud
+    accuracy |= {"fidelity.agreement", "fidelity.spearman", "fidelity.cosine"}  # of two runs, not of one
     assert {row for row in stated if row[0] not in accuracy} == given
 
 
@@ -246,7 +249,8 @@ def encoder_metrics(folder, task):
     variant = onnx_variant(folder / task)
     rows = ({"text": "rent", "label": "a"}, {"text": "fuel", "label": "b"})
     pairs = ({"sentence1": "rent", "sentence2": "fuel"}, {"sentence1": "fuel", "sentence2": "post"})
-    return metrics(task, str(variant.path), rows=pairs if task == "sentence-similarity" else rows)
+    checks = ("batch-invariance", "sensitivity")
+    return metrics(task, str(variant.path), rows=pairs if task == "sentence-similarity" else rows, checks=checks)
 
 
 def decoder_metrics(folder, task):
@@ -254,12 +258,13 @@ def decoder_metrics(folder, task):
     variant = gguf_variant(folder / task, weights)
     text = "a long text of many words " * 20
     more = {"text": text, "context_tokens": 16, "limit": 2, "reference": str(variant)}
-    rows = ({"text": "rent"}, {"text": "fuel"})
-    return metrics(task, str(variant), **({"rows": rows} if task == "text-generation" else more))
+    if task == "text-generation":
+        more = {"rows": ({"text": "rent"}, {"text": "fuel"}), "checks": ("constrained", "determinism")}
+    return metrics(task, str(variant), **more)
 
 
 def metrics(task, variant, **fields):
-    generate = Generate(max_new_tokens=4)
+    generate = Generate(max_new_tokens=4, schema={"type": "string"} if task == "text-generation" else None)
     job = Job(variant=variant, task=task, target="x", threads=1, warmups=1, repeats=2, seed=1, **fields)
     outcome = worker.run(msgspec.structs.replace(job, generate=generate))
     return {(one.metric, one.unit, one.statistics) for one in outcome.samples}

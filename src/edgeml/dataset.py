@@ -13,7 +13,7 @@ from edgeml.images import read_images
 from edgeml.scores import as_text
 from edgeml.types import Dataset
 from edgeml_runtime.records import sha256
-from edgeml_runtime.rows import check_columns, read_rows, rename
+from edgeml_runtime.rows import read_rows, rename
 from edgeml_runtime.tasks import ready, task_of
 from edgeml_runtime.types import Row
 
@@ -42,7 +42,12 @@ def read_dataset(path: Path, *, task: str, columns: Mapping[str, str], limit: in
     """
     if task == "perplexity":
         return Dataset(name=path.name, text=_plain_text(path), sha256=sha256(path), path=str(path.resolve()))
-    rows = ready(task, rename(read_rows(path), dict(columns)), str(path))
+    if task == "image-classification":
+        return read_images(path, columns=columns, limit=limit)
+    found = rename(read_rows(path), dict(columns))
+    if task == "sentence-similarity":
+        _require_pairs(found[0], path)
+    rows = ready(task, found, str(path))
     return Dataset(
         name=path.name,
         sha256=sha256(path),
@@ -75,14 +80,21 @@ def dataset_for(task: str, path: Path | None, columns: Mapping[str, str], *, lim
 def slice_values(dataset: Dataset, columns: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """The value of each row in those columns, as text: what `--slice` asks for and a run keeps.
 
+    A column that `--columns` renamed is known by its name in the file, and by its new one.
     Raises EdgemlError for a column that a row lacks, for one of more than MOST_SLICES values, and for plain text.
     """
     if columns and not dataset.rows:
         raise EdgemlError(f"{dataset.name} has no columns to slice by", hint="leave --slice out")
-    check_columns(dataset.rows, columns, dataset.name)
-    found = {column: tuple(as_text(row[column]) for row in dataset.rows) for column in dict.fromkeys(columns)}
-    for column, values in found.items():
-        require_few(column, values)
+    found = {}
+    for column in columns:
+        name = dataset.columns.get(column, column)
+        lacking = next((number for number, row in enumerate(dataset.rows, 1) if name not in row), None)
+        if lacking:
+            present = ", ".join(map(repr, dataset.rows[lacking - 1]))
+            problem = f"{dataset.name} has no column {column!r} to slice by in row {lacking}; present: {present}"
+            raise EdgemlError(problem, hint="slice by a column that every row has")
+        found[column] = tuple(as_text(row[name]) for row in dataset.rows)
+        require_few(column, found[column])
     return found
 
 
@@ -115,6 +127,14 @@ def _enough(rows: list[Row], task: str) -> tuple[Row, ...]:
     if task == "feature-extraction" and len(rows) < 2:
         raise EdgemlError("a single text has no nearest other to be compared with", hint="give at least two rows")
     return tuple(rows)
+
+
+def _require_pairs(row: Row, path: Path) -> None:
+    if "text" in row and not {"sentence1", "sentence2"} & row.keys():
+        raise EdgemlError(
+            f"{path} holds single texts, and sentence-similarity compares two a row",
+            hint="--task feature-extraction, or give columns sentence1 and sentence2",
+        )
 
 
 def _plain_text(path: Path) -> str:
