@@ -15,7 +15,7 @@ from edgeml_runtime.tasks import Answers
 from edgeml_runtime.tasks.encoding import latency, singles, texts_of, throughput, tokens, truncated, vectors
 
 if TYPE_CHECKING:
-    from edgeml_runtime.session import Classifier, Session
+    from edgeml_runtime.session import Classifier, Floats, Session
     from edgeml_runtime.tasks import Tick, Work
     from edgeml_runtime.types import Generate, Job, Row, Samples
 
@@ -46,10 +46,15 @@ def answers(session: Session, job: Job, tick: Tick) -> Answers:
     logits = vectors(model, texts, tick)
     samples, warnings = truncated(model, texts, rows=len(job.rows))
     return Answers(
-        values=tuple(likeliest(row, model.manifest.labels) for row in logits),
+        values=tuple(from_vectors(session, job, logits)),
         samples=(throughput(model.classify, texts, job), *samples, tokens(model, texts, rows=len(job.rows))),
         warnings=tuple(warnings),
     )
+
+
+def from_vectors(session: Session, job: Job, found: Floats) -> list[Any]:  # noqa: ARG001 - one signature for all
+    """The answers that those logits, a text each, stand for."""
+    return [likeliest(row, session.manifest.labels) for row in found]
 
 
 def predict(session: Session, row: Row, options: Generate) -> Any:  # noqa: ARG001 - one signature for all tasks
