@@ -71,7 +71,7 @@ def test_a_copy_left_in_fp32_is_not_overlooked(tmp_path):
     table = numpy_helper.from_array(np.zeros((WORDS, WIDTH), np.int8), "table")
     model.graph.initializer[0].CopyFrom(table)
 
-    assert audit(saved(model, tmp_path / "model.onnx"), "int8").shortfalls[0].startswith("table.transposed stayed in")
+    assert audit(saved(model, tmp_path / "model.onnx"), "int8").shortfalls[0].startswith("table.copy stayed in")
 
 
 def test_half_floats_do_not_earn_the_label_fp32(tmp_path):

@@ -13,6 +13,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from edgeml.errors import EdgemlError
+from edgeml.preprocessing import read_pixels
 from edgeml.types import Model, Traits
 from edgeml_runtime.types import Pooling
 
@@ -62,10 +63,13 @@ def folder_traits(folder: Path, *, licence: str | None = None) -> Traits:
     modules = _modules(folder)
     quantization = config.get("quantization_config")
     task = "sentence-similarity" if modules else _task(architecture)
+    image = task == "image-classification"
     return Traits(
         architecture=architecture,
         task=task,
-        max_tokens=_max_tokens(folder, config),
+        max_tokens=0 if image else _max_tokens(folder, config),
+        start_token=_start_token(folder, config) if task == "text2text-generation" else None,
+        pixels=read_pixels(folder) if image else None,
         pooling=_pooling(folder) if task in ("sentence-similarity", "feature-extraction") else None,
         normalize="Normalize" in modules,
         labels=_labels(config, folder.name) if task.endswith("-classification") else (),
@@ -129,6 +133,14 @@ def _end_tokens(folder: Path, config: dict[str, Any]) -> tuple[int, ...]:
     if found is None:
         return ()
     return tuple(found) if isinstance(found, list) else (int(found),)
+
+
+def _start_token(folder: Path, config: dict[str, Any]) -> int | None:
+    """The token that an answer begins with; None where nothing states one, which no seq2seq session takes."""
+    for stated in (_json(folder / "generation_config.json", {}), config):
+        if stated.get("decoder_start_token_id") is not None:
+            return int(stated["decoder_start_token_id"])
+    return None
 
 
 def _labels(config: dict[str, Any], name: str) -> tuple[str, ...]:

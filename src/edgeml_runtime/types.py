@@ -62,8 +62,9 @@ class VariantManifest(Record, frozen=True, kw_only=True, tag_field="schema", tag
     `max_tokens` is the one resolved sequence limit, special tokens included, absent where no text is read; padding is
     always to the longest row of a batch. `weights` is the file that holds the model, or of several the one that writes
     the answer; `graphs` are then all of them by what they do. `start_token` begins an answer where the model that
-    reads the text is not the one that writes. `pixels` is there where pictures are read. `source_quantized` names the type of a source that was already quantized. `built_for` is the CPU
-    family whose integer kernels the weights were prepared for, where that matters.
+    reads the text is not the one that writes. `pixels` is there where pictures are read. `source_quantized` names the
+    type of a source that was already quantized. `built_for` is the CPU family whose integer kernels the weights were
+    prepared for, where that matters.
     """
 
     name: str
@@ -107,18 +108,23 @@ class VariantManifest(Record, frozen=True, kw_only=True, tag_field="schema", tag
 
 
 class Generate(Record, frozen=True, kw_only=True):
-    """How text is generated: greedy, at most `max_new_tokens`, within `schema` (JSON Schema) when one is given."""
+    """How text is generated: greedy, at most `max_new_tokens`, within `schema` (JSON Schema) when one is given.
+
+    With `past_end`, an end token ends nothing: exactly `max_new_tokens` are made, so that their time can be compared.
+    """
 
     max_new_tokens: int = 128
     instruction: str | None = None
     schema: dict[str, Any] | None = None
+    past_end: bool = False
 
 
 class EnergyPlan(Record, frozen=True, kw_only=True):
-    """How energy is measured: `meter` is one of `edgeml_runtime.meters.energy`, `auto` the best here, `off` none.
+    """How energy is measured: `meter` is one of `edgeml_runtime.meters`, `auto` the best here, `off` none.
 
     Each of `windows` lasts at least `window_s` and is one sample; the idle baseline is read for `idle_s` before and
-    after, once `settle_s` have passed.
+    after, once `settle_s` have passed. `busy_w` are the least and the most watts of the busy machine, with
+    which the meter `estimate` calculates.
     """
 
     meter: str = "auto"
@@ -126,6 +132,7 @@ class EnergyPlan(Record, frozen=True, kw_only=True):
     idle_s: float = 5.0
     windows: int = 3
     window_s: float = 10.0
+    busy_w: tuple[float, float] | None = None
 
 
 class Job(Record, frozen=True, kw_only=True, tag_field="schema", tag="edgeml.job/1"):
@@ -162,7 +169,8 @@ class Samples(Record, frozen=True, kw_only=True):
 
     `unit_of_sample` is the independent thing one value belongs to (row, batch, chunk, process); `method` says how
     the value was taken. Where it is `row`, there is one value a row of the data, in its order. `marks` say why the
-    values should not be trusted (the machine drifted, throttled, swapped); marked ones decide no verdict.
+    values should not be trusted (the machine drifted, throttled, swapped); marked ones decide no verdict. `how` stands
+    where these values were had in another way than the rest of the run.
     """
 
     metric: str
@@ -173,6 +181,7 @@ class Samples(Record, frozen=True, kw_only=True):
     method: str
     warmups: tuple[float, ...] = ()
     marks: tuple[str, ...] = ()
+    how: How | None = None
 
 
 class Absent(Record, frozen=True, kw_only=True, tag_field="schema", tag="edgeml.absent/1"):
@@ -248,7 +257,8 @@ class Energy(Record, frozen=True, kw_only=True):
     """Where joules came from. `scope` says what they contain, `excludes` what they leave out.
 
     `kind`: a `counter` adds up by itself, `sampled` power is integrated over readings, `estimated` is no measurement.
-    `uncertainty` is a relative half-width where the source states one.
+    `uncertainty` is a relative half-width where the source states one. `coverage` is the share of the windows' time
+    that readings stand for, at the worst window. `marks` say why the joules should not be trusted.
     """
 
     meter: str
@@ -260,6 +270,7 @@ class Energy(Record, frozen=True, kw_only=True):
     sampling_hz: float | None = None
     coverage: float | None = None
     uncertainty: float | None = None
+    marks: tuple[str, ...] = ()
 
 
 class Outcome(Record, frozen=True, kw_only=True, tag_field="schema", tag="edgeml.outcome/1"):
@@ -309,10 +320,10 @@ class Bundle(Record, frozen=True, kw_only=True, tag_field="schema", tag="edgeml.
 class Goldens(Record, frozen=True, kw_only=True, tag_field="schema", tag="edgeml.goldens/1"):
     """`goldens.json`: what a variant answered where it was packed, and how near another machine must come.
 
-    An encoder has one vector a text, compared by cosine. A decoder has `tokens`, the beginning of each text, and
-    `top_tokens`, the likeliest successor at each of their positions, compared by the share that agrees. `minimum`
-    bounds the worst cosine, or that share; `reason` says why it is what it is. `greedy` is for the reader: it may
-    well differ on another processor.
+    An encoder has one vector a text, a classifier its logits, compared by cosine. A decoder has `tokens`, the
+    beginning of each text, and `top_tokens`, the likeliest successor at each of their positions, compared by the share
+    that agrees. `minimum` bounds the worst cosine, or that share; `reason` says why it is what it is. `greedy` is for
+    the reader: it may well differ on another processor.
     """
 
     texts: tuple[str, ...]

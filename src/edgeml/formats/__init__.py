@@ -24,10 +24,14 @@ _LIBRARIES = {
 
 
 class Converted(Record, frozen=True, kw_only=True):
-    """What a format wrote into its folder: the weight file's name, its interface, and the audit of its bytes."""
+    """What a format wrote into its folder: the weight file's name, its interface, and the audit of its bytes.
+
+    `graphs` are all weight files by what they do, where there are several; `weights` is the one that answers.
+    """
 
     weights: str
     audit: Audit
+    graphs: dict[str, str] = {}
     inputs: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
     built_for: str | None = None

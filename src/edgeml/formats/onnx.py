@@ -14,21 +14,26 @@ from edgeml.errors import EdgemlError
 from edgeml.formats import Converted, Request, shared_folder
 from edgeml.formats.child import run_module
 from edgeml.formats.onnx_audit import audit, check_interface, interface
+from edgeml.formats.onnx_child import WEIGHTS
+from edgeml.formats.onnx_seq2seq import GRAPHS
 from edgeml.formats.view import data_view
 from edgeml.progress import Progress
 from edgeml_runtime.records import decode
 from edgeml_runtime.session import Kind, kind_of
 from edgeml_runtime.types import Refusal
 
-WEIGHTS = "model.onnx"
 # The Transformers classes whose export is tested, by what becomes of them: encoders that give hidden states (many are
-# kept with the head that they were trained with, which is left out), heads that give logits, decoders with a cache.
+# kept with the head that they were trained with, which is left out), heads that give logits, classifiers of pictures,
+# decoders with a cache, and pairs of an encoder and a decoder.
 _FAMILIES = ("Bert", "DistilBert", "MPNet", "Roberta", "XLMRoberta")
+CONVOLUTIONAL = ("ResNetForImageClassification", "MobileNetV2ForImageClassification")
 CLASSES: dict[Kind, tuple[str, ...]] = {
     "encoder": tuple(f"{family}{ending}" for family in _FAMILIES for ending in ("Model", "ForMaskedLM")),
     "classifier": tuple(f"{family}ForSequenceClassification" for family in _FAMILIES),
     "tagger": tuple(f"{family}ForTokenClassification" for family in _FAMILIES),
+    "image": ("ViTForImageClassification", *CONVOLUTIONAL),
     "decoder": ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM"),
+    "seq2seq": ("T5ForConditionalGeneration",),
 }
 _TOOLS = ("torch", "transformers", "onnx", "onnxscript", "onnxruntime")
 _NEEDED = 4.5  # graphs in fp32 that lie side by side for a while: the export, clean, fused, with shapes, and the last
@@ -36,15 +41,18 @@ _NOT_EXPORTED = "the exporter does not take this model as it is: try a gguf: sch
 
 
 def convert(request: Request, folder: Path, *, progress: Progress) -> Converted:
-    """Write `model.onnx` and `tokenizer.json` into `folder` and read back what they hold."""
+    """Write the graph, or the graphs, and `tokenizer.json` into `folder` and read back what they hold."""
     source = _source(request)
     _need_space(folder, request.model.size_bytes * _NEEDED)
     with shared_folder(request, folder) as shared, data_view(request.model) as view:
         _run_child(request, view / source, folder, shared, progress)
-    inputs, outputs = interface(folder / WEIGHTS)
+    graphs = GRAPHS if kind_of(request.traits.task) == "seq2seq" else {}
+    files = [folder / name for name in graphs.values() or (WEIGHTS,)]
+    inputs, outputs = interface(files[-1])
     return Converted(
-        weights=WEIGHTS,
-        audit=audit(folder / WEIGHTS, request.scheme.name),
+        weights=files[-1].name,
+        graphs=graphs,
+        audit=audit(files, request.scheme.name),
         inputs=inputs,
         outputs=outputs,
         built_for=None if request.scheme.name == "fp32" else request.profile.integer_kernels,
@@ -60,6 +68,9 @@ def _source(request: Request) -> Path:
     if traits.quantized:
         hint = "start from its full-precision model"
         raise EdgemlError(f"{model.name} is quantized already ({traits.quantized}) and cannot become ONNX", hint=hint)
+    if model.format == "onnx" and kind in ("image", "seq2seq"):
+        problem = f"{model.name} is an ONNX model for {traits.task}, which edgeml exports itself"
+        raise EdgemlError(problem, hint="start from its safetensors folder")
     if model.format == "onnx":
         graph = next(file.path for file in model.files if file.path.endswith(".onnx"))
         check_interface(Path(model.path, graph), kind=kind, labels=len(traits.labels))
@@ -68,6 +79,9 @@ def _source(request: Request) -> Path:
         message = f"{model.name} is a {traits.architecture}, which edgeml cannot make into ONNX for {traits.task}"
         supported = [name for names in CLASSES.values() for name in names]
         raise EdgemlError(message, hint=f"supported: {', '.join(supported)}")
+    if request.scheme.name != "fp32" and traits.architecture in CONVOLUTIONAL:
+        message = f"{request.scheme} of {model.name}, a convolutional net, needs calibration images"
+        raise EdgemlError(message, hint="which edgeml does not take yet: use onnx:fp32")
     return Path()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,6 +30,7 @@ _AXES: dict[Kind, tuple[tuple[str, ...], str]] = {  # of the first output, and i
     "encoder": (("batch", "tokens", "width"), "last_hidden_state"),
     "classifier": (("batch", "labels"), "logits"),
     "tagger": (("batch", "tokens", "labels"), "logits"),
+    "image": (("batch", "labels"), "logits"),
     "decoder": (("batch", "tokens", "width"), "logits"),
 }
 
@@ -43,21 +45,22 @@ class _Stored(Record, frozen=True, kw_only=True):
     companion: bool
 
 
-def audit(path: Path, scheme: str) -> Audit:
-    """Parameters by element type, effective bits, and whether the scheme's label is earned.
+def audit(paths: Path | Sequence[Path], scheme: str) -> Audit:
+    """Parameters by element type, effective bits, and whether the scheme's label is earned, of all files together.
 
     `bits_per_weight` are all stored bits over the model's parameters. Scales, zero points, and the second copy of a
     weight that two operators share are bits, but no parameters. A weight is a tensor of two or more dimensions;
     vectors (biases, norms) stay in floating point in every scheme and are not held against the label. `int8` is earned
     when every weight is an integer, `fp32` when every one is a full float.
     """
-    stored = _stored(load(path, weights=False))
+    files = [paths] if isinstance(paths, Path) else paths
+    stored = [one for path in files for one in _stored(load(path, weights=False))]
     counts: Counter[str] = Counter()
     for one in stored:
         counts[one.kind] += 0 if one.companion else one.count
     parameters = counts.total()
     if not parameters:
-        raise EdgemlError(f"{path.name} holds no parameters", hint="make it again from its source")
+        raise EdgemlError(f"{files[0].name} holds no parameters", hint="make it again from its source")
     allowed = _FULL if scheme == "fp32" else _INTEGERS
     missed = [one for one in stored if one.matrix and one.kind not in allowed]
     return Audit(

@@ -1,7 +1,7 @@
 """A process of its own that exports and quantizes, so that the exporter's memory, threads and prints end with it.
 
 Run as `python -m edgeml.formats.onnx_child SOURCE FOLDER SHARED KIND SCHEME KERNELS`. Says
-`@done/total step` as it goes, and `!` with a Refusal when the user's files are at fault. Writes `model.onnx` and
+`@done/total step` as it goes, and `!` with a Refusal when the user's files are at fault. Writes the graphs and
 `tokenizer.json` into FOLDER, and leaves the export, which takes longest, in SHARED for the next scheme.
 """
 
@@ -10,57 +10,80 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
 from edgeml.errors import EdgemlError
-from edgeml.formats.onnx_export import EXPORTS, write_tokenizer
+from edgeml.formats.onnx_export import (
+    export_classifier,
+    export_decoder,
+    export_encoder,
+    export_tagger,
+    write_tokenizer,
+)
 from edgeml.formats.onnx_fuse import fuse
 from edgeml.formats.onnx_graph import load, plain, save, split_heads
+from edgeml.formats.onnx_image import export_image, lookups_of_positions, products_of_patches
 from edgeml.formats.onnx_int8 import write_int8
+from edgeml.formats.onnx_seq2seq import GRAPHS, export_seq2seq
 from edgeml_runtime.records import encode
 from edgeml_runtime.session import Kind
 from edgeml_runtime.types import Refusal
 
 STEPS = 4
+WEIGHTS = "model.onnx"
+EXPORTS: dict[Kind, Callable[[Path, Path], None]] = {
+    "encoder": export_encoder,
+    "classifier": export_classifier,
+    "tagger": export_tagger,
+    "image": export_image,
+    "decoder": export_decoder,
+    "seq2seq": export_seq2seq,
+}
 
 
 def convert(source: Path, folder: Path, shared: Path, *, kind: Kind, scheme: str, kernels: str) -> None:
     """Do all the steps in order; graphs on the way lie in a scratch folder."""
-    say(0, "read the tokenizer")
-    write_tokenizer(_folder(source), folder / "tokenizer.json")
-    target = folder / "model.onnx"
-    with tempfile.TemporaryDirectory(dir=folder, prefix="scratch-") as name:
-        scratch = Path(name)
-        say(1, "load and export")
-        exported = _exported(source, shared / "export", kind)
-        say(2, "fuse")
-        if kind == "decoder":
-            made = _cleaned(exported, scratch, copy_head=scheme == "int8")
-        else:
-            made = fuse(exported, scratch, heads=_heads(_folder(source)))
-        if scheme == "int8":
-            say(3, "quantize")
-            made = write_int8(made, scratch / "int8.onnx", kernels)
-        save(load(made), target)
-    _check_loads(target)
+    if kind != "image":
+        say(0, "read the tokenizer")
+        write_tokenizer(_folder(source), folder / "tokenizer.json")
+    say(1, "load and export")
+    for file_name, exported in _exported(source, shared / "export", kind).items():
+        with tempfile.TemporaryDirectory(dir=folder, prefix="scratch-") as name:
+            say(2, "fuse")
+            made = _shaped(exported, Path(name), source=source, kind=kind, scheme=scheme)
+            if scheme == "int8":
+                say(3, "quantize")
+                made = write_int8(made, Path(name) / "int8.onnx", kernels)
+            save(load(made), folder / file_name)
+        _check_loads(folder / file_name)
     say(STEPS, "done")
 
 
-def _exported(source: Path, goal: Path, kind: Kind) -> Path:
+def _exported(source: Path, goal: Path, kind: Kind) -> dict[str, Path]:
+    """The graphs that a model of this kind consists of, by the names that they will have."""
     if source.is_file():
-        return source.resolve()  # onnx reads no weights beside a graph through links
+        return {WEIGHTS: source.resolve()}  # onnx reads no weights beside a graph through links
     if not goal.exists():
         part = goal.with_name("export.part")
         EXPORTS[kind](source, part)
         part.rename(goal)
-    return goal / "model.onnx"
+    return {name: goal / name for name in (GRAPHS.values() if kind == "seq2seq" else (WEIGHTS,))}
 
 
-def _cleaned(exported: Path, scratch: Path, *, copy_head: bool) -> Path:
+def _shaped(exported: Path, scratch: Path, *, source: Path, kind: Kind, scheme: str) -> Path:
+    """The graph, cleaned, and as its scheme needs it."""
+    if kind in ("encoder", "classifier", "tagger"):
+        return fuse(exported, scratch, heads=_heads(_folder(source)))
     model = plain(load(exported))
+    if scheme == "int8" and kind == "image":
+        products_of_patches(model)
+        lookups_of_positions(model)
+    elif scheme == "int8":
+        split_heads(model)
     path = scratch / "plain.onnx"
-    save(split_heads(model) if copy_head else model, path)
+    save(model, path)
     return path
 
 

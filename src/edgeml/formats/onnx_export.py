@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from edgeml.errors import EdgemlError
-from edgeml_runtime.session import Kind
 
 _FUSIONS = "cpu"  # fused operators that ONNX Runtime has CPU kernels for
 _UNREAD = "pooler."  # a head that many checkpoints lack, and whose output no graph keeps
@@ -18,21 +16,21 @@ def export_encoder(source: Path, folder: Path) -> None:
     """Write `model.onnx`, the graph of an encoder: `last_hidden_state` (batch, tokens, width) first, both free."""
     from transformers import AutoModel
 
-    _export_reader(_load(AutoModel, source, unread=_UNREAD), folder)
+    _export_reader(load_model(AutoModel, source, unread=_UNREAD), folder)
 
 
 def export_classifier(source: Path, folder: Path) -> None:
     """Write `model.onnx`, the graph of a text classifier: `logits` (batch, labels)."""
     from transformers import AutoModelForSequenceClassification
 
-    _export_reader(_load(AutoModelForSequenceClassification, source), folder)
+    _export_reader(load_model(AutoModelForSequenceClassification, source), folder)
 
 
 def export_tagger(source: Path, folder: Path) -> None:
     """Write `model.onnx`, the graph of a token classifier: `logits` (batch, tokens, labels)."""
     from transformers import AutoModelForTokenClassification
 
-    _export_reader(_load(AutoModelForTokenClassification, source), folder)
+    _export_reader(load_model(AutoModelForTokenClassification, source), folder)
 
 
 def _export_reader(model: Any, folder: Path) -> None:
@@ -47,7 +45,7 @@ def _export_reader(model: Any, folder: Path) -> None:
     sample = {"input_ids": ids, "attention_mask": mask, "token_type_ids": torch.zeros_like(ids)}
     accepted = inspect.signature(model.forward).parameters
     sample = {name: value for name, value in sample.items() if name in accepted}
-    OnnxExporter().export(model, sample, _config()).save_pretrained(str(folder))
+    OnnxExporter().export(model, sample, exporter_settings()).save_pretrained(str(folder))
 
 
 def export_decoder(source: Path, folder: Path) -> None:
@@ -61,22 +59,14 @@ def export_decoder(source: Path, folder: Path) -> None:
     from transformers.exporters import OnnxExporter
     from transformers.exporters.utils import decompose_for_generation
 
-    model = _load(AutoModelForCausalLM, source)
+    model = load_model(AutoModelForCausalLM, source)
     ids = torch.arange(10, 16)[None] % model.config.vocab_size
     mask = torch.ones_like(ids)
     mask[0, 0] = 0  # a mask of ones alone would be exported as no mask at all
     sample = {"input_ids": ids, "attention_mask": mask, "past_key_values": DynamicCache()}
     step, inputs = decompose_for_generation(model, sample, multi_token_decode=True)["decode"]
-    made = OnnxExporter().export(step, inputs, _config(dynamic_shapes=_token_axes(inputs)))
+    made = OnnxExporter().export(step, inputs, exporter_settings(dynamic_shapes=_token_axes(inputs)))
     made.save_pretrained(str(folder))
-
-
-EXPORTS: dict[Kind, Callable[[Path, Path], None]] = {
-    "encoder": export_encoder,
-    "classifier": export_classifier,
-    "tagger": export_tagger,
-    "decoder": export_decoder,
-}
 
 
 def write_tokenizer(source: Path, target: Path) -> None:
@@ -107,7 +97,7 @@ def _tokenizer(source: Path) -> Any:
         ) from error
 
 
-def _load(kind: Any, source: Path, *, unread: str | None = None) -> Any:
+def load_model(kind: Any, source: Path, *, unread: str | None = None) -> Any:
     """The model in 32 bits, of safetensors if it has any; only tensors that begin as `unread` may be missing."""
     import torch
 
@@ -127,7 +117,8 @@ def _load(kind: Any, source: Path, *, unread: str | None = None) -> Any:
     return model.eval()
 
 
-def _config(**settings: Any) -> Any:
+def exporter_settings(**settings: Any) -> Any:
+    """How everything is exported: for free axes, with the fusions that ONNX Runtime has for a CPU."""
     from transformers.exporters import OnnxConfig
 
     return OnnxConfig(dynamic=True, ort_fusions=_FUSIONS, **settings)

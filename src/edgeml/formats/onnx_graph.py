@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto
 
 EXTERNAL_BYTES = 1_500_000_000  # a protobuf ends at 2 GB; larger graphs keep their weights beside them
-COPIED = ".transposed"  # ends the name of a weight that is stored a second time
+COPIED = ".copy"  # ends the name of a weight that is stored a second time, as it is or transposed
 
 
 def load(path: Path, *, weights: bool = True) -> ModelProto:
