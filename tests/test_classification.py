@@ -1,18 +1,70 @@
 """Labels of texts and of words: the same answers as PyTorch, the same scores as scikit-learn and seqeval."""
 
+import json
 import random
 
 import numpy as np
 import pytest
 
+from edgeml.bench import Conditions, bench
+from edgeml.cards import model_card
+from edgeml.dataset import dataset_for, read_dataset
 from edgeml.errors import EdgemlError
+from edgeml.formats.gguf import traits as gguf_traits
+from edgeml.package import bundle_path, package
+from edgeml.quantize import quantize
 from edgeml.scores import gold, scorer_of, scores, unscored
 from edgeml.scores.token_classification import entities, f1
-from edgeml_runtime.tasks import ready
-from edgeml_runtime.types import Generate
+from edgeml.store import Store
+from edgeml.targets import profile
+from edgeml.traits import folder_traits
+from edgeml.types import Model, Scheme
+from edgeml_runtime.__main__ import main
+from edgeml_runtime.backends.onnx_classifier import OnnxTagger
+from edgeml_runtime.records import describe
+from edgeml_runtime.selftest import compare, record
+from edgeml_runtime.session import open_session
+from edgeml_runtime.tasks import NAMES, ready, task_of
+from edgeml_runtime.types import Generate, Job
+from tiny.gguf import bert_gguf
+from tiny.labels import LABELS as TINY_LABELS
+from tiny.labels import TAGS as TINY_TAGS
+from tiny.labels import classifier_source, classifier_variant
+from tiny.variants import onnx_variant
 
 LABELS = ("fuel", "rent", "travel costs")
 TAGS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC", "E-LOC", "S-PER", "I-ORG-X", "B", "I")
+TEXTS = ("rent for march", "two litres of fuel", "x", "a ticket, and 3 more")
+KINDS = ("text-classification", "token-classification")
+
+
+def job(task, rows, **fields):
+    own = {"variant": "x", "target": "laptop", "threads": 1, "warmups": 1, "repeats": 3, "seed": 1}
+    return Job(task=task, rows=tuple(ready(task, rows, "x")), **{**own, **fields})
+
+
+def quiet(step, done, total):
+    pass
+
+
+def texts(*lines):
+    return [{"text": line} for line in lines]
+
+
+@pytest.fixture
+def classifier(tmp_path):
+    return open_session(classifier_variant(tmp_path / "classifier").path, threads=1)
+
+
+@pytest.fixture
+def tagger(tmp_path):
+    made = classifier_variant(tmp_path / "tagger", task="token-classification", max_tokens=12)
+    return open_session(made.path, threads=1)
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path / "artifacts")
 
 
 def of(task, answers, expected):
@@ -151,3 +203,240 @@ def test_rows_that_lack_the_column_of_the_first_are_refused(rows):
 def test_answers_are_the_same_when_their_labels_are():
     assert scorer_of("text-classification").essence({"label": "rent", "score": 0.4}) == "rent"
     assert scorer_of("token-classification").essence({"tags": ["O", "B-LOC"]}) == "O B-LOC"
+
+
+def test_the_answer_is_the_likeliest_label_and_its_softmax(classifier):
+    found = task_of("text-classification").answers(classifier, job("text-classification", texts(*TEXTS)), quiet)
+
+    logits = classifier.classify(TEXTS).astype(np.float64)
+    chances = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    assert [answer["label"] for answer in found.values] == [TINY_LABELS[index] for index in chances.argmax(1)]
+    assert [answer["score"] for answer in found.values] == pytest.approx(chances.max(1), rel=1e-5)
+    assert len({answer["label"] for answer in found.values}) > 1
+    assert {sample.metric for sample in found.samples} == {"throughput", "truncated", "tokens"}
+
+
+def test_a_label_does_not_depend_on_what_else_is_in_the_batch(classifier, tagger):
+    for index, text in enumerate(TEXTS):
+        np.testing.assert_allclose(classifier.classify(TEXTS)[index], classifier.classify([text])[0], atol=1e-5)
+        words = [one.split() for one in TEXTS]
+        np.testing.assert_allclose(tagger.tag(words)[index].logits, tagger.tag([words[index]])[0].logits, atol=1e-5)
+
+
+def test_a_words_tag_is_that_of_its_first_token(tagger):
+    [one], [other] = tagger.tag([["rent", "x"]]), tagger.tag([["r", "x"]])
+
+    assert one.words == (0, 1)
+    np.testing.assert_allclose(one.logits, other.logits, atol=1e-6)  # the graph looks at single letters
+
+
+def test_words_that_are_cut_or_have_no_token_are_outside_and_told(tagger):
+    rows = [{"tokens": ["abcdefg", "\x00", "hij", "klm", "nop"]}, {"tokens": ["a"]}]
+
+    found = task_of("token-classification").answers(tagger, job("token-classification", rows), quiet)
+
+    [tagged] = tagger.tag([rows[0]["tokens"]])
+    assert tagged.words == (0, 2)  # 10 letters fit between the special tokens
+    tags = [TINY_TAGS[index] for index in tagged.logits.argmax(1)]
+    assert found.values[0] == {"tags": [tags[0], "O", tags[1], "O", "O"]}
+    assert found.warnings == (
+        "1 of 2 texts in 2 rows are cut at 12 tokens",
+        "3 of 6 words were cut off or have no token, and count as O",
+    )
+
+
+def test_a_text_without_words_has_no_tags(tagger):
+    found = task_of("token-classification").answers(tagger, job("token-classification", texts(" ", "a b")), quiet)
+
+    assert found.values[0] == {"tags": []}
+    assert len(found.values[1]["tags"]) == 2
+
+
+def test_words_are_read_as_after_a_space_by_a_tokenizer_of_bytes(tagger):
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+    lines = ["the tip of the tree", "then the rest", "tip then"]
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=300, initial_alphabet=alphabet, show_progress=False)
+    tokenizer.train_from_iterator(lines, trainer)
+    spaced = tokenizer.encode(" the tip").ids
+
+    made = OnnxTagger(tagger.manifest, tagger._session, tokenizer)
+
+    assert made.count_tokens(["the", "tip"]) == len(spaced)
+    assert made._tokenizer.encode(["the", "tip"], is_pretokenized=True).ids == spaced
+
+
+@pytest.mark.parametrize("task", KINDS)
+def test_latency_is_that_of_single_texts(tmp_path, task):
+    session = open_session(classifier_variant(tmp_path / "variant", task=task).path, threads=1)
+
+    task_of(task).first(session, job(task, texts(*TEXTS)))
+    [latency] = task_of(task).cost(session, job(task, texts(*TEXTS)))
+
+    assert (latency.metric, len(latency.values), len(latency.warmups)) == ("latency", 3, 1)
+    assert latency.method.endswith("in, logits out (tokenizer, graph), batch of one, monotonic clock")
+    assert task_of(task).work(session, job(task, texts(*TEXTS)))["steady"]() == 1
+
+
+@pytest.mark.parametrize("task", [name for name in NAMES if name.startswith(("text", "token", "feature"))])
+def test_a_session_of_another_kind_is_refused_with_its_own_task(tmp_path, task):
+    own = {"feature-extraction": "sentence-similarity"}.get(task, task)
+    folders = {
+        "sentence-similarity": onnx_variant(tmp_path / "encoder"),
+        **{kind: classifier_variant(tmp_path / kind, task=kind) for kind in KINDS},
+    }
+    for kind, variant in folders.items():
+        if kind != own:
+            with pytest.raises(EdgemlError) as caught:
+                task_of(task).first(open_session(variant.path, threads=1), job(task, texts(*TEXTS)))
+            assert caught.value.hint == f"edgeml bench --task {kind}"
+
+
+@pytest.mark.parametrize("task", KINDS)
+def test_a_model_whose_answer_does_not_depend_on_its_input_is_broken(tmp_path, task):
+    session = open_session(classifier_variant(tmp_path / "variant", task=task, constant=True).path, threads=1)
+
+    with pytest.raises(EdgemlError, match="is broken: every text gets the same vector"):
+        task_of(task).answers(session, job(task, texts("abc def", "ghi jkl")), quiet)
+
+
+@pytest.mark.parametrize("task", KINDS)
+def test_logits_and_labels_of_different_number_are_refused(tmp_path, task):
+    session = open_session(classifier_variant(tmp_path / "variant", task=task, logits=4).path, threads=1)
+
+    with pytest.raises(EdgemlError, match="gives 4 logits for 3 labels"):
+        task_of(task).first(session, job(task, texts(*TEXTS)))
+
+
+def test_a_bench_of_a_classifier_has_its_scores_and_costs(store, tmp_path):
+    first = classifier_variant(store.root / "tiny" / "onnx-fp32", name="tiny/onnx-fp32")
+    second = classifier_variant(store.root / "tiny" / "onnx-int8", name="tiny/onnx-int8", seed=1)
+    data = tmp_path / "lines.csv"
+    data.write_text("text,label\n" + "".join(f"line {number} of rent,{number % 3}\n" for number in range(12)))
+    dataset = read_dataset(data, task="text-classification", columns={})
+    conditions = Conditions(task="text-classification", profile=profile(None), threads=1, warmups=1, repeats=12)
+
+    report = bench([first, second], dataset, conditions, store=store, baseline=first)
+
+    metrics = {one.metric for one in report.measurements if one.variant == "tiny/onnx-int8"}
+    assert {"accuracy", "macro_f1", "latency", "throughput", "memory_peak"} <= metrics
+    assert {one.metric for one in report.differences} >= {"accuracy", "macro_f1"}
+    with pytest.raises(EdgemlError, match="row 1 has the label '7', which the model does not know"):
+        bench([first], dataset_of(tmp_path, "text,label\nrent,7\n"), conditions, store=store)
+
+
+def dataset_of(tmp_path, content):
+    (tmp_path / "other.csv").write_text(content)
+    return read_dataset(tmp_path / "other.csv", task="text-classification", columns={})
+
+
+@pytest.mark.parametrize("task", KINDS)
+def test_without_data_some_lines_are_measured(task):
+    dataset = dataset_for(task, None, {}, limit=3)
+
+    assert len(dataset.rows) == 3
+    assert gold(task, dataset.rows, LABELS) == ()
+
+
+@pytest.mark.parametrize(
+    ("task", "answers"),
+    [("text-classification", {"label", "score"}), ("token-classification", {"tags"})],
+)
+def test_a_bundle_passes_its_self_test_and_predicts(store, tmp_path, capsys, task, answers):
+    variant = classifier_variant(store.variant_folder("tiny", "onnx-fp32"), task=task)
+    bundle = bundle_path(store, package(variant, store=store, profile=profile("laptop"), kind="dir", wheels=False))
+    (tmp_path / "lines.txt").write_text("rent for march\n3 tickets\n")
+    capsys.readouterr()
+
+    assert main(["selftest", str(bundle)]) == 0
+    assert "agreement 1.000000" in capsys.readouterr().out
+    assert main(["predict", str(bundle), "--input", str(tmp_path / "lines.txt")]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [set(line) for line in lines] == [answers, answers]
+    if task == "token-classification":
+        assert [len(line["tags"]) for line in lines] == [3, 2]
+    assert main(["info", str(bundle)]) == 0
+    told = capsys.readouterr().out
+    assert f"labels    {', '.join(variant.manifest.labels)}" in told
+    assert "32 tokens a text; what is longer is cut" in told
+
+
+@pytest.mark.parametrize("task", KINDS)
+def test_a_classifier_that_answers_otherwise_fails_its_self_test(tmp_path, task):
+    goldens = record(classifier_variant(tmp_path / "here", task=task).path)
+
+    assert compare(tmp_path / "here", goldens) > 0.9999
+    with pytest.raises(EdgemlError, match="answers differently here"):
+        compare(classifier_variant(tmp_path / "there", task=task, seed=1).path, goldens)
+
+
+def test_the_card_of_a_classifier_names_its_labels_and_says_nothing_of_vectors(tmp_path):
+    card = model_card(classifier_variant(tmp_path / "variant", labels=("a|b", "c", "d")).manifest, profile("pi5"))
+
+    assert "| labels | 3: a\\|b, c, d |" in card
+    assert "pooling" not in card
+    assert "Reads at most 32 tokens of a text; what is longer is cut." in card
+    assert "pipeline_tag: text-classification" in card
+
+
+def refused(folder, store, scheme="onnx:fp32", format="onnx"):
+    model = Model(
+        name="tiny", ref=str(folder), path=str(folder), files=describe(folder), format=format, downloaded="2026-01-01"
+    )
+    with pytest.raises(EdgemlError) as caught:
+        quantize(model, [Scheme.parse(scheme)], profile=profile("laptop"), store=store)
+    return caught.value
+
+
+@pytest.mark.parametrize("format", ["onnx", "safetensors"])
+def test_a_classifier_of_several_labels_or_of_a_number_is_refused_by_name(tmp_path, store, format):
+    many = classifier_source(tmp_path / "many", problem_type="multi_label_classification")
+    number = classifier_source(tmp_path / "number", logits=1, id2label={"0": "LABEL_0"})
+
+    assert "many gives a text any number of labels (multi_label_classification)" in refused(many, store).message
+    assert "number gives a number rather than one label" in refused(number, store, format=format).message
+
+
+@pytest.mark.parametrize(
+    ("task", "logits", "config", "message"),
+    [
+        ("text-classification", 4, {}, "gives 4 logits, but its config.json names 3 labels"),
+        ("token-classification", 2, {}, "gives 2 logits, but its config.json names 3 labels"),
+        (
+            "token-classification",
+            3,
+            {"architectures": ["BertForSequenceClassification"]},
+            "gives logits of 3 axes, where batch and labels are needed",
+        ),
+        (
+            "text-classification",
+            3,
+            {"architectures": ["BertForTokenClassification"]},
+            "gives logits of 2 axes, where batch, tokens and labels are needed",
+        ),
+    ],
+)
+def test_a_foreign_graph_that_does_not_fit_its_configuration_is_refused(tmp_path, store, task, logits, config, message):
+    folder = classifier_source(tmp_path / "model", task=task, logits=logits, **config)
+
+    assert message in refused(folder, store).message
+
+
+def test_gguf_refuses_a_classifier_and_points_to_onnx(tmp_path, store):
+    folder = classifier_source(tmp_path / "model")
+
+    error = refused(folder, store, "gguf:q8_0", format="safetensors")
+
+    assert error.message == "tiny is a BertForSequenceClassification, whose labels edgeml cannot keep in GGUF"
+    assert "onnx:" in error.hint
+    with pytest.raises(EdgemlError, match="holds a reranker"):
+        gguf_traits(bert_gguf(tmp_path / "ranks.gguf", width=64, layers=1, pooling=4))
+
+
+def test_a_configuration_with_transformers_own_two_labels_names_none(tmp_path):
+    folder = classifier_source(tmp_path / "model", id2label=None)
+
+    assert folder_traits(folder).labels == ("LABEL_0", "LABEL_1")
