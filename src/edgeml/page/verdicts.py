@@ -1,0 +1,109 @@
+"""The verdicts in words, and what a variant differs by where nobody asked for a verdict."""
+
+from __future__ import annotations
+
+import math
+
+from edgeml.limits import lower_is_better
+from edgeml.page.blocks import Block, Listing, Statement, Text
+from edgeml.page.finding import Finding
+from edgeml.page.words import bounds_of, digits, number, scaled, title, with_unit
+from edgeml.types import Difference, Verdict
+
+_HEADS = {"pass": "passes", "fail": "fails", "cannot tell": "cannot tell"}
+_ASK = "No bound was set, so there is no verdict; with edgeml bench --baseline VARIANT --max-drop 1% there is."
+
+
+def verdicts(finding: Finding) -> list[Block]:
+    """A statement for each verdict, failures first; without any, what differs from the baseline."""
+    order = ("fail", "cannot tell", "pass")
+    found = sorted(finding.report.verdicts, key=lambda one: order.index(one.verdict))
+    statements = [_statement(one, finding) for one in found]
+    judged = {(one.variant, one.metric) for one in found if one.baseline and one.slice is None}
+    changes = [
+        change(one, finding)
+        for one in finding.report.differences
+        if one.slice is None and (one.variant, one.metric) not in judged
+    ]
+    blocks: list[Block] = [*statements] if statements else [Text(text=_ASK)]
+    return [*blocks, Listing(items=tuple(changes))] if changes else blocks
+
+
+def change(one: Difference, finding: Finding) -> str:
+    """A paired difference in words."""
+    what = f"{finding.short(one.variant)}: {title(one.metric)}"
+    they = finding.short(one.baseline)
+    if one.difference == 0:
+        said = f"{what} is that of {they}"
+    else:
+        size = _amount(abs(one.difference), one)
+        said = f"{what} is {size} {'lower' if one.difference < 0 else 'higher'} than that of {they}"
+    where = f" on rows with {one.slice}" if one.slice else ""
+    if one.low is None or one.high is None:
+        return f"{said}{where} (n = {one.n}, too few for an interval)"
+    includes = ", which includes no change" if one.low <= 0 <= one.high else ""
+    return f"{said}{where} ({_interval(one)}{includes}; n = {one.n})"
+
+
+def _statement(one: Verdict, finding: Finding) -> Statement:
+    method = "" if one.method == "none" else one.method
+    return Statement(word=one.verdict, head=_head(one, finding), body=_body(one, finding), method=method)
+
+
+def _head(one: Verdict, finding: Finding) -> str:
+    where = f", {one.slice}" if one.slice else ""
+    if one.verdict == "cannot tell":
+        return f"Cannot tell whether {finding.short(one.variant)} passes: {title(one.metric, one.statistic)}{where}"
+    return f"{finding.short(one.variant)} {_HEADS[one.verdict]}: {title(one.metric, one.statistic)}{where}"
+
+
+def _body(one: Verdict, finding: Finding) -> str:
+    known = one.difference is not None or one.value is not None
+    grounds = [_against(one, finding), _interval(one), f"n = {one.n}"] if known else []
+    if one.p_value is not None:
+        grounds.append(f"exact McNemar p = {one.p_value:.2g}")
+    sentences = ["; ".join(filter(None, grounds)), one.reason or ""]
+    if one.n_needed is not None:
+        sentences.append(f"about {one.n_needed} in all would probably decide")
+    return " ".join(f"{text[:1].upper()}{text[1:]}." for text in sentences if text)
+
+
+def _against(one: Verdict, finding: Finding) -> str:
+    if one.difference is None:
+        value = "not known" if one.value is None else _amount(one.value, one)
+        return f"{value}, at most {with_unit(f'{scaled(one.bound, one.unit):.4g}', one.unit)} allowed"
+    moved = "did not change"
+    if one.difference:
+        moved = f"{'fell' if one.difference < 0 else 'rose'} by {_amount(abs(one.difference), one)}"
+    return f"{moved} against {finding.short(one.baseline or 'the baseline')}, {_allowed(one)}"
+
+
+def _allowed(one: Verdict) -> str:
+    """The bound of a difference in words: a loss that is allowed or, of a cost, a saving that is demanded."""
+    if one.bound == 0:
+        return "no loss allowed"
+    move = "fall" if one.bound < 0 else "rise"
+    demanded = (one.bound < 0) == lower_is_better(one.metric)
+    return f"a {move} of {f'at least {_bound(one)} demanded' if demanded else f'at most {_bound(one)} allowed'}"
+
+
+def _amount(value: float, one: Verdict | Difference) -> str:
+    decimals = digits(*bounds_of(value, one.low, one.high, one.unit))
+    return with_unit(number(scaled(value, one.unit), decimals), one.unit)
+
+
+def _bound(one: Verdict) -> str:
+    """The bound with the interval's decimals, or with as many as it takes to say it."""
+    bound = abs(scaled(one.bound, one.unit))
+    decimals = max(digits(*bounds_of(one.bound, one.low, one.high, one.unit)), 1 - math.floor(math.log10(bound)))
+    return with_unit(number(bound, decimals), one.unit)
+
+
+def _interval(one: Verdict | Difference) -> str:
+    if one.low is None or one.high is None or one.low == one.high:
+        return ""
+    decimals = digits(*bounds_of(one.low, one.low, one.high, one.unit))
+    is_change = isinstance(one, Difference) or one.baseline is not None
+    low, high = (number(scaled(bound, one.unit), decimals, signed=is_change) for bound in (one.low, one.high))
+    level = f"{one.level or 0.95:.0%}".replace("%", " %")
+    return f"{level} interval {low} to {high}"

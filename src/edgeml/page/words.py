@@ -1,0 +1,119 @@
+"""Numbers and names as a reader of a page meets them."""
+
+from __future__ import annotations
+
+import math
+
+from edgeml.types import Measurement
+
+MINUS = "\N{MINUS SIGN}"
+_MEGA = 1_000_000
+_UNITS = {"1": "", "share": "", "byte": "MB", "perplexity": ""}
+_TITLES = {
+    "spearman": "Spearman correlation",
+    "pearson": "Pearson correlation",
+    "nearest_accuracy": "nearest right",
+    "macro_f1": "macro F1",
+    "entity_f1": "entity F1",
+    "contract.valid": "valid JSON",
+    "fidelity.agreement": "same answer as the baseline's",
+    "fidelity.spearman": "rank correlation with the baseline",
+    "fidelity.cosine": "cosine to the baseline",
+    "kl_divergence": "KL divergence",
+    "same_top": "same top token",
+    "latency_first_token": "time to first token",
+    "latency_load": "time to load",
+    "latency_first": "first inference",
+    "memory_peak": "memory",
+    "memory_peak_anon": "anonymous memory",
+    "memory_peak_file": "file-backed memory",
+    "memory_peak_pss": "proportional memory (PSS)",
+}
+_PLAIN_STATISTICS = {"once", "mean", "exp_mean", "max", "sum", "spearman", "pearson"}  # told by the metric already
+
+
+def title(metric: str, statistic: str = "") -> str:
+    """A metric in words, with its statistic where there may be several."""
+    words = _TITLES.get(metric, metric.replace("_", " ").replace(".", " "))
+    return words if not statistic or statistic in _PLAIN_STATISTICS else f"{words}, {statistic}"
+
+
+def unit_of(unit: str) -> str:
+    """A unit as it is written behind a number; empty for shares and correlations."""
+    return _UNITS.get(unit, unit)
+
+
+def scaled(value: float, unit: str) -> float:
+    """A value in the unit that `unit_of` names."""
+    return value / _MEGA if unit == "byte" else value
+
+
+def digits(value: float, low: float | None = None, high: float | None = None) -> int:
+    """Decimals worth showing: two significant ones of the interval's half, else three or four of the value itself."""
+    half = 0.0 if low is None or high is None else (high - low) / 2
+    if half > 0:
+        return min(6, max(0, 1 - math.floor(math.log10(half))))
+    if value == 0:
+        return 0
+    return min(6, max(0, (3 if abs(value) < 1 else 2) - math.floor(math.log10(abs(value)))))
+
+
+def number(value: float, decimals: int, *, signed: bool = False) -> str:
+    """A number with a true minus sign; zero has none."""
+    text = f"{value:{'+' if signed else ''}.{decimals}f}"
+    if not any(digit in text for digit in "123456789"):
+        return text.lstrip("+-")
+    return text.replace("-", MINUS)
+
+
+def with_unit(text: str, unit: str) -> str:
+    """A number's text and its unit."""
+    return f"{text} {unit_of(unit)}".rstrip()
+
+
+def value_text(value: float, unit: str) -> str:
+    """A lone value with its unit."""
+    shown = scaled(value, unit)
+    return with_unit(number(shown, digits(shown)), unit)
+
+
+def measured_text(one: Measurement) -> str:
+    """A measurement's value with its unit, with the decimals that its interval warrants."""
+    shown, decimals = scaled(one.value, one.unit), _decimals(one)
+    return with_unit(number(shown, decimals), one.unit)
+
+
+def bounds_text(one: Measurement) -> str:
+    """A measurement's interval in brackets; empty where it has none."""
+    if one.low is None or one.high is None:
+        return ""
+    decimals = _decimals(one)
+    low, high = (number(scaled(bound, one.unit), decimals) for bound in (one.low, one.high))
+    return f"[{low}, {high}]"
+
+
+def listed(words: list[str]) -> str:
+    """Words as a sentence lists them."""
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def counted(count: int, noun: str) -> str:
+    """A number of things."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def day(started: str) -> str:
+    """The date of an ISO time."""
+    return started[:10]
+
+
+def bounds_of(
+    value: float, low: float | None, high: float | None, unit: str
+) -> tuple[float, float | None, float | None]:
+    """A value and its bounds in the unit that they are shown in."""
+    low, high = (None if bound is None else scaled(bound, unit) for bound in (low, high))
+    return scaled(value, unit), low, high
+
+
+def _decimals(one: Measurement) -> int:
+    return digits(*bounds_of(one.value, one.low, one.high, one.unit))
