@@ -113,6 +113,11 @@ class Store:
             raise EdgemlError(f"{subject} names {len(chosen)} variants, one is wanted", hint=f"name one of {names}")
         return chosen[0]
 
+    def baseline(self, text: str) -> Variant | Run:
+        """What others are compared with: a variant, or where `text` is a `.json` file, the run that it keeps."""
+        path = Path(text)
+        return read_record(path, Run) if path.suffix == ".json" and path.is_file() else self.variant(text)
+
     def variant_folder(self, model: str, folder_name: str) -> Path:
         """Where a variant of `model` lies, whether it exists or not."""
         return self.root / model / folder_name
@@ -180,6 +185,17 @@ class Store:
         if not found:
             raise EdgemlError(f"{model} has no variants", hint=f"edgeml quantize {model}")
         return found
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write beside the goal and rename: a reader never sees half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + PART)
+    try:
+        part.write_text(text, encoding="utf-8")
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def load_variant(folder: Path) -> Variant:

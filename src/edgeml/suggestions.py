@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from shlex import quote
 
 from edgeml.bundles import kind_of
 from edgeml.store import EXAMPLE, Store
-from edgeml.types import Model, Profile, Variant
+from edgeml.types import Model, Page, Profile, Variant
 from edgeml_runtime.types import Bundle
 
 
@@ -18,10 +19,22 @@ def after_download(model: Model) -> list[str]:
 def after_quantize(variant: Variant, target: Profile, store: Store) -> list[str]:
     """Variants are there: measure them, where that can be done here, and pack the last one."""
     measure = [f"edgeml bench {variant.name.partition('/')[0]}"] if _is_own(target) else []
-    return [*measure, *after_bench(variant, target, store)]
+    return [*measure, *_packing(variant, target, store)]
 
 
 def after_bench(variant: Variant, target: Profile, store: Store) -> list[str]:
+    """Variants were measured: put what was found on a page, and pack one."""
+    return [f"edgeml report {variant.name.partition('/')[0]}", *_packing(variant, target, store)]
+
+
+def after_report(page: Page) -> list[str]:
+    """A page is there: look at it, or put it in a pull request."""
+    if page.html:
+        return [f"python3 -m webbrowser {quote(Path(page.html).resolve().as_uri())}"]
+    return [f"gh pr comment --body-file {quote(page.markdown)}"]
+
+
+def _packing(variant: Variant, target: Profile, store: Store) -> list[str]:
     """A variant is chosen: pack it; before that, fetch what runs it on the target."""
     format = variant.manifest.scheme.partition(":")[0]
     there = "" if _is_own(target) else f" --target {target.name}"
@@ -37,7 +50,7 @@ def after_runtime(format: str, target: Profile, store: Store) -> list[str]:
     if not models:
         return [EXAMPLE]
     fitting = [one for one in store.variants(models[0].name) if one.manifest.scheme.startswith(f"{format}:")]
-    return after_bench(fitting[-1], target, store) if fitting else after_download(models[0])
+    return _packing(fitting[-1], target, store) if fitting else after_download(models[0])
 
 
 def after_package(bundle: Bundle, target: Profile, store: Store) -> list[str]:

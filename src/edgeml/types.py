@@ -340,6 +340,19 @@ class Report(Record, frozen=True, kw_only=True, tag_field="schema", tag="edgeml.
         return f"{first.task}.{first.target}.{_stamp(self.started)}{REPORT}"
 
 
+class Page(Record, frozen=True, kw_only=True, tag_field="schema", tag="edgeml.page/1"):
+    """Where a model's page was written. `reports` are the files under `measurements/` that it shows.
+
+    With `shows_inputs`, it holds texts of the data and answers to them.
+    """
+
+    model: str
+    markdown: str
+    reports: tuple[str, ...]
+    html: str | None = None
+    shows_inputs: bool = False
+
+
 class Profile(Record, frozen=True, kw_only=True, tag_field="schema", tag="edgeml.target/1"):
     """What is known of a kind of target before it is met; one YAML file each in `targets/profiles/`."""
 
