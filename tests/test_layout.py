@@ -19,15 +19,16 @@ LEVELS = (
     ("store", "sources", "targets", "stats", "wheels", "preprocessing", "images"),
     ("scores", "dataset", "traits", "formats", "bundles"),
     ("measurements", "fidelity", "examples", "cards", "comparable", "threads", "sequential"),
-    ("limits", "evidence", "costs", "verdicts", "planning"),
-    ("download", "quantize", "bench", "package", "doctor"),  # the verbs: none imports another
-    ("recipe", "render", "suggestions"),
+    ("limits", "evidence", "costs", "verdicts", "planning", "plots", "page"),
+    ("conditions",),
+    ("download", "quantize", "bench", "report", "package", "doctor"),  # the verbs: none imports another
+    ("recipe", "render", "suggestions", "options"),
     ("console",),
     ("cli",),
     ("__main__",),
 )
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
-VERBS = LEVELS[6]
+VERBS = LEVELS[7]
 HEAVY = {
     "llama_cpp",
     "onnx",
@@ -39,6 +40,8 @@ HEAVY = {
     "scipy",
     "rich",
     "numpy",
+    "matplotlib",
+    "jinja2",
 }
 TRAVELS = {"edgeml_runtime", "msgspec", "numpy", "tokenizers", "onnxruntime", "llama_cpp", "PIL", *sys.stdlib_module_names}
 SPEAKERS = {"edgeml/cli.py", "edgeml/console.py", "edgeml_runtime/worker.py", "edgeml_runtime/__main__.py"}

@@ -10,7 +10,7 @@ from typing import Any
 from edgeml.render.figures import FIGURES, Figure
 from edgeml.render.reports import reports
 from edgeml.render.tables import WIDTH, Column, short, size, table
-from edgeml.types import Capability, Model, Profile, Report, Variant
+from edgeml.types import Capability, Model, Page, Profile, Report, Variant
 from edgeml_runtime.records import encode
 from edgeml_runtime.types import Bundle, Record
 
@@ -112,6 +112,12 @@ def _profiles(found: Sequence[Profile], width: int) -> list[str]:
     return [table(columns, width)]
 
 
+def _pages(pages: Sequence[Page], width: int) -> list[str]:  # noqa: ARG001 - a path is not to be cut
+    paths = [path for page in pages for path in (page.html, page.markdown) if path]
+    shown = ["it shows texts of the data and answers: pass it on with care"] if pages[0].shows_inputs else []
+    return ["\n".join([*paths, *shown])]
+
+
 _BLOCKS: dict[type, Callable[[Sequence[Any], int], list[str]]] = {
     Model: _models,
     Variant: _variants,
@@ -119,4 +125,5 @@ _BLOCKS: dict[type, Callable[[Sequence[Any], int], list[str]]] = {
     Bundle: _bundles,
     Capability: _capabilities,
     Profile: _profiles,
+    Page: _pages,
 }
