@@ -26,6 +26,10 @@ def run(answers, *, task="text-classification", variant="tiny/onnx-int8", gold=(
     )
 
 
+def generated(text):
+    return {"text": text, "finish_reason": "stop", "tokens": 3}
+
+
 def labels(*names):
     return [{"label": name, "score": 0.5} for name in names]
 
@@ -53,12 +57,15 @@ def test_without_right_answers_the_first_flipped_rows_are_shown_and_no_more_than
 def test_pairs_whose_cosine_moved_most_come_first_and_those_that_hardly_moved_not_at_all():
     base, own = [0.5, 0.5, 0.5, 0.5], [0.50001, 0.6, 0.2, 0.5]
 
-    found = examples(run(own, task="sentence-similarity"), run(base, task="sentence-similarity"))
+    gold = (5.0, 4.0, 3.0, 2.0)
+
+    found = examples(*(run(cosines, task="sentence-similarity", gold=gold) for cosines in (own, base)))
 
     assert [(one.row, one.baseline_answer, one.answer) for one in found] == [
         (3, "0.500", "0.200"),
         (2, "0.500", "0.600"),
     ]
+    assert {one.expected for one in found} == {None}
 
 
 def test_another_nearest_row_is_shown_by_its_label_where_that_differs():
@@ -75,11 +82,8 @@ def test_another_nearest_row_is_shown_by_its_label_where_that_differs():
 
 
 def test_a_right_answer_is_written_as_the_answer_is_so_that_they_can_be_compared():
-    def text(one):
-        return [{"text": one, "finish_reason": "stop", "tokens": 3}]
-
-    own = run(text('{"b": 1, "a": 2}'), task="text-generation", gold=('{ "a":2,"b":1 }',))
-    [found] = examples(own, run(text("no"), task="text-generation", gold=own.gold))
+    own = run([generated('{"b": 1, "a": 2}')], task="text-generation", gold=('{ "a":2,"b":1 }',))
+    [found] = examples(own, run([generated("no")], task="text-generation", gold=own.gold))
     tags = [
         run([{"tags": names}], task="token-classification", gold=(("O", "B-LOC"),)) for names in ("OO", ["O", "B-LOC"])
     ]
@@ -90,7 +94,8 @@ def test_a_right_answer_is_written_as_the_answer_is_so_that_they_can_be_compared
 
 
 def test_invented_values_are_shown_with_their_place_without_any_baseline():
-    answers = [{"text": "{}"}, {"text": '{"zip": "123"}', "ungrounded": [["zip", "123"], ["a.b", "7"]]}]
+    invented = {"ungrounded": [["zip", "123"], ["a.b", "7"]]}
+    answers = [generated("{}"), generated('{"zip": "123"}') | invented]
 
     found = examples(run(answers, task="text-generation"), None)
 
@@ -98,6 +103,14 @@ def test_invented_values_are_shown_with_their_place_without_any_baseline():
         ("ungrounded", 2, "zip: 123"),
         ("ungrounded", 2, "a.b: 7"),
     ]
+
+
+def test_an_answer_that_is_not_of_the_schema_is_shown_as_it_is():
+    answers = [generated('{"zip": "1"}'), generated("I think it is")]
+
+    found = examples(run(answers, task="text-generation", schema={"type": "object"}), None)
+
+    assert [(one.kind, one.row, one.answer) for one in found] == [("invalid", 2, "I think it is")]
 
 
 def test_equal_answers_give_no_example():

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any, Literal
 
+import msgspec
+
 from edgeml.fidelity import essences
 from edgeml.measurements import row_scores
 from edgeml.scores import as_text, scorer_of
@@ -18,8 +20,8 @@ Kind = Literal["ungrounded", "invalid"]
 def examples(run: Run, baseline: Run | None) -> list[Example]:
     """At most MOST rows of each kind, counted from 1: first those that were right with the baseline and are wrong now.
 
-    Where answers only differ by degree, as cosines do, those that moved most. `answer` and `expected` are written
-    alike, so that they are equal where the answer is right.
+    `answer` and `expected` are written alike, so that they are equal where the answer is right. Where answers only
+    differ by degree, as cosines do, those that moved most, without `expected`: people score on another scale.
     """
     flipped = _flipped(run, baseline) if baseline else []
     return [*flipped[:MOST], *islice(_ungrounded(run), MOST), *islice(_invalid(run), MOST)]
@@ -63,7 +65,8 @@ def _moved(run: Run, baseline: Run) -> list[Example]:
     pairs = list(zip(run.outcome.answers, baseline.outcome.answers, strict=True))
     rows = [row for row, (one, other) in enumerate(pairs) if f"{one:.3f}" != f"{other:.3f}"]
     rows.sort(key=lambda row: (-abs(pairs[row][0] - pairs[row][1]), row))
-    return [_example(run, baseline, row, (f"{pairs[row][0]:.3f}", f"{pairs[row][1]:.3f}")) for row in rows]
+    found = [_example(run, baseline, row, (f"{pairs[row][0]:.3f}", f"{pairs[row][1]:.3f}")) for row in rows]
+    return [msgspec.structs.replace(one, expected=None) for one in found]
 
 
 def _ungrounded(run: Run) -> Iterator[Example]:
@@ -78,13 +81,12 @@ def _found(answer: Any) -> Sequence[Sequence[str]]:
 
 
 def _invalid(run: Run) -> Iterator[Example]:
-    """Answers that are not of the form that a schema asked for."""
-    valid = [score for score in row_scores(run) if score.metric == "contract.valid"]
-    if run.generate.schema is None or not valid:
-        return
-    for row, fits in enumerate(valid[0].columns[0]):
-        if not fits:
-            yield _lone(run, "invalid", row, str(run.outcome.answers[row]["text"]))
+    """Answers that are not of the schema that was asked for."""
+    for score in row_scores(run):
+        if score.metric == "contract.schema":
+            for row, fits in enumerate(score.columns[0]):
+                if not fits:
+                    yield _lone(run, "invalid", row, str(run.outcome.answers[row]["text"]))
 
 
 def _lone(run: Run, kind: Kind, row: int, answer: str) -> Example:

@@ -79,9 +79,11 @@ def _warnings(session: Session, answers: tuple[Any, ...], flips: list[float], sh
         changed, told = f"answers change by up to {max(flips):.4f}", max(shifts) > _TOLD
     else:
         changed, told = f"{sum(map(bool, flips))} of {len(flips)} answers change", any(flips)
-    why = " (dynamic int8)" if session.manifest.scheme == "onnx:int8" else ""
+    dynamic = session.manifest.scheme == "onnx:int8"
+    why = " (dynamic int8)" if dynamic else ""
+    fix = "run batches of one, as the bundle does"
+    fix += "; static quantization would not depend on the batch" if dynamic else ""
     if told:
-        fix = "run batches of one, as the bundle does, or use static quantization"
         yield f"{changed} with what else is in the batch{why}, vectors by up to {max(shifts):.2g} (1 - cosine): {fix}"
 
 

@@ -59,7 +59,7 @@ def latency(call: Timed, texts: Sequence[Any], job: Job, *, what: str) -> Sample
         unit="ms",
         values=tuple(value * 1000 for value in times),
         warmups=tuple(value * 1000 for value in warmups),
-        statistics=("median", "p95", "p99"),
+        statistics=("median", "mad", "p90", "p95", "p99"),
         unit_of_sample="text",
         method=f"{what}, batch of one, monotonic clock",
     )
@@ -138,7 +138,7 @@ def unit(found: Floats) -> Floats:
 
 
 def packed(found: Floats) -> Vectors:
-    """Vectors to be kept: of length 1, so that no part leaves float16's range; their cosines are exact to 1e-6."""
+    """Vectors to be kept: of length 1, so that no part leaves float16's range; their cosines are exact to 1e-5."""
     return Vectors(width=found.shape[1], data=unit(found).astype("<f2").tobytes())
 
 
