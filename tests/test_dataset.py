@@ -58,9 +58,9 @@ def test_one_pair_is_enough(tmp_path):
 
 
 def test_slices_are_values_as_text_whatever_their_type():
-    found = slice_values(dataset(text="abc", region=["north", "south", "north"], year=[1, 2, None]), ["year", "region"])
+    found = slice_values(dataset(text="abc", region=["north", "", "north"], year=[1, True, None]), ["year", "region"])
 
-    assert found == {"year": ("1", "2", "null"), "region": ("north", "south", "north")}
+    assert found == {"year": ("1", "true", "missing"), "region": ("north", "missing", "north")}
 
 
 def test_a_renamed_column_is_sliced_by_either_name(tmp_path):
@@ -72,11 +72,14 @@ def test_a_renamed_column_is_sliced_by_either_name(tmp_path):
     assert slice_values(data, ["label"]) == {"label": ("x", "y")}
 
 
-def test_a_column_to_slice_by_that_a_row_lacks_is_refused_with_the_row():
+def test_a_column_to_slice_by_that_no_row_has_is_refused_and_one_that_some_lack_is_not():
     rows = ({"text": "a", "lang": "en"}, {"text": "b"})
+    data = Dataset(name="x.jsonl", sha256="0", rows=rows)
 
-    with pytest.raises(EdgemlError, match="no column 'lang' to slice by in row 2; present: 'text'"):
-        slice_values(Dataset(name="x.jsonl", sha256="0", rows=rows), ["lang"])
+    assert slice_values(data, ["lang"]) == {"lang": ("en", "missing")}
+    with pytest.raises(EdgemlError, match="no column 'language' to slice by") as caught:
+        slice_values(data, ["language"])
+    assert caught.value.hint == "its columns: text, lang"
 
 
 def test_a_column_of_too_many_values_is_refused_before_anything_is_measured():
@@ -88,6 +91,6 @@ def test_a_column_of_too_many_values_is_refused_before_anything_is_measured():
 
 
 def test_a_plain_text_has_no_slices():
-    with pytest.raises(EdgemlError, match="no columns to slice by"):
+    with pytest.raises(EdgemlError, match="no column 'lang' to slice by"):
         slice_values(Dataset(name="x.txt", sha256="0", text="x"), ["lang"])
     assert slice_values(Dataset(name="x.txt", sha256="0", text="x"), []) == {}

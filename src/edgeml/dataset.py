@@ -80,20 +80,16 @@ def dataset_for(task: str, path: Path | None, columns: Mapping[str, str], *, lim
 def slice_values(dataset: Dataset, columns: Sequence[str]) -> dict[str, tuple[str, ...]]:
     """The value of each row in those columns, as text: what `--slice` asks for and a run keeps.
 
-    A column that `--columns` renamed is known by its name in the file, and by its new one.
-    Raises EdgemlError for a column that a row lacks, for one of more than MOST_SLICES values, and for plain text.
+    Rows without a value are the slice `missing`. A column that `--columns` renamed is known by its name in the file,
+    and by its new one. Raises EdgemlError for a column that no row has, and for one of more than MOST_SLICES values.
     """
-    if columns and not dataset.rows:
-        raise EdgemlError(f"{dataset.name} has no columns to slice by", hint="leave --slice out")
     found = {}
     for column in columns:
         name = dataset.columns.get(column, column)
-        lacking = next((number for number, row in enumerate(dataset.rows, 1) if name not in row), None)
-        if lacking:
-            present = ", ".join(map(repr, dataset.rows[lacking - 1]))
-            problem = f"{dataset.name} has no column {column!r} to slice by in row {lacking}; present: {present}"
-            raise EdgemlError(problem, hint="slice by a column that every row has")
-        found[column] = tuple(as_text(row[name]) for row in dataset.rows)
+        if not any(name in row for row in dataset.rows):
+            known = ", ".join(dict.fromkeys(name for row in dataset.rows for name in row)) or "none"
+            raise EdgemlError(f"{dataset.name} has no column {column!r} to slice by", hint=f"its columns: {known}")
+        found[column] = tuple(_slice(row.get(name)) for row in dataset.rows)
         require_few(column, found[column])
     return found
 
@@ -121,6 +117,10 @@ def read_schema(path: Path | None) -> dict[str, Any] | None:
     if not isinstance(found, dict):
         raise EdgemlError(f"{path} is no JSON Schema", hint="a schema is a JSON object")
     return found
+
+
+def _slice(value: Any) -> str:
+    return "missing" if value is None or value == "" else as_text(value)
 
 
 def _enough(rows: list[Row], task: str) -> tuple[Row, ...]:
