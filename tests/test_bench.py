@@ -3,9 +3,11 @@ import json
 import msgspec
 import pytest
 
-from edgeml.bench import Conditions, bench
+from edgeml.bench import bench, forecast
+from edgeml.conditions import Conditions
 from edgeml.dataset import choose_task, dataset_for, read_dataset, read_schema
 from edgeml.errors import EdgemlError
+from edgeml.limits import limit_of
 from edgeml.measurements import differences
 from edgeml.store import Store
 from edgeml.targets import own_name, profile
@@ -71,7 +73,7 @@ def test_raw_values_warmups_and_answers_are_kept_in_one_file_a_run(store, pairs)
 def test_a_variant_compared_with_itself_differs_by_nothing(store, pairs):
     first, _ = two_variants(store)
     bench([first], read_dataset(pairs, task="sentence-similarity", columns={}), conditions(), store=store)
-    [path] = (store.root / "tiny" / "measurements").glob("*.json")
+    [path] = (store.root / "tiny" / "measurements").glob("onnx-*.json")
     run = read_record(path, Run)
 
     assert {one.difference for one in differences(run, msgspec.structs.replace(run, variant="other"))} == {0.0}
@@ -190,7 +192,7 @@ def test_a_run_keeps_what_was_asked(store):
     asked = conditions("feature-extraction", limit=3, context_tokens=64)
     bench([first], dataset_for("feature-extraction", None, {}, limit=3), asked, store=store)
 
-    [path] = (store.root / "tiny" / "measurements").glob("*.json")
+    [path] = (store.root / "tiny" / "measurements").glob("onnx-*.json")
     run = read_record(path, Run)
     assert (run.limit, run.context_tokens, run.generate) == (3, 64, asked.generate)
 
@@ -204,3 +206,104 @@ def test_a_single_line_is_refused_before_anything_is_measured(tmp_path):
             dataset_for("feature-extraction", data, {}, limit=1)
         assert caught.value.hint == "give at least two rows"
     assert len(dataset_for("feature-extraction", path, {}, limit=2).rows) == 2
+
+
+def bounded(*texts, option="max-drop", **fields):
+    return conditions(limits=tuple(limit_of(option, text) for text in texts), **fields)
+
+
+def measured(store, path, terms, **fields):
+    first, second = two_variants(store)
+    dataset = read_dataset(path, task="sentence-similarity", columns={})
+    return bench([first, second], dataset, terms, store=store, baseline=first, **fields)
+
+
+def test_a_bound_on_a_drop_is_judged_of_every_variant_but_the_baseline(store, pairs):
+    report = measured(store, pairs, bounded("1%", "pearson=0.9"))
+
+    assert [(one.variant, one.metric) for one in report.verdicts] == [
+        ("tiny/onnx-int8", "spearman"),
+        ("tiny/onnx-int8", "pearson"),
+    ]
+    assert report.verdicts[0].verdict in ("fail", "cannot tell")  # another model altogether
+    assert store.reports("tiny") == [report]
+
+
+def test_a_bound_on_a_cost_is_measured_by_five_processes_and_kept_with_the_run(store, pairs):
+    report = measured(store, pairs, bounded("1s", option="max-latency"))
+
+    [verdict] = report.verdicts
+    assert (verdict.metric, verdict.verdict, verdict.n) == ("latency", "pass", 5)
+    latency = next(sample for sample in report.measurements if sample.metric == "latency")
+    run = store.run("tiny", latency.provenance["run"])
+    assert len(run.processes) == 4
+    assert all(not outcome.answers for outcome in run.processes)
+
+
+def test_a_sequential_bench_stops_once_every_verdict_is_clear(store, tmp_path):
+    path = tmp_path / "many.tsv"
+    header, *rows = PAIRS.splitlines(keepends=True)
+    path.write_text(header + "".join(rows) * 20)
+    first = onnx_variant(store.root / "tiny" / "onnx-fp32", name="tiny/onnx-fp32")
+    same = onnx_variant(store.root / "tiny" / "onnx-int8", name="tiny/onnx-int8")
+    dataset = read_dataset(path, task="sentence-similarity", columns={})
+
+    report = bench([same], dataset, bounded("10%", sequential=True), store=store, baseline=first)
+
+    [verdict] = report.verdicts
+    assert (verdict.verdict, verdict.n) == ("pass", 20)
+    assert verdict.level > 0.95  # an early look has to be surer
+    spearman = next(one for one in report.measurements if one.metric == "spearman")
+    assert spearman.n == 20
+
+
+def test_a_sequential_bench_without_a_bound_on_a_drop_is_refused(store, pairs):
+    with pytest.raises(EdgemlError, match="when to stop"):
+        measured(store, pairs, conditions(sequential=True))
+    first, _ = two_variants(Store(store.root / "more"))
+    terms = Conditions(task="feature-extraction", profile=profile(None), sequential=True)
+    with pytest.raises(EdgemlError, match="cannot stop early"):
+        bench([first], dataset_for("feature-extraction", None, {}, limit=None), terms, store=store)
+
+
+def test_an_earlier_run_is_a_baseline_where_it_was_asked_the_same(store, pairs):
+    first, second = two_variants(store)
+    dataset = read_dataset(pairs, task="sentence-similarity", columns={})
+    bench([first], dataset, conditions(), store=store)
+    [path] = (store.root / "tiny" / "measurements").glob("onnx-fp32*.json")
+    earlier = store.baseline(str(path))
+
+    report = bench([second], dataset, bounded("1%"), store=store, baseline=earlier)
+
+    assert {one.variant for one in report.measurements} == {"tiny/onnx-int8"}
+    assert report.verdicts[0].baseline == "tiny/onnx-fp32"
+    elsewhere = msgspec.structs.replace(earlier.outcome.environment, cpu="another")
+    moved = msgspec.structs.replace(earlier, outcome=msgspec.structs.replace(earlier.outcome, environment=elsewhere))
+    with pytest.raises(EdgemlError, match=r"another machine: cpu .*, not another"):
+        bench([second], dataset, bounded("1%"), store=store, baseline=moved)
+
+
+def test_a_column_that_no_row_has_is_no_slice(store, pairs):
+    with pytest.raises(EdgemlError, match="no column 'region' to slice by"):
+        measured(store, pairs, conditions(slices=("region",)))
+
+
+def test_threads_are_chosen_by_trying_and_the_run_tells_what_was_tried(store, pairs):
+    first, _ = two_variants(store)
+    terms = msgspec.structs.replace(conditions(), threads="auto")
+
+    bench([first], read_dataset(pairs, task="sentence-similarity", columns={}), terms, store=store)
+
+    [path] = (store.root / "tiny" / "measurements").glob("onnx-fp32*.json")
+    run = read_record(path, Run)
+    assert run.outcome.environment.threads == run.sweep.threads
+    assert set(run.sweep.tried["latency"]) >= {"1"}
+
+
+def test_what_so_many_rows_can_show_is_told_before(pairs):
+    dataset = read_dataset(pairs, task="sentence-similarity", columns={})
+
+    [sentence] = forecast(dataset, bounded("1%"))
+
+    assert sentence.startswith("16 rows")
+    assert forecast(dataset, conditions()) == []

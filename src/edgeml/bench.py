@@ -1,4 +1,4 @@
-"""Verb: measure variants on a target, each in a process of its own, on the user's data."""
+"""Verb: measure variants on a target, each in a process of its own, on the user's data, and say whether bounds hold."""
 
 from __future__ import annotations
 
@@ -7,35 +7,32 @@ from datetime import UTC, datetime
 
 import msgspec
 
+from edgeml.comparable import require_comparable
+from edgeml.conditions import Conditions, again, run_of, sliced
 from edgeml.errors import EdgemlError
-from edgeml.measurements import differences, measurements
-from edgeml.progress import Progress, silent, within
+from edgeml.examples import examples
+from edgeml.limits import Limit, require_answerable
+from edgeml.measurements import differences, measurements, undefined
+from edgeml.planning import detectable, looks
+from edgeml.progress import Progress, silent
 from edgeml.scores import gold, unscored
+from edgeml.sequential import joined, part, require_parts
+from edgeml.stats import LEVEL
 from edgeml.store import Store
-from edgeml.targets import local, own_name
-from edgeml.types import Dataset, Difference, Measurement, Profile, Report, Run, Variant
-from edgeml_runtime.machine import cores
+from edgeml.targets import own_name
+from edgeml.types import Dataset, Difference, Example, Measurement, Profile, Report, Run, Variant, Verdict
+from edgeml.verdicts import verdicts
 from edgeml_runtime.records import verify
-from edgeml_runtime.tasks import task_of
-from edgeml_runtime.types import Absent, Generate, Job, Record
+from edgeml_runtime.types import Absent
 
-DEFAULT_WARMUPS = 10
-SEED = 20
+LOOKS = 4  # that a sequential bench takes at most
+_CLEAR = ("pass", "fail")
 
 
-class Conditions(Record, frozen=True, kw_only=True):
-    """How to measure. `threads` and `repeats` left out mean every processor, and the task's own number."""
-
-    task: str
-    profile: Profile
-    threads: int | None = None
-    warmups: int | None = None
-    repeats: int | None = None
-    seed: int = SEED
-    batch_size: int = 32
-    context_tokens: int = 512
-    limit: int | None = None
-    generate: Generate = Generate()
+def forecast(dataset: Dataset, conditions: Conditions) -> list[str]:
+    """Which drop this many rows can show at all, a sentence for each bound on one; to be told before measuring."""
+    labelled = bool(gold(conditions.task, dataset.rows))
+    return detectable(conditions.limits, conditions.task, rows=len(dataset.rows), labelled=labelled)
 
 
 def bench(
@@ -44,21 +41,49 @@ def bench(
     conditions: Conditions,
     *,
     store: Store,
-    baseline: Variant | None = None,
+    baseline: Variant | Run | None = None,
     progress: Progress = silent,
 ) -> Report:
-    """Measure each variant, the baseline first; every raw run is kept in the store."""
-    require_here(conditions.profile)
-    measured = _distinct([*([baseline] if baseline else []), *variants])
-    for variant in measured:  # data that cannot be scored is refused before anything is measured
-        gold(conditions.task, dataset.rows, variant.manifest.labels)
-    runs: list[tuple[Variant, Run]] = []
-    for variant in measured:
+    """Measure each variant, the baseline first; every raw run, and the report, are kept in the store.
+
+    The baseline may be an earlier run; raises EdgemlError where that was asked something else, or ran elsewhere.
+    """
+    started = datetime.now(UTC).isoformat(timespec="milliseconds")
+    _require_possible(dataset, conditions, baseline)
+    order = _distinct([*([baseline] if isinstance(baseline, Variant) else []), *variants])
+    for variant in order:
+        gold(conditions.task, dataset.rows, variant.manifest.labels)  # right answers must be labels that it knows
         verify(variant.path, variant.manifest.files)
-        run = _run(variant, dataset, conditions, baseline=baseline, progress=progress)
-        store.add_run(run)
-        runs.append((variant, run))
-    return _report(runs, baseline)
+    trial = Trial(order, dataset, conditions, store=store, baseline=baseline, progress=progress)
+    trial.measure()
+    report = msgspec.structs.replace(trial.report(), started=started)
+    store.add_report(order[0].name.partition("/")[0], report)
+    return report
+
+
+def require_here(profile: Profile) -> None:
+    """Raise EdgemlError for a target that cannot be measured from this machine."""
+    if profile.name != own_name():
+        raise EdgemlError(
+            f"this machine is no {profile.title}, and only the machine at hand can be measured so far",
+            hint=f"edgeml package --target {profile.name}, copy the bundle to the device and run: sh run.sh selftest",
+        )
+
+
+def _require_possible(dataset: Dataset, conditions: Conditions, baseline: Variant | Run | None) -> None:
+    """What cannot work is refused before anything is measured."""
+    require_here(conditions.profile)
+    gold(conditions.task, dataset.rows)
+    sliced(dataset, conditions.slices)
+    require_answerable(conditions.limits, baseline=baseline is not None, sliced=bool(conditions.slices))
+    if not conditions.sequential:
+        return
+    require_parts(conditions.task)
+    if not any(limit.is_drop for limit in conditions.limits):
+        raise EdgemlError("nothing would tell when to stop", hint="bound a drop: --max-drop 1%")
+    if isinstance(baseline, Run):
+        message = "an earlier run cannot be measured part by part"
+        raise EdgemlError(message, hint="name a variant as the baseline, or leave --sequential out")
 
 
 def _distinct(variants: Sequence[Variant]) -> list[Variant]:
@@ -72,88 +97,128 @@ def _distinct(variants: Sequence[Variant]) -> list[Variant]:
     return found
 
 
-def require_here(profile: Profile) -> None:
-    """Raise EdgemlError for a target that cannot be measured from this machine."""
-    if profile.name != own_name():
-        raise EdgemlError(
-            f"this machine is no {profile.title}, and only the machine at hand can be measured so far",
-            hint=f"edgeml package --target {profile.name}, copy the bundle to the device and run: sh run.sh selftest",
+class Trial:
+    """One bench under way: the runs so far, by variant, and the verdicts that became clear before all rows were run."""
+
+    def __init__(
+        self,
+        variants: Sequence[Variant],
+        dataset: Dataset,
+        conditions: Conditions,
+        *,
+        store: Store,
+        baseline: Variant | Run | None,
+        progress: Progress,
+    ) -> None:
+        self._variants = variants
+        self._dataset = dataset
+        self._conditions = conditions
+        self._store = store
+        self._baseline = baseline
+        self._progress = progress
+        self._runs: dict[str, Run] = {}
+        self._clear: dict[tuple[str, Limit], Verdict] = {}
+        self._level = LEVEL
+
+    def measure(self) -> None:
+        """Run everything, and keep each run as soon as it is there."""
+        if self._conditions.sequential:
+            self._measure_in_parts()
+        else:
+            self._measure_part(self._dataset)
+        # In rounds, so that a machine that gets slower does so for every variant.
+        for _ in range(1, self._conditions.process_count):
+            for variant in self._variants:
+                run = self._runs[variant.name]
+                self._keep(again(run, variant, self._dataset, self._conditions, progress=self._progress))
+
+    def report(self) -> Report:
+        """What the runs show."""
+        pairs = [(variant, self._runs[variant.name]) for variant in self._variants]
+        found: list[Measurement] = []
+        absent: list[Absent] = []
+        for variant, run in pairs:
+            base = self._base_of(variant)
+            found += measurements(run, size_bytes=variant.manifest.size_bytes, baseline=base)
+            missing = [*run.outcome.absent, *unscored(run.task, run.gold), *undefined(run, base)]
+            absent += [msgspec.structs.replace(one, variant=run.variant, target=run.target) for one in missing]
+        compared = [(variant, run, base) for variant, run in pairs if (base := self._base_of(variant))]
+        differing: list[Difference] = [one for _, run, base in compared for one in differences(run, base)]
+        rows: list[Example] = [one for _, run, base in compared for one in examples(run, base)]
+        judged: list[Verdict] = [one for variant in self._judged() for one in self._verdicts(variant).values()]
+        return Report(
+            measurements=tuple(found),
+            verdicts=tuple(judged),
+            differences=tuple(differing),
+            absent=tuple(absent),
+            warnings=tuple(text for variant, run in pairs for text in _warnings(variant, run)),
+            examples=tuple(rows),
         )
 
+    def _measure_part(self, dataset: Dataset) -> None:
+        first = not self._runs
+        conditions = self._conditions if first else _answers_alone(self._conditions)
+        reference = self._baseline if isinstance(self._baseline, Variant) else None
+        for variant in self._variants:
+            run = run_of(variant, dataset, conditions, reference=reference, progress=self._progress)
+            if isinstance(self._baseline, Run):
+                require_comparable(run, self._baseline)
+            self._keep(run if first else joined(self._runs[variant.name], run))
 
-def _run(
-    variant: Variant,
-    dataset: Dataset,
-    conditions: Conditions,
-    *,
-    baseline: Variant | None,
-    progress: Progress,
-) -> Run:
-    job = _job(variant, dataset, conditions, baseline=baseline)
-    started = datetime.now(UTC).isoformat(timespec="milliseconds")
-    outcome = local.run(job, progress=within(progress, f"bench {variant.name}"))
-    return Run(
-        variant=variant.name,
-        variant_sha256=variant.manifest.weights_sha256,
-        target=conditions.profile.name,
-        how="measured",
-        task=conditions.task,
-        started=started,
-        dataset=dataset.name,
-        dataset_sha256=dataset.sha256,
-        seed=job.seed,
-        repeats=job.repeats,
-        warmups=job.warmups,
-        batch_size=job.batch_size,
-        context_tokens=job.context_tokens,
-        limit=job.limit,
-        generate=job.generate,
-        outcome=outcome,
-        gold=gold(conditions.task, dataset.rows, variant.manifest.labels),
-    )
+    def _measure_in_parts(self) -> None:
+        before = 0
+        for look in looks(len(self._dataset.rows), LOOKS):
+            self._measure_part(part(self._dataset, before, look.rows))
+            before, self._level = look.rows, look.level
+            found = {(variant.name, limit): one for variant in self._judged() for limit, one in self._drops(variant)}
+            self._clear |= {key: one for key, one in found.items() if one.verdict in _CLEAR and key not in self._clear}
+            if found.keys() <= self._clear.keys():
+                return
 
+    def _drops(self, variant: Variant) -> list[tuple[Limit, Verdict]]:
+        return [(limit, one) for limit, one in self._verdicts(variant).items() if limit.is_drop]
 
-def _job(variant: Variant, dataset: Dataset, conditions: Conditions, *, baseline: Variant | None) -> Job:
-    task = task_of(conditions.task)
-    compared = baseline is not None and baseline.name != variant.name and conditions.task == "perplexity"
-    default_warmups = DEFAULT_WARMUPS if task.DEFAULT_REPEATS else 1
-    return Job(
-        variant=str(variant.path.resolve()),
-        reference=str(baseline.path.resolve()) if compared and baseline else None,
-        task=conditions.task,
-        target=conditions.profile.name,
-        threads=conditions.threads or cores(),
-        warmups=default_warmups if conditions.warmups is None else conditions.warmups,
-        repeats=conditions.repeats or task.DEFAULT_REPEATS,
-        seed=conditions.seed,
-        rows=dataset.rows,
-        text=dataset.text,
-        batch_size=conditions.batch_size,
-        context_tokens=conditions.context_tokens,
-        limit=conditions.limit,
-        generate=conditions.generate,
-    )
+    def _verdicts(self, variant: Variant) -> dict[Limit, Verdict]:
+        """The verdict on each limit; one that was clear at an earlier look stays."""
+        limits, run, base = self._conditions.limits, self._runs[variant.name], self._base_of(variant)
+        base_bytes = next(
+            (one.manifest.size_bytes for one in self._variants if base and one.name == base.variant), None
+        )
+        sizes = (variant.manifest.size_bytes, base_bytes)
+        drops = [limit for limit in limits if limit.is_drop]
+        costs = [limit for limit in limits if not limit.is_drop]
+        found = dict(zip(drops, verdicts(run, base, drops, sizes=sizes, level=self._level), strict=True))
+        found |= dict(zip(costs, verdicts(run, base, costs, sizes=sizes), strict=True))
+        return {limit: self._clear.get((variant.name, limit), found[limit]) for limit in limits}
+
+    def _judged(self) -> list[Variant]:
+        """All but the baseline, which sets the bounds."""
+        own = self._baseline.name if isinstance(self._baseline, Variant) else None
+        return [variant for variant in self._variants if variant.name != own]
+
+    def _base_of(self, variant: Variant) -> Run | None:
+        if isinstance(self._baseline, Run):
+            return self._baseline
+        if self._baseline is None or variant.name == self._baseline.name:
+            return None
+        return self._runs[self._baseline.name]
+
+    def _keep(self, run: Run) -> None:
+        self._runs[run.variant] = run
+        self._store.add_run(run)
 
 
-def _report(runs: Sequence[tuple[Variant, Run]], baseline: Variant | None) -> Report:
-    found: list[Measurement] = []
-    differing: list[Difference] = []
-    absent: list[Absent] = []
-    warnings: list[str] = []
-    for variant, run in runs:
-        found += measurements(run, size_bytes=variant.manifest.size_bytes)
-        missing = [*run.outcome.absent, *unscored(run.task, run.gold)]
-        absent += [msgspec.structs.replace(one, variant=run.variant, target=run.target) for one in missing]
-        warnings += [f"{run.variant}: {text}" for text in (*run.outcome.warnings, *_label_warnings(variant))]
-        if baseline and variant.name != baseline.name:
-            differing += differences(run, runs[0][1])
-    return Report(
-        measurements=tuple(found), differences=tuple(differing), absent=tuple(absent), warnings=tuple(warnings)
-    )
+def _answers_alone(conditions: Conditions) -> Conditions:
+    """For a later part of the data: the cost was measured on the first."""
+    energy = msgspec.structs.replace(conditions.energy, meter="off")
+    return msgspec.structs.replace(conditions, repeats=1, warmups=0, energy=energy)
 
 
-def _label_warnings(variant: Variant) -> list[str]:
-    audit = variant.manifest.audit
-    quantized = variant.manifest.source_quantized
-    found = [] if audit.earned else ["the label of its scheme is not earned, as its notes in the list of variants say"]
-    return [*found, *([f"its source was already {quantized}"] if quantized else [])]
+def _warnings(variant: Variant, run: Run) -> list[str]:
+    audit, quantized = variant.manifest.audit, variant.manifest.source_quantized
+    found = [*run.outcome.warnings]
+    if not audit.earned:
+        found.append("the label of its scheme is not earned, as its notes in the list of variants say")
+    if quantized:
+        found.append(f"its source was already {quantized}")
+    return [f"{run.variant}: {text}" for text in found]

@@ -15,6 +15,7 @@ import click
 
 from edgeml import __version__
 from edgeml.errors import EdgemlError, disk_refusal
+from edgeml.options import bench_options, conditions_of
 
 if TYPE_CHECKING:
     from edgeml.console import Session
@@ -163,59 +164,58 @@ def quantize(session: Session, model: str | None, to: tuple[str, ...], target: s
 
 @cli.command()
 @click.argument("variants", nargs=-1, metavar="[VARIANT]...", shell_complete=complete_variants)
-@click.option(
-    "--data", type=click.Path(path_type=Path), help="JSONL, CSV or TSV with the task's columns; text for perplexity."
-)
-@click.option("--task", help="A Hub task name; left out, the variant's own.")
-@click.option("--columns", multiple=True, metavar="OURS=THEIRS", help="Map a column of the file to the task's.")
-@click.option("--baseline", help="The variant that the others are compared with.", shell_complete=complete_variants)
+@click.option("--baseline", help="A variant, or an earlier run's file.", shell_complete=complete_variants)
 @target_option
-@click.option("--threads", type=click.IntRange(min=1), help="Of the inference library; left out, every processor.")
-@click.option("--warmups", type=click.IntRange(min=0), help="Inferences before the measured ones.")
-@click.option("--repeats", type=click.IntRange(min=1), help="Measured single-row inferences.")
-@click.option(
-    "--batch-size", type=click.IntRange(min=1), default=32, show_default=True, help="Of the throughput figure."
-)
-@click.option(
-    "--context", type=click.IntRange(min=8), default=512, show_default=True, help="Tokens of a perplexity chunk."
-)
-@click.option("--limit", type=click.IntRange(min=1), help="Use only the first rows, or chunks.")
-@click.option("--seed", type=int, default=20, show_default=True, help="Of the order of rows and of the intervals.")
-@click.option("--instruction", help="What a generating model is told before each text.")
-@click.option("--schema", type=click.Path(path_type=Path), help="A JSON Schema that generated text must fit.")
-@click.option(
-    "--max-new-tokens", type=click.IntRange(min=1), default=128, show_default=True, help="The longest answer."
-)
+@bench_options
 @common
 def bench(session: Session, variants: tuple[str, ...], **options: Any) -> None:
-    """Measure VARIANTs (left out: all of the newest model's) on your data, each in a process of its own."""
+    """Measure VARIANTs (left out: all of the newest model's) on your data, each in a process of its own.
+
+    With a bound such as --max-drop 1%, the answer is pass, fail (exit code 4) or cannot tell (5).
+    """
     from edgeml import suggestions
-    from edgeml.bench import Conditions
     from edgeml.bench import bench as verb
-    from edgeml.dataset import choose_task, dataset_for, read_schema
-    from edgeml.targets import profile
+    from edgeml.bench import forecast
+    from edgeml.dataset import choose_task, dataset_for
     from edgeml_runtime.rows import parse_columns
-    from edgeml_runtime.types import Generate
 
     chosen = session.store.select(variants)
-    baseline = session.store.variant(options["baseline"]) if options["baseline"] else None
+    baseline = session.store.baseline(options["baseline"]) if options["baseline"] else None
     columns = parse_columns(options["columns"])
     task = options["task"] or choose_task(chosen[0].manifest.task, options["data"], columns)
-    conditions = Conditions(
-        task=task,
-        profile=profile(options["target"]),
-        generate=Generate(
-            max_new_tokens=options["max_new_tokens"],
-            instruction=options["instruction"],
-            schema=read_schema(options["schema"]),
-        ),
-        context_tokens=options["context"],
-        **{name: options[name] for name in ("threads", "warmups", "repeats", "seed", "batch_size", "limit")},
-    )
+    conditions = conditions_of(task, options)
     dataset = dataset_for(task, options["data"], columns, limit=options["limit"])
+    for text in forecast(dataset, conditions):
+        session.note(text)
     report = verb(chosen, dataset, conditions, store=session.store, baseline=baseline, progress=session.progress)
     session.show([report])
-    session.next(suggestions.after_bench(chosen[-1], conditions.profile, session.store))
+    session.next(suggestions.after_bench(chosen[-1], conditions.profile, session.store, report))
+    session.judge(report)
+
+
+@cli.command()
+@click.argument("model", required=False, shell_complete=complete_models)
+@click.option("--task", help="Only what was measured on this task.")
+@click.option("--target", help="Only what was measured on this device.", shell_complete=_complete(_target_names))
+@click.option("--show-inputs", is_flag=True, help="Show texts of the data and the answers to them.")
+@click.option("--markdown", is_flag=True, help="Only the Markdown, for a pull request.")
+@click.option("--out", type=click.Path(path_type=Path), help="The page's file; left out, beside the model.")
+@common
+def report(session: Session, model: str | None, out: Path | None, *, markdown: bool, **wanted: Any) -> None:
+    """Put what was measured of MODEL (left out: the newest) on one page: HTML that needs no network, and Markdown.
+
+    Texts of the data, and answers to them, are left out unless asked for.
+    """
+    from edgeml import suggestions
+    from edgeml.report import Wanted
+    from edgeml.report import report as verb
+    from edgeml.targets import profile
+
+    if wanted["target"]:
+        wanted["target"] = profile(wanted["target"]).name
+    page = verb(model, Wanted(**wanted), store=session.store, out=out, only_markdown=markdown)
+    session.show([page])
+    session.next(suggestions.after_report(page))
 
 
 @cli.command()
@@ -249,6 +249,7 @@ def run(session: Session, recipe: Path) -> None:
     """Run the verbs that RECIPE writes down, in order."""
     from edgeml import recipe as recipes
     from edgeml import suggestions
+    from edgeml.types import Report
     from edgeml_runtime.types import Bundle
 
     plan = recipes.check(recipes.load(recipe), recipe.parent)
@@ -258,6 +259,7 @@ def run(session: Session, recipe: Path) -> None:
     last = results[-1]
     packed = suggestions.after_package(last, plan.target, session.store) if isinstance(last, Bundle) else []
     session.next(packed or suggestions.anytime(session.store))
+    session.judge(*(one for one in results if isinstance(one, Report)))
 
 
 @cli.command("list")

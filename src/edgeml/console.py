@@ -18,8 +18,10 @@ import click
 
 from edgeml import render
 from edgeml.store import Store
+from edgeml.types import Report
 
 _REDRAW_S = 0.1
+VERDICT_CODES = {"fail": 4, "cannot tell": 5}  # the first that applies is the command's
 
 
 class Session:
@@ -49,6 +51,18 @@ class Session:
         """What a reader must know, to stderr."""
         self.progress.close()
         click.echo(f"warning: {text}", err=True)
+
+    def note(self, text: str) -> None:
+        """What is worth knowing before the work begins, to stderr."""
+        self.progress.close()
+        click.echo(text, err=True)
+
+    def judge(self, *reports: Report) -> None:
+        """End the command with the code of the reports' verdicts; nothing happens where all passed."""
+        words = {verdict.verdict for report in reports for verdict in report.verdicts}
+        code = next((code for word, code in VERDICT_CODES.items() if word in words), 0)
+        if code:
+            raise click.exceptions.Exit(code)
 
     def next(self, commands: Iterable[str]) -> None:
         """The one or two commands that make sense now, to stderr."""

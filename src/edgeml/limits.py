@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 from msgspec.structs import replace
 
@@ -15,6 +15,7 @@ from edgeml_runtime.types import Record
 
 Option = Literal["max-drop", "max-drop-worst-slice", "max-latency", "max-memory", "max-size", "max-energy"]
 
+OPTIONS: tuple[Option, ...] = get_args(Option)
 DROPS = ("max-drop", "max-drop-worst-slice")
 # Option of a cost: its metric, the units it may be written in (in the metric's own unit), and an example.
 _BYTES = {"B": 1.0, "kB": 1e3, "KB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 2.0**10, "MiB": 2.0**20, "GiB": 2.0**30}

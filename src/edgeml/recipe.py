@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 import yaml
 
-from edgeml.bench import SEED, Conditions, bench, require_here
+from edgeml.bench import bench, require_here
 from edgeml.bundles import kind_of
+from edgeml.conditions import SEED, Conditions, parse_checks
 from edgeml.dataset import read_dataset, read_schema
 from edgeml.download import download, runtime_wheels
 from edgeml.errors import EdgemlError
 from edgeml.formats import missing_library
+from edgeml.limits import OPTIONS, limits_of
 from edgeml.package import package
 from edgeml.progress import Progress, silent
 from edgeml.quantize import Terms, quantize
@@ -35,13 +37,26 @@ class QuantizeStep(Record, frozen=True, kw_only=True):
 
 
 class BenchStep(Record, frozen=True, kw_only=True):
-    """Arguments of `edgeml bench`; `baseline` is a scheme of this recipe, `json_schema` a file."""
+    """Arguments of `edgeml bench`; `baseline` is a scheme of this recipe, `json_schema` a file.
+
+    `threads` may be `auto`. The bounds are written as on the command line, such as `max_drop: ["1%"]`.
+    """
 
     task: str
     data: str
     baseline: str | None = None
     columns: dict[str, str] = {}
-    threads: Count | None = None
+    slices: tuple[str, ...] = ()
+    max_drop: tuple[str, ...] = ()
+    max_drop_worst_slice: tuple[str, ...] = ()
+    max_latency: tuple[str, ...] = ()
+    max_memory: tuple[str, ...] = ()
+    max_size: tuple[str, ...] = ()
+    max_energy: tuple[str, ...] = ()
+    sequential: bool = False
+    checks: tuple[str, ...] = ()
+    processes: Count | None = None
+    threads: Count | Literal["auto"] | None = None
     warmups: Annotated[int, msgspec.Meta(ge=0)] | None = None
     repeats: Count | None = None
     limit: Count | None = None
@@ -161,6 +176,11 @@ def _with_bench(plan: Plan, step: BenchStep, folder: Path) -> Plan:
         profile=plan.target,
         context_tokens=step.context,
         generate=Generate(max_new_tokens=step.max_new_tokens, instruction=step.instruction, schema=schema),
+        limits=limits_of({name: getattr(step, name.replace("-", "_")) for name in OPTIONS}),
+        slices=step.slices,
+        sequential=step.sequential,
+        checks=parse_checks(step.checks),
+        processes=step.processes,
         threads=step.threads,
         warmups=step.warmups,
         repeats=step.repeats,

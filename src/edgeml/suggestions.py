@@ -7,8 +7,18 @@ from shlex import quote
 
 from edgeml.bundles import kind_of
 from edgeml.store import EXAMPLE, Store
-from edgeml.types import Model, Page, Profile, Variant
+from edgeml.types import Model, Page, Profile, Report, Variant
 from edgeml_runtime.types import Bundle
+
+# After a scheme that lost too much: the next one that keeps more.
+_GENTLER = {
+    "onnx:int8": "gguf:q8_0",
+    "gguf:q4_0": "gguf:q4_k_m",
+    "gguf:q4_k_m": "gguf:q5_k_m",
+    "gguf:q5_k_m": "gguf:q6_k",
+    "gguf:q6_k": "gguf:q8_0",
+    "gguf:q8_0": "gguf:f16",
+}
 
 
 def after_download(model: Model) -> list[str]:
@@ -22,9 +32,25 @@ def after_quantize(variant: Variant, target: Profile, store: Store) -> list[str]
     return [*measure, *_packing(variant, target, store)]
 
 
-def after_bench(variant: Variant, target: Profile, store: Store) -> list[str]:
-    """Variants were measured: put what was found on a page, and pack one."""
-    return [f"edgeml report {variant.name.partition('/')[0]}", *_packing(variant, target, store)]
+def after_bench(variant: Variant, target: Profile, store: Store, report: Report) -> list[str]:
+    """Variants were measured: put what was found on a page, and pack the last; or try a gentler scheme if it failed."""
+    page = f"edgeml report {variant.name.partition('/')[0]}"
+    judged = [one for one in report.verdicts if one.variant == variant.name]
+    words = {one.verdict for one in judged}
+    if "fail" in words:
+        return [*_gentler(variant, judged[0].baseline, store), page]
+    return [page] if "cannot tell" in words else [page, *_packing(variant, target, store)]
+
+
+def _gentler(variant: Variant, baseline: str | None, store: Store) -> list[str]:
+    """The next scheme that keeps more of the weights: make it, or measure it where it is made."""
+    model, larger = variant.name.partition("/")[0], _GENTLER.get(variant.manifest.scheme)
+    if larger is None:
+        return []
+    made = next((one for one in store.variants(model) if one.manifest.scheme == larger), None)
+    if made is None:
+        return [f"edgeml quantize {model} --to {larger}"]
+    return [f"edgeml bench {made.name}" + (f" --baseline {baseline}" if baseline else "")]
 
 
 def after_report(page: Page) -> list[str]:

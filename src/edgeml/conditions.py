@@ -1,0 +1,214 @@
+"""How to measure, and the jobs and runs that follow from it for one variant on the machine at hand."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from msgspec.structs import replace
+
+from edgeml.errors import EdgemlError
+from edgeml.limits import Limit
+from edgeml.progress import Progress, within
+from edgeml.scores import gold
+from edgeml.targets import local
+from edgeml.threads import sweep
+from edgeml.types import Dataset, Profile, Run, ThreadSweep, Variant
+from edgeml_runtime import checks, meters
+from edgeml_runtime.errors import unknown
+from edgeml_runtime.machine import cores
+from edgeml_runtime.meters.external import laid_over, read_log
+from edgeml_runtime.tasks import task_of
+from edgeml_runtime.types import EnergyPlan, Generate, Job, Outcome, Record
+
+DEFAULT_WARMUPS = 10
+SEED = 20
+PROCESSES_TO_COMPARE = 5  # of a cost that has a bound: one process cannot show how processes differ
+_TIMED = ("max-latency", "max-energy")
+
+
+class Conditions(Record, frozen=True, kw_only=True):
+    """How to measure. `threads` and `repeats` left out mean every processor, and the task's own number.
+
+    `threads` may be `auto`. `processes` left out is one, or five where a time or an energy has a bound. `checks` left
+    out are those whose trouble a scheme is known for. `slices` name columns of the data.
+    """
+
+    task: str
+    profile: Profile
+    threads: int | str | None = None
+    warmups: int | None = None
+    repeats: int | None = None
+    seed: int = SEED
+    batch_size: int = 32
+    context_tokens: int = 512
+    limit: int | None = None
+    generate: Generate = Generate()
+    processes: int | None = None
+    checks: tuple[str, ...] | None = None
+    slices: tuple[str, ...] = ()
+    limits: tuple[Limit, ...] = ()
+    sequential: bool = False
+    energy: EnergyPlan = EnergyPlan()
+    energy_log: Path | None = None
+    log_offset_s: float = 0.0
+
+    @property
+    def process_count(self) -> int:
+        """How many processes measure the cost of each variant."""
+        timed = any(limit.option in _TIMED for limit in self.limits)
+        return self.processes or (PROCESSES_TO_COMPARE if timed else 1)
+
+
+def run_of(
+    variant: Variant, dataset: Dataset, conditions: Conditions, *, reference: Variant | None, progress: Progress
+) -> Run:
+    """One fresh process does the whole job; thread counts are tried before, where they are to be chosen."""
+    progress = within(progress, f"bench {variant.name}")
+    job = job_of(variant, dataset, conditions, reference=reference)
+    chosen: ThreadSweep | None = None
+    if conditions.threads == "auto":
+        chosen = sweep(job, done, progress=progress)
+        job = replace(job, threads=chosen.threads, threads_prefill=chosen.threads_prefill)
+    started = datetime.now(UTC).isoformat(timespec="milliseconds")
+    return Run(
+        variant=variant.name,
+        variant_sha256=weights_sha256(variant),
+        target=conditions.profile.name,
+        how="measured",
+        task=conditions.task,
+        started=started,
+        dataset=dataset.name,
+        dataset_sha256=dataset.sha256,
+        dataset_path=dataset.path,
+        columns=dataset.columns,
+        seed=job.seed,
+        repeats=job.repeats,
+        warmups=job.warmups,
+        batch_size=job.batch_size,
+        context_tokens=job.context_tokens,
+        limit=job.limit,
+        generate=job.generate,
+        outcome=_metered(job, conditions, progress),
+        gold=gold(conditions.task, dataset.rows, variant.manifest.labels),
+        slices=sliced(dataset, conditions.slices),
+        sweep=chosen,
+    )
+
+
+def again(run: Run, variant: Variant, dataset: Dataset, conditions: Conditions, *, progress: Progress) -> Run:
+    """The run with one more process that measured the cost alone, on as many threads."""
+    job = replace(
+        job_of(variant, dataset, conditions, reference=None),
+        threads=run.outcome.environment.threads,
+        threads_prefill=run.sweep.threads_prefill if run.sweep else None,
+        answers=False,
+        checks=(),
+    )
+    step = f"bench {variant.name}, process {len(run.processes) + 2} of {conditions.process_count}"
+    outcome = _metered(job, conditions, within(progress, step))
+    return replace(run, processes=(*run.processes, replace(outcome, answers=(), vectors=None)))
+
+
+def done(job: Job, progress: Progress) -> Outcome:
+    """The job, done by a child process of this machine."""
+    return local.run(job, progress=progress)
+
+
+def _metered(job: Job, conditions: Conditions, progress: Progress) -> Outcome:
+    """The job done, and an outside meter's log laid over it."""
+    outcome = done(job, progress)
+    if conditions.energy_log is None:
+        return outcome
+    return laid_over(outcome, read_log(conditions.energy_log), offset_s=conditions.log_offset_s)
+
+
+def job_of(variant: Variant, dataset: Dataset, conditions: Conditions, *, reference: Variant | None) -> Job:
+    """All that a worker needs. `reference` is opened beside the variant, for figures that need both at once."""
+    task = task_of(conditions.task)
+    beside = reference is not None and reference.name != variant.name and conditions.task == "perplexity"
+    default_warmups = DEFAULT_WARMUPS if task.DEFAULT_REPEATS else 1
+    return Job(
+        variant=str(variant.path.resolve()),
+        reference=str(reference.path.resolve()) if beside and reference else None,
+        task=conditions.task,
+        target=conditions.profile.name,
+        threads=conditions.threads if isinstance(conditions.threads, int) else cores(),
+        warmups=default_warmups if conditions.warmups is None else conditions.warmups,
+        repeats=conditions.repeats or task.DEFAULT_REPEATS,
+        seed=conditions.seed,
+        rows=dataset.rows,
+        text=dataset.text,
+        batch_size=conditions.batch_size,
+        context_tokens=conditions.context_tokens,
+        limit=conditions.limit,
+        generate=conditions.generate,
+        checks=checks_of(variant, conditions),
+        energy=conditions.energy,
+    )
+
+
+def parse_checks(texts: Sequence[str]) -> tuple[str, ...] | None:
+    """The checks that were named, none for `none`, or None where the scheme decides; an unknown one is refused."""
+    for text in texts:
+        if text != "none":
+            checks.check_of(text)
+    return tuple(text for text in texts if text != "none") if texts else None
+
+
+def energy_plan(meter: str, *, log: Path | None = None, busy_w: str | None = None) -> EnergyPlan:
+    """How energy is measured: by a meter of this machine, an outside one's log, or watts that the user states.
+
+    Raises EdgemlError for an unknown meter, or an estimate without the watts that it calculates with.
+    """
+    if meter not in ("auto", "off", *meters.NAMES):
+        raise unknown("meter", meter, ("auto", "off", *meters.NAMES), plural="meters")
+    if (meter == "estimate") != (busy_w is not None):
+        message = "an estimate of energy needs the watts of the busy machine, and nothing else does"
+        raise EdgemlError(message, hint="--energy estimate --energy-busy-w 5,12")
+    plan = EnergyPlan(meter="external" if log else meter)
+    return replace(plan, busy_w=_watts(busy_w)) if busy_w else plan
+
+
+def checks_of(variant: Variant, conditions: Conditions) -> tuple[str, ...]:
+    """The checks that were asked for, or those whose trouble the variant's scheme is known for."""
+    if conditions.checks is not None:
+        return conditions.checks
+    scheme, task = variant.manifest.scheme, conditions.task
+    return tuple(name for name, is_needed in _NEEDED.items() if is_needed(scheme, task))
+
+
+def sliced(dataset: Dataset, columns: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """The values of each slice column, a row each, as text; raises EdgemlError for a column that no row has."""
+    for column in columns:
+        if not any(column in row for row in dataset.rows):
+            known = ", ".join(dict.fromkeys(name for row in dataset.rows for name in row)) or "none"
+            raise EdgemlError(f"{dataset.name} has no column {column!r} to slice by", hint=f"its columns: {known}")
+    return {column: tuple(_text(row.get(column)) for row in dataset.rows) for column in columns}
+
+
+def weights_sha256(variant: Variant) -> str:
+    """The digest of a variant's weights, as its manifest records it."""
+    return next(file.sha256 for file in variant.manifest.files if file.path == variant.manifest.weights)
+
+
+def _watts(text: str) -> tuple[float, float]:
+    try:
+        low, high = (float(part) for part in text.split(","))
+    except ValueError as error:
+        raise EdgemlError(f"cannot read watts {text!r}", hint="write the least and the most: 5,12") from error
+    if not 0 < low <= high < math.inf:
+        raise EdgemlError(f"watts {text!r} are no range above 0", hint="write the least and the most: 5,12")
+    return low, high
+
+
+def _text(value: object) -> str:
+    return "missing" if value is None or value == "" else str(value)
+
+
+# Dynamic int8 scales a whole batch's activations together; generated text may hang on what was generated before.
+_NEEDED: dict[str, Callable[[str, str], bool]] = {
+    "batch-invariance": lambda scheme, task: scheme == "onnx:int8" and not task.endswith("generation"),
+}

@@ -1,0 +1,97 @@
+"""The options of `edgeml bench`, which are many: what to measure, on what, and which bounds must hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from edgeml.conditions import Conditions
+
+_AS_THEY_ARE = ("warmups", "repeats", "seed", "batch_size", "limit", "processes", "slices", "sequential")
+_FILE = click.Path(path_type=Path)
+_COUNT = click.IntRange(min=1)
+_DATA = (
+    click.option("--data", type=_FILE, help="JSONL, CSV or TSV with the task's columns; plain text; images."),
+    click.option("--task", help="A Hub task name; left out, the variant's own."),
+    click.option("--columns", multiple=True, metavar="OURS=THEIRS", help="Map a column of the file to the task's."),
+    click.option("--slice", "slices", multiple=True, metavar="COLUMN", help="Report each value of a column apart."),
+    click.option("--limit", type=_COUNT, help="Use only the first rows, or chunks."),
+)
+_BOUNDS = (
+    click.option(
+        "--max-drop",
+        multiple=True,
+        metavar="[METRIC=]DROP",
+        help="Pass if no more is lost than 1% of the baseline's value, or 0.01. May be given again.",
+    ),
+    click.option("--max-drop-worst-slice", multiple=True, metavar="[METRIC=]DROP", help="The same, of every slice."),
+    click.option(
+        "--max-latency", multiple=True, metavar="[STATISTIC=]TIME", help="e.g. 5ms, p95=8ms, or 120% of the baseline's."
+    ),
+    click.option("--max-memory", multiple=True, metavar="SIZE", help="e.g. 200MiB, or 60% of the baseline's."),
+    click.option("--max-size", multiple=True, metavar="SIZE", help="e.g. 25MB, or 50% of the baseline's."),
+    click.option("--max-energy", multiple=True, metavar="ENERGY", help="Of an inference, e.g. 0.5J, or 80%."),
+    click.option("--sequential", is_flag=True, help="Stop as soon as the verdicts on a drop are clear."),
+)
+_COST = (
+    click.option("--threads", metavar="N|auto", help="Of the inference library; left out, every processor."),
+    click.option("--processes", type=_COUNT, help="That measure the cost; left out, 1, or 5 where it has a bound."),
+    click.option("--warmups", type=click.IntRange(min=0), help="Inferences before the measured ones, at least."),
+    click.option("--repeats", type=_COUNT, help="Measured single-row inferences."),
+    click.option("--batch-size", type=_COUNT, default=32, show_default=True, help="Of throughput and batch checks."),
+    click.option("--check", "checks", multiple=True, metavar="NAME|none", help="Try what should not change answers."),
+    click.option(
+        "--context", type=click.IntRange(min=8), default=512, show_default=True, help="Tokens of a perplexity chunk."
+    ),
+    click.option("--seed", type=int, default=20, show_default=True, help="Of the order of rows and of the intervals."),
+)
+_ENERGY = (
+    click.option("--energy", metavar="METER", default="auto", show_default=True, help="auto, off, or a meter's name."),
+    click.option("--energy-csv", type=_FILE, help="Log of an outside meter, timestamp,watts, read after each run."),
+    click.option("--csv-offset-s", type=float, default=0.0, help="How far this machine's clock is ahead of the log's."),
+    click.option("--energy-busy-w", metavar="LOW,HIGH", help="Watts of the busy machine, for --energy estimate."),
+)
+_GENERATION = (
+    click.option("--instruction", help="What a generating model is told before each text."),
+    click.option("--schema", type=_FILE, help="A JSON Schema that generated text must fit."),
+    click.option("--max-new-tokens", type=_COUNT, default=128, show_default=True, help="The longest answer."),
+)
+
+
+def bench_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with every option of `edgeml bench`, in the order in which its help lists them."""
+    for option in reversed((*_DATA, *_BOUNDS, *_COST, *_ENERGY, *_GENERATION)):
+        command = option(command)
+    return command
+
+
+def conditions_of(task: str, options: dict[str, Any]) -> Conditions:
+    """What typed options stand for; raises EdgemlError for a value that cannot be read."""
+    from edgeml.conditions import Conditions, energy_plan, parse_checks
+    from edgeml.dataset import read_schema
+    from edgeml.limits import OPTIONS, limits_of
+    from edgeml.targets import profile
+    from edgeml.threads import parse_threads
+    from edgeml_runtime.types import Generate
+
+    return Conditions(
+        task=task,
+        profile=profile(options["target"]),
+        threads=parse_threads(options["threads"]),
+        context_tokens=options["context"],
+        checks=parse_checks(options["checks"]),
+        limits=limits_of({name: options[name.replace("-", "_")] for name in OPTIONS}),
+        energy=energy_plan(options["energy"], log=options["energy_csv"], busy_w=options["energy_busy_w"]),
+        energy_log=options["energy_csv"],
+        log_offset_s=options["csv_offset_s"],
+        generate=Generate(
+            max_new_tokens=options["max_new_tokens"],
+            instruction=options["instruction"],
+            schema=read_schema(options["schema"]),
+        ),
+        **{name: options[name] for name in _AS_THEY_ARE},
+    )
