@@ -1,6 +1,6 @@
 import pytest
 
-from edgeml.dataset import MOST_SLICES, choose_task, read_dataset, slice_values
+from edgeml.dataset import MOST_SLICES, choose_task, read_dataset, read_reference, slice_values
 from edgeml.errors import EdgemlError
 from edgeml.types import Dataset
 from edgeml_runtime.tasks import NAMES, task_of
@@ -94,3 +94,13 @@ def test_a_plain_text_has_no_slices():
     with pytest.raises(EdgemlError, match="no column 'lang' to slice by"):
         slice_values(Dataset(name="x.txt", sha256="0", text="x"), ["lang"])
     assert slice_values(Dataset(name="x.txt", sha256="0", text="x"), []) == {}
+
+
+def test_reference_rows_all_have_a_label(tmp_path):
+    path = tmp_path / "known.jsonl"
+    path.write_text('{"line": "rent", "label": "home"}\n')
+    assert read_reference(path, {"line": "text"}).rows == ({"label": "home", "text": "rent"},)
+
+    path.write_text('{"text": "rent", "label": "home"}\n{"text": "fuel"}\n')
+    with pytest.raises(EdgemlError, match="no column 'label' in row 2"):
+        read_reference(path, {})

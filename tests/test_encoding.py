@@ -1,11 +1,14 @@
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
+from edgeml.scores import scores
+from edgeml_runtime.checks import check_of
 from edgeml_runtime.records import decode, encode
 from edgeml_runtime.session import open_session
 from edgeml_runtime.tasks import task_of
 from edgeml_runtime.tasks.encoding import packed
-from edgeml_runtime.types import Environment, Job, Outcome, Vectors
+from edgeml_runtime.types import Environment, Generate, Job, Outcome, Vectors
 from tiny.variants import onnx_variant
 
 MACHINE = Environment(machine="x86_64", system="Linux", python="3.11", threads=1, cores=2, libraries={})
@@ -101,3 +104,23 @@ def test_tokens_are_counted_a_row_with_all_of_its_texts(session):
     [tokens] = [sample for sample in found.samples if sample.metric == "tokens"]
     assert tokens.values == (7.0, 12.0)  # each text has a token at its beginning and one at its end
     assert (tokens.unit_of_sample, tokens.statistics) == ("row", ("mean",))
+
+
+def test_the_nearest_is_sought_among_reference_rows_where_there_are_some(session):
+    references = ({"text": "rent april", "label": "home"}, {"text": "fuel", "label": 7})
+    asked = replace(job("feature-extraction", lines("rent march")), reference_rows=references)
+
+    found = task_of("feature-extraction").answers(session, asked, quiet)
+    [score] = scores("feature-extraction", found.values, ("home",), Generate())
+
+    assert [(answer["nearest"], answer["label"]) for answer in found.values] == [(0, "home")]
+    assert score.columns == ((1.0,),)
+    for check in ("sensitivity", "batch-invariance"):
+        tried = check_of(check).run(session, asked, found.values, quiet)
+        assert all(sample.values in ((0.0,), (1.0,)) for sample in tried.samples if sample.metric != "batch.shift")
+
+
+def test_labels_of_reference_rows_are_compared_as_text_like_those_of_the_data():
+    [score] = scores("feature-extraction", [{"nearest": 9, "cosine": 0.5, "label": 7}], ("7",), Generate())
+
+    assert score.columns == ((1.0,),)

@@ -13,7 +13,7 @@ from edgeml.images import read_images
 from edgeml.scores import as_text
 from edgeml.types import Dataset
 from edgeml_runtime.records import sha256
-from edgeml_runtime.rows import read_rows, rename
+from edgeml_runtime.rows import check_columns, read_rows, rename
 from edgeml_runtime.tasks import ready, task_of
 from edgeml_runtime.types import Row
 
@@ -75,6 +75,17 @@ def dataset_for(task: str, path: Path | None, columns: Mapping[str, str], *, lim
     rows = _enough(ready(task, [{"text": line} for line in NEUTRAL_LINES[:limit]], "the neutral lines"), task)
     text = "\n".join(NEUTRAL_LINES).encode()
     return Dataset(name="neutral lines (no --data)", sha256=hashlib.sha256(text).hexdigest(), rows=rows)
+
+
+def read_reference(path: Path, columns: Mapping[str, str]) -> Dataset:
+    """The labelled rows among which `feature-extraction` seeks the nearest, instead of among the data's other rows.
+
+    Raises EdgemlError for a row without a `text` or a `label`.
+    """
+    rows = rename(read_rows(path), dict(columns), str(path))
+    check_columns(rows, ("label",), str(path))
+    found = ready("feature-extraction", rows, str(path))
+    return Dataset(name=path.name, sha256=sha256(path), rows=tuple(found), path=str(path.resolve()))
 
 
 def slice_values(dataset: Dataset, columns: Sequence[str]) -> dict[str, tuple[str, ...]]:

@@ -11,6 +11,7 @@ import msgspec
 from edgeml.fidelity import essences
 from edgeml.measurements import row_scores
 from edgeml.scores import as_text, scorer_of
+from edgeml.scores.feature_extraction import label_of
 from edgeml.types import Example, Run
 
 MOST = 5  # of each kind
@@ -47,7 +48,7 @@ def _right(run: Run) -> tuple[float, ...]:
 def _example(run: Run, baseline: Run, row: int, answers: tuple[str, str]) -> Example:
     expected = _expected(run, row)
     if run.gold and run.task == "feature-extraction":  # which row is the nearest matters by that row's label
-        labels = [run.gold[one.outcome.answers[row]["nearest"]] for one in (run, baseline)]
+        labels = [label_of(one.outcome.answers[row], run.gold) for one in (run, baseline)]
         answers, expected = ((labels[0], labels[1]), expected) if labels[0] != labels[1] else (answers, None)
     return Example(
         variant=run.variant,

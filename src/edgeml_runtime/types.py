@@ -142,6 +142,7 @@ class Job(Record, frozen=True, kw_only=True, tag_field="schema", tag="edgeml.job
     single-row inferences; `threads` are those of the inference library. `limit` caps the chunks of `perplexity`,
     each of `context_tokens`. `threads_prefill` are those that read a decoder's prompt; left out, `threads`. `checks`
     name modules of `edgeml_runtime.checks`. With `answers` false only the cost is measured, for one more process.
+    `reference_rows` are labelled rows that `feature-extraction` seeks the nearest among; left out, the other rows.
     """
 
     variant: str
@@ -162,6 +163,7 @@ class Job(Record, frozen=True, kw_only=True, tag_field="schema", tag="edgeml.job
     checks: tuple[str, ...] = ()
     answers: bool = True
     energy: EnergyPlan = EnergyPlan()
+    reference_rows: tuple[Row, ...] = ()
 
 
 class Samples(Record, frozen=True, kw_only=True):

@@ -18,10 +18,15 @@ def read_gold(rows: Sequence[Row]) -> tuple[str, ...]:
 
 
 def scores(answers: Sequence[Any], gold: Sequence[Any], generate: Generate) -> list[Score]:  # noqa: ARG001 - one signature for all
-    """`nearest_accuracy`: the share of rows whose nearest other row has the same label."""
+    """`nearest_accuracy`: the share of rows whose nearest other row, or reference row, has the same label."""
     if not gold:
         return []
-    return [share(HEADLINE, [gold[answer["nearest"]] == label for answer, label in zip(answers, gold, strict=True)])]
+    return [share(HEADLINE, [label_of(answer, gold) == label for answer, label in zip(answers, gold, strict=True)])]
+
+
+def label_of(answer: Any, gold: Sequence[str]) -> str:
+    """The label of the nearest row, which the answer says itself where that is a reference row."""
+    return as_text(answer["label"]) if "label" in answer else gold[answer["nearest"]]
 
 
 def essence(answer: Any) -> str:
