@@ -127,6 +127,7 @@ def strips(rows: Sequence[Strip], labels: Labels) -> str:
         axes.spines["left"].set_visible(False)
         axes.grid(axis="x", color="#E5E5E5", linewidth=0.6)
         axes.set_axisbelow(True)
+        _settle(figure)
         return _svg(figure, labels)
 
 
@@ -175,8 +176,7 @@ def _arms(value: float, bounds: tuple[float, float] | None) -> list[list[float]]
 
 def _name(figure: Figure, axes: Axes, best: Sequence[Spot], spots: Sequence[Spot]) -> None:
     """Write each optimal spot's name beside it, where it covers neither a marker nor another name."""
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")  # a label at the edge must not move what was placed already
+    _settle(figure)
     taken = [box for one in spots for box in _covered(axes, one)] + _line_boxes(axes, best)
     for one in best:
         for place in _PLACES:
@@ -247,6 +247,7 @@ def _figure(height_in: float, labels: Labels) -> Iterator[tuple[Figure, Axes]]:
     """A figure that no global state knows; `hashsalt` makes its ids its own, and the same each time."""
     try:
         from matplotlib import rc_context
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
         raise EdgemlError(
@@ -255,7 +256,16 @@ def _figure(height_in: float, labels: Labels) -> Iterator[tuple[Figure, Axes]]:
     settings: dict[Any, Any] = {**_STYLE, "svg.hashsalt": labels.name}
     with rc_context(settings):
         figure = Figure(figsize=(WIDTH_IN, height_in), layout="constrained")
+        FigureCanvasAgg(figure)  # keeps what measures text, where the SVG canvas would make it anew each time
         yield figure, figure.add_subplot()
+
+
+def _settle(figure: Figure) -> None:
+    """Place everything once and for all: a label that comes later must not move what stands."""
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        engine.execute(figure)
+    figure.set_layout_engine("none")
 
 
 def _svg(figure: Figure, labels: Labels) -> str:
