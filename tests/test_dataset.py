@@ -1,6 +1,6 @@
 import pytest
 
-from edgeml.dataset import MOST_SLICES, choose_task, read_dataset, read_reference, slice_values
+from edgeml.dataset import MOST_SLICES, choose_task, dataset_for, read_dataset, slice_values
 from edgeml.errors import EdgemlError
 from edgeml.types import Dataset
 from edgeml_runtime.tasks import NAMES, task_of
@@ -96,11 +96,37 @@ def test_a_plain_text_has_no_slices():
     assert slice_values(Dataset(name="x.txt", sha256="0", text="x"), []) == {}
 
 
-def test_reference_rows_all_have_a_label(tmp_path):
-    path = tmp_path / "known.jsonl"
-    path.write_text('{"line": "rent", "label": "home"}\n')
-    assert read_reference(path, {"line": "text"}).rows == ({"label": "home", "text": "rent"},)
+def test_reference_rows_are_labelled_and_make_one_row_of_data_enough(tmp_path):
+    data, known = tmp_path / "data.txt", tmp_path / "known.jsonl"
+    data.write_text("rent march\n")
+    known.write_text('{"line": "rent", "label": "home"}\n')
 
-    path.write_text('{"text": "rent", "label": "home"}\n{"text": "fuel"}\n')
+    with pytest.raises(EdgemlError, match="no column 'text' in row 1"):
+        read_dataset(data, task="feature-extraction", columns={}, reference=known)
+    known.write_text('{"text": "rent", "label": "home"}\n')
+    found = read_dataset(data, task="feature-extraction", columns={}, reference=known)
+    assert found.reference_rows == ({"text": "rent", "label": "home"},)
+    assert found.reference_sha256 != found.sha256
+
+    known.write_text('{"text": "rent", "label": "home"}\n{"text": "fuel"}\n')
     with pytest.raises(EdgemlError, match="no column 'label' in row 2"):
-        read_reference(path, {})
+        read_dataset(data, task="feature-extraction", columns={}, reference=known)
+
+
+def test_a_reference_is_refused_where_nothing_seeks_a_nearest_row_or_there_is_no_data(lines):
+    with pytest.raises(EdgemlError, match="text-generation seeks no nearest row"):
+        dataset_for("text-generation", lines, {}, limit=None, reference=lines)
+    with pytest.raises(EdgemlError, match="for data of yours"):
+        dataset_for("feature-extraction", None, {}, limit=None, reference=lines)
+
+
+def test_columns_of_a_reference_are_mapped_like_those_of_the_data(tmp_path):
+    for name in ("data.csv", "known.csv"):
+        (tmp_path / name).write_text("body,account\nrent,home\nfuel,car\n")
+
+    columns = {"body": "text", "account": "label"}
+    found = read_dataset(
+        tmp_path / "data.csv", task="feature-extraction", columns=columns, reference=tmp_path / "known.csv"
+    )
+
+    assert found.rows == found.reference_rows

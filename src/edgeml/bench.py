@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 import msgspec
 
 from edgeml.comparable import require_comparable
-from edgeml.conditions import Conditions, again, run_of, sliced
+from edgeml.conditions import Conditions, again, run_of
+from edgeml.dataset import slice_values
 from edgeml.errors import EdgemlError
 from edgeml.examples import examples
 from edgeml.limits import Limit, require_answerable
@@ -74,7 +75,7 @@ def _require_possible(dataset: Dataset, conditions: Conditions, baseline: Varian
     """What cannot work is refused before anything is measured."""
     require_here(conditions.profile)
     gold(conditions.task, dataset.rows)
-    sliced(dataset, conditions.slices)
+    slice_values(dataset, conditions.slices)
     require_answerable(conditions.limits, baseline=baseline is not None, sliced=bool(conditions.slices))
     if not conditions.sequential:
         return

@@ -184,7 +184,7 @@ def bench(session: Session, variants: tuple[str, ...], **options: Any) -> None:
     columns = parse_columns(options["columns"])
     task = options["task"] or choose_task(chosen[0].manifest.task, options["data"], columns)
     conditions = conditions_of(task, options)
-    dataset = dataset_for(task, options["data"], columns, limit=options["limit"])
+    dataset = dataset_for(task, options["data"], columns, limit=options["limit"], reference=options["reference"])
     for text in forecast(dataset, conditions):
         session.note(text)
     report = verb(chosen, dataset, conditions, store=session.store, baseline=baseline, progress=session.progress)

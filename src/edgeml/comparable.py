@@ -8,7 +8,7 @@ from edgeml.errors import EdgemlError
 from edgeml.types import Run
 from edgeml_runtime.types import Environment, Record
 
-_QUESTION = ("task", "dataset_sha256", "limit", "context_tokens", "generate", "columns")
+_QUESTION = ("task", "dataset_sha256", "reference_sha256", "limit", "context_tokens", "generate", "columns")
 _ANYWHERE = {"python"}  # changes neither answers nor their cost by anything that we could measure
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
+from edgeml.dataset import slice_values
 from edgeml.errors import EdgemlError
 from edgeml.limits import Limit
 from edgeml.progress import Progress, within
@@ -83,6 +84,7 @@ def run_of(
         dataset=dataset.name,
         dataset_sha256=dataset.sha256,
         dataset_path=dataset.path,
+        reference_sha256=dataset.reference_sha256,
         columns=dataset.columns,
         seed=job.seed,
         repeats=job.repeats,
@@ -93,7 +95,7 @@ def run_of(
         generate=job.generate,
         outcome=_metered(job, conditions, progress),
         gold=gold(conditions.task, dataset.rows, variant.manifest.labels),
-        slices=sliced(dataset, conditions.slices),
+        slices=slice_values(dataset, conditions.slices),
         sweep=chosen,
     )
 
@@ -140,6 +142,7 @@ def job_of(variant: Variant, dataset: Dataset, conditions: Conditions, *, refere
         repeats=conditions.repeats or task.DEFAULT_REPEATS,
         seed=conditions.seed,
         rows=dataset.rows,
+        reference_rows=dataset.reference_rows,
         text=dataset.text,
         batch_size=conditions.batch_size,
         context_tokens=conditions.context_tokens,
@@ -180,15 +183,6 @@ def checks_of(variant: Variant, conditions: Conditions) -> tuple[str, ...]:
     return tuple(name for name, is_needed in _NEEDED.items() if is_needed(scheme, task))
 
 
-def sliced(dataset: Dataset, columns: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """The values of each slice column, a row each, as text; raises EdgemlError for a column that no row has."""
-    for column in columns:
-        if not any(column in row for row in dataset.rows):
-            known = ", ".join(dict.fromkeys(name for row in dataset.rows for name in row)) or "none"
-            raise EdgemlError(f"{dataset.name} has no column {column!r} to slice by", hint=f"its columns: {known}")
-    return {column: tuple(_text(row.get(column)) for row in dataset.rows) for column in columns}
-
-
 def weights_sha256(variant: Variant) -> str:
     """The digest of a variant's weights, as its manifest records it."""
     return next(file.sha256 for file in variant.manifest.files if file.path == variant.manifest.weights)
@@ -202,10 +196,6 @@ def _watts(text: str) -> tuple[float, float]:
     if not 0 < low <= high < math.inf:
         raise EdgemlError(f"watts {text!r} are no range above 0", hint="write the least and the most: 5,12")
     return low, high
-
-
-def _text(value: object) -> str:
-    return "missing" if value is None or value == "" else str(value)
 
 
 # Dynamic int8 scales a whole batch's activations together; generated text may hang on what was generated before.

@@ -35,11 +35,16 @@ NEUTRAL_LINES = (
 _ON_PLAIN_TEXT = ("feature-extraction", "text-classification", "text-generation", "token-classification")
 
 
-def read_dataset(path: Path, *, task: str, columns: Mapping[str, str], limit: int | None = None) -> Dataset:
+def read_dataset(
+    path: Path, *, task: str, columns: Mapping[str, str], limit: int | None = None, reference: Path | None = None
+) -> Dataset:
     """The data of a task. `columns` maps the file's names to the task's; `limit` keeps the first rows.
 
-    Raises EdgemlError for a file that cannot be read, lacks a column, or has too few rows for the task.
+    `reference` is a file of labelled rows among which `feature-extraction` seeks the nearest, instead of among the
+    other rows. Raises EdgemlError for a file that cannot be read, lacks a column, or has too few rows for the task.
     """
+    if reference is not None and task != "feature-extraction":
+        raise EdgemlError(f"{task} seeks no nearest row, so it takes no reference", hint="leave --reference out")
     if task == "perplexity":
         return Dataset(name=path.name, text=_plain_text(path), sha256=sha256(path), path=str(path.resolve()))
     if task == "image-classification":
@@ -51,9 +56,11 @@ def read_dataset(path: Path, *, task: str, columns: Mapping[str, str], limit: in
     return Dataset(
         name=path.name,
         sha256=sha256(path),
-        rows=_enough(rows[:limit], task),
+        rows=tuple(rows[:limit]) if reference else _enough(rows[:limit], task),
         path=str(path.resolve()),
         columns=dict(columns),
+        reference_rows=_labelled(reference, columns) if reference else (),
+        reference_sha256=sha256(reference) if reference else None,
     )
 
 
@@ -65,27 +72,20 @@ def choose_task(variant_task: str, path: Path | None, columns: Mapping[str, str]
     return "sentence-similarity" if pairs else "feature-extraction"
 
 
-def dataset_for(task: str, path: Path | None, columns: Mapping[str, str], *, limit: int | None) -> Dataset:
+def dataset_for(
+    task: str, path: Path | None, columns: Mapping[str, str], *, limit: int | None, reference: Path | None = None
+) -> Dataset:
     """The user's data, or without any a few neutral lines, which cost the same to run but can judge nothing."""
     if path is not None:
-        return read_dataset(path, task=task, columns=columns, limit=limit)
+        return read_dataset(path, task=task, columns=columns, limit=limit, reference=reference)
+    if reference is not None:
+        raise EdgemlError("a reference is for data of yours, and none was given", hint="--data FILE")
     task_of(task)  # an unknown one is refused, before it is said to need data
     if task not in _ON_PLAIN_TEXT:
         raise EdgemlError(f"{task} needs data", hint="--data FILE")
     rows = _enough(ready(task, [{"text": line} for line in NEUTRAL_LINES[:limit]], "the neutral lines"), task)
     text = "\n".join(NEUTRAL_LINES).encode()
     return Dataset(name="neutral lines (no --data)", sha256=hashlib.sha256(text).hexdigest(), rows=rows)
-
-
-def read_reference(path: Path, columns: Mapping[str, str]) -> Dataset:
-    """The labelled rows among which `feature-extraction` seeks the nearest, instead of among the data's other rows.
-
-    Raises EdgemlError for a row without a `text` or a `label`.
-    """
-    rows = rename(read_rows(path), dict(columns), str(path))
-    check_columns(rows, ("label",), str(path))
-    found = ready("feature-extraction", rows, str(path))
-    return Dataset(name=path.name, sha256=sha256(path), rows=tuple(found), path=str(path.resolve()))
 
 
 def slice_values(dataset: Dataset, columns: Sequence[str]) -> dict[str, tuple[str, ...]]:
@@ -128,6 +128,14 @@ def read_schema(path: Path | None) -> dict[str, Any] | None:
     if not isinstance(found, dict):
         raise EdgemlError(f"{path} is no JSON Schema", hint="a schema is a JSON object")
     return found
+
+
+def _labelled(path: Path, columns: Mapping[str, str]) -> tuple[Row, ...]:
+    """The rows of a reference, whose columns are mapped as the data's are, as far as it has them."""
+    found = read_rows(path)
+    rows = rename(found, {ours: theirs for ours, theirs in columns.items() if ours in found[0]}, str(path))
+    check_columns(rows, ("label",), str(path))
+    return tuple(ready("feature-extraction", rows, str(path)))
 
 
 def _slice(value: Any) -> str:

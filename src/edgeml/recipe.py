@@ -46,6 +46,7 @@ class BenchStep(Record, frozen=True, kw_only=True):
     data: str
     baseline: str | None = None
     columns: dict[str, str] = {}
+    reference: str | None = None
     slices: tuple[str, ...] = ()
     max_drop: tuple[str, ...] = ()
     max_drop_worst_slice: tuple[str, ...] = ()
@@ -191,7 +192,13 @@ def _with_bench(plan: Plan, step: BenchStep, folder: Path) -> Plan:
     return msgspec.structs.replace(
         plan,
         conditions=conditions,
-        dataset=read_dataset(folder / step.data, task=step.task, columns=step.columns, limit=step.limit),
+        dataset=read_dataset(
+            folder / step.data,
+            task=step.task,
+            columns=step.columns,
+            limit=step.limit,
+            reference=folder / step.reference if step.reference else None,
+        ),
         baseline=_one_of(step.baseline, plan.schemes, "bench.baseline") if step.baseline else None,
     )
 

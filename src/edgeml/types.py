@@ -152,11 +152,6 @@ class Traits(Record, frozen=True, kw_only=True):
     licence: str | None = None
     quantized: str | None = None
 
-    @property
-    def is_encoder(self) -> bool:
-        """Whether the model turns text into vectors or labels rather than into more text."""
-        return self.task not in ("text-generation", "text2text-generation")
-
 
 class Variant(Record, frozen=True, kw_only=True):
     """A manifest and the folder that it describes."""
@@ -173,7 +168,8 @@ class Variant(Record, frozen=True, kw_only=True):
 class Dataset(Record, frozen=True, kw_only=True):
     """Rows with a task's columns, or the plain text of `perplexity`; `sha256` is the file's own digest.
 
-    `path` is the file's, absolute; `columns` is how its columns were mapped to the task's.
+    `path` is the file's, absolute; `columns` is how its columns were mapped to the task's. `reference_rows` are of a
+    second file, labelled, among which `feature-extraction` seeks the nearest.
     """
 
     name: str
@@ -182,6 +178,8 @@ class Dataset(Record, frozen=True, kw_only=True):
     text: str | None = None
     path: str | None = None
     columns: dict[str, str] = {}
+    reference_rows: tuple[Row, ...] = ()
+    reference_sha256: str | None = None
 
 
 class Measurement(Record, frozen=True, kw_only=True, tag_field="schema", tag="edgeml.measurement/1"):
@@ -308,6 +306,7 @@ class Run(Record, frozen=True, kw_only=True, tag_field="schema", tag="edgeml.run
     gold: tuple[Any, ...] = ()
     slices: dict[str, tuple[str, ...]] = {}
     dataset_path: str | None = None
+    reference_sha256: str | None = None
     columns: dict[str, str] = {}
     processes: tuple[Outcome, ...] = ()
     sweep: ThreadSweep | None = None
