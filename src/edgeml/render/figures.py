@@ -27,6 +27,10 @@ class Figure(Record, frozen=True, kw_only=True):
 FIGURES: dict[tuple[str, str], Figure] = {
     ("spearman", "spearman"): Figure(title="Spearman\n[95 %]", digits=4, interval=True),
     ("nearest_accuracy", "mean"): Figure(title="nearest right\n[95 %]", digits=3, interval=True),
+    ("accuracy", "mean"): Figure(title="accuracy\n[95 %]", digits=3, interval=True),
+    ("macro_f1", "macro_f1"): Figure(title="macro\nF1", digits=3, rank=1),
+    ("entity_f1", "f1"): Figure(title="entity F1\n[95 %]", digits=3, interval=True),
+    ("token_accuracy", "share"): Figure(title="tags\nright", digits=3, rank=1),
     ("exact_match", "mean"): Figure(title="exact match\n[95 %]", digits=3, interval=True),
     ("contract.valid", "mean"): Figure(title="valid\nJSON", digits=3, rank=1),
     ("perplexity", "exp_mean"): Figure(title="perplexity\n[95 %]", digits=3, interval=True),
