@@ -29,7 +29,18 @@ _TITLES = {
     "memory_peak_file": "file-backed memory",
     "memory_peak_pss": "proportional memory (PSS)",
 }
-_PLAIN_STATISTICS = {"once", "mean", "exp_mean", "max", "sum", "spearman", "pearson"}  # told by the metric already
+_PLAIN_STATISTICS = {
+    "once",
+    "mean",
+    "exp_mean",
+    "max",
+    "sum",
+    "spearman",
+    "pearson",
+    "macro_f1",
+    "f1",
+    "share",
+}  # told by the metric already
 
 
 def title(metric: str, statistic: str = "") -> str:
