@@ -74,7 +74,8 @@ def test_a_slice_that_lost_everything_is_seen_though_the_average_hides_it():
 
     assert found[None].difference == 0.0
     assert found["language=fi"].difference == -1.0
-    assert found["language=fi"].high == -1.0
+    assert found["language=fi"].low == pytest.approx(-1.0)
+    assert found["language=fi"].high < -0.6
     assert found["language=fi"].n == 20
     assert found["language=en"].difference > 0
 
@@ -93,6 +94,26 @@ def test_every_row_metric_is_measured_in_each_slice_with_an_interval():
     assert all(one.low <= one.value <= one.high for one in (*accuracy.values(), *cost.values()))
     assert by_slice(found, "size").keys() == {None}
     assert by_slice(found, "fidelity.agreement")["language=fi"].value == 0.0
+
+
+def test_rows_that_are_all_right_leave_a_doubt_that_shrinks_with_their_number():
+    few, many = (
+        by_slice(measurements(run(nearest(*[0] * n), gold="x" * n), size_bytes=1), "nearest_accuracy")[None]
+        for n in (20, 200)
+    )
+
+    for found, low in ((few, 20 / (20 + 1.96**2)), (many, 200 / (200 + 1.96**2))):
+        assert (found.value, found.high) == (1.0, 1.0)
+        assert found.low == pytest.approx(low, abs=1e-4)
+
+
+def test_the_difference_of_equal_answers_is_zero_within_a_bound():
+    one = run(nearest(*[0] * 20), gold="x" * 20)
+
+    [found] = differences(one, one)
+
+    assert found.difference == 0.0
+    assert found.low == pytest.approx(-found.high) == pytest.approx(-(1.96**2) / (20 + 1.96**2), abs=1e-4)
 
 
 def test_agreement_with_the_baseline_needs_no_labels():

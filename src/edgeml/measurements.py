@@ -11,7 +11,7 @@ from edgeml.dataset import require_few
 from edgeml.errors import EdgemlError
 from edgeml.fidelity import fidelity
 from edgeml.scores import Score, scores
-from edgeml.stats import Interval, difference, fact, interval, statistic_of
+from edgeml.stats import MINIMUM_N, Interval, difference, fact, interval, statistic_of, tango, wilson
 from edgeml.types import Difference, Measurement, Run
 from edgeml_runtime.types import Absent, Samples
 
@@ -95,8 +95,8 @@ def _scored(run: Run) -> list[Score]:
     return scores(run.task, run.outcome.answers, run.gold, run.generate)
 
 
-def _as_score(sample: Samples) -> Score:
-    name = sample.statistics[0]
+def _as_score(sample: Samples, statistic: str | None = None) -> Score:
+    name = statistic or sample.statistics[0]
     return Score(
         metric=sample.metric,
         unit=sample.unit,
@@ -109,7 +109,7 @@ def _as_score(sample: Samples) -> Score:
 def _pairable(run: Run) -> list[Score]:
     """What two runs of one seed have the same rows of: the row scores, and those of the same sampled rows."""
     sampled = [sample for sample in run.outcome.samples if sample.unit_of_sample == _SAMPLED_ROWS]
-    return [*row_scores(run), *map(_as_score, sampled)]
+    return [*row_scores(run), *(_as_score(sample) for sample in sampled)]
 
 
 def _require_paired(run: Run, baseline: Run, ours: Score, theirs: Score) -> None:
@@ -139,18 +139,14 @@ def _sliced(run: Run, found: Sequence[Score], method: str, *, baseline: Run | No
 def _of_score(
     run: Run, score: Score, method: str, *, baseline: Run | None = None, slice: str | None = None
 ) -> Measurement:
-    found = interval(score.columns, score.statistic, seed=run.seed)
-    one = _measurement(run, score, score.statistic_name, method, found)
+    one = _measurement(run, score, score.statistic_name, method, _interval(score, run.seed))
     more = {"baseline": baseline.variant, "baseline_run": baseline.file_name} if baseline else {}
     return msgspec.structs.replace(one, provenance={**one.provenance, **more}, slice=slice)
 
 
 def _sampled(run: Run, sample: Samples, statistic: str) -> Measurement:
-    function = statistic_of(statistic)
-    if statistic in _SINGLE:
-        found = fact(sample.values, function)
-    else:
-        found = interval([sample.values], function, seed=run.seed)
+    score = _as_score(sample, statistic)
+    found = fact(sample.values, score.statistic) if statistic in _SINGLE else _interval(score, run.seed)
     one = _measurement(run, sample, statistic, sample.method, found)
     return msgspec.structs.replace(one, marks=sample.marks)
 
@@ -198,7 +194,7 @@ def _difference(run: Run, baseline: Run, pair: tuple[Score, Score], *, slice: st
     ours, theirs = pair
     if not (_is_defined(ours) and _is_defined(theirs)):
         return None
-    found = difference(ours.columns, theirs.columns, ours.statistic, seed=run.seed)
+    found = _paired(ours, theirs, run.seed)
     return Difference(
         variant=run.variant,
         baseline=baseline.variant,
@@ -212,3 +208,19 @@ def _difference(run: Run, baseline: Run, pair: tuple[Score, Score], *, slice: st
         n=found.n,
         slice=slice,
     )
+
+
+def _interval(score: Score, seed: int) -> Interval:
+    """That of a share where every row is right or wrong; a bootstrap says of equal rows that nothing is uncertain."""
+    if score.is_right_or_wrong and len(score.columns[0]) >= MINIMUM_N:
+        return wilson(int(sum(score.columns[0])), len(score.columns[0]))
+    return interval(score.columns, score.statistic, seed=seed)
+
+
+def _paired(ours: Score, theirs: Score, seed: int) -> Interval:
+    """That of paired shares where every row is right or wrong, as verdicts take it."""
+    n = len(ours.columns[0])
+    if n >= MINIMUM_N and ours.is_right_or_wrong and theirs.is_right_or_wrong:
+        pairs = list(zip(ours.columns[0], theirs.columns[0], strict=True))
+        return tango(sum(one > other for one, other in pairs), sum(one < other for one, other in pairs), n)
+    return difference(ours.columns, theirs.columns, ours.statistic, seed=seed)

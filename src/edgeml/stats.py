@@ -1,8 +1,8 @@
 """Statistics of samples, each with its interval. Knows nothing of models or tasks.
 
 Intervals are percentile bootstraps over the independent samples (Efron & Tibshirani, An Introduction to the
-Bootstrap, 1993, ch. 13), seeded, so that the same samples give the same interval. Differences of paired shares and
-means of a few processes have intervals of their own, since resampling few values says too little.
+Bootstrap, 1993, ch. 13), seeded, so that the same samples give the same interval. Shares, differences of paired shares
+and means of a few processes have intervals of their own, since resampling few, or equal, values says too little.
 """
 
 from __future__ import annotations
@@ -115,6 +115,17 @@ def _resamples(n: int, seed: int) -> Iterator[Any]:
     some = max(1, min(RESAMPLES, BLOCK // n))
     for start in range(0, RESAMPLES, some):
         yield random.integers(0, n, size=(min(some, RESAMPLES - start), n))
+
+
+def wilson(right: int, n: int, *, level: float = LEVEL) -> Interval:
+    """The share `right / n` with its score interval: where all rows are right, it still reaches down z^2 / (n + z^2).
+
+    Source: Wilson, Journal of the American Statistical Association 22 (1927), 209-212.
+    """
+    from scipy.stats import binomtest
+
+    bounds = binomtest(right, n).proportion_ci(level, method="wilson")
+    return Interval(value=right / n, n=n, low=float(bounds.low), high=float(bounds.high), level=level)
 
 
 def tango(gained: int, lost: int, n: int, *, level: float = LEVEL) -> Interval:
