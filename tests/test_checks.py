@@ -9,6 +9,7 @@ from edgeml_runtime.tasks import task_of
 from edgeml_runtime.types import Generate, Job
 from tiny.graphs import decoder_variant
 from tiny.int8 import int8_variant
+from tiny.labels import classifier_variant
 from tiny.variants import onnx_variant
 
 TEXTS = ("rent march", "rent april", "fuel", "fuel station", "post office", "post", "bank", "banking", "zebra")
@@ -92,6 +93,37 @@ def test_cosines_of_pairs_shift_with_the_batch_but_do_not_flip(int8):
     assert set(by_metric) == {"batch.shift"}
     assert len(by_metric["batch.shift"].values) == 3
     assert found.warnings[0].startswith("answers change by up to 0.")
+
+
+def test_labels_of_a_classifier_are_tried_in_batches_and_with_changed_texts(tmp_path):
+    model = open_session(classifier_variant(tmp_path / "labels").path, threads=1)
+
+    _, in_batches = check("batch-invariance", model, job("text-classification"))
+    _, changed = check("sensitivity", model, job("text-classification"))
+
+    assert set(in_batches["batch.flips"].values) == {0.0}
+    assert max(in_batches["batch.shift"].values) < 1e-6
+    assert all(len(sample.values) == len(TEXTS) for sample in changed.values())
+    assert {value for sample in changed.values() for value in sample.values} == {0.0, 1.0}
+
+
+def test_tags_are_compared_word_by_word_and_their_spacing_is_left_alone(tmp_path):
+    model = open_session(classifier_variant(tmp_path / "tags", task="token-classification").path, threads=1)
+    asked = job("token-classification", rows=tuple({"tokens": text.split()} for text in (LONG, *TEXTS)))
+
+    _, changed = check("sensitivity", model, asked)
+
+    assert changed["sensitivity.typos"].values[0] == 1.0
+    assert set(changed["sensitivity.case"].values) == set(changed["sensitivity.spacing"].values) == {0.0}
+    assert "it changed 0 of 10 rows" in changed["sensitivity.spacing"].method
+
+
+def test_pictures_have_no_text_to_change(session):
+    found = check_of("sensitivity").run(session, job("image-classification", rows=({"file": "/x.png"},)), (), quiet)
+
+    assert [(one.metric, one.reason) for one in found.absent] == [
+        ("sensitivity", "the rows of image-classification hold no text to change")
+    ]
 
 
 def test_generation_is_answered_a_row_at_a_time_so_no_batch_is_tried(tmp_path):
