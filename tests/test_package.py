@@ -297,6 +297,21 @@ def test_the_card_shows_runs_of_these_very_weights(variant, store):
     assert "| 3.25 |" in lines[0]
 
 
+def test_the_card_tells_nothing_of_the_groups_that_the_data_was_sliced_by(variant, store):
+    weights = next(file.sha256 for file in variant.manifest.files if file.path == "model.onnx")
+    run = a_run(started="2026-01-01T00:00:00", variant_sha256=weights, latency_ms=1.0)
+    tokens = msgspec.structs.replace(
+        run.outcome.samples[0], metric="tokens", unit_of_sample="row", statistics=("mean",)
+    )
+    outcome = msgspec.structs.replace(run.outcome, samples=(tokens,))
+    store.add_run(msgspec.structs.replace(run, outcome=outcome, slices={"customer": ("Tankoria",) * 9}))
+
+    card = (packed(variant, store) / "MODEL_CARD.md").read_text()
+
+    assert len([line for line in card.splitlines() if line.startswith("| tokens ")]) == 1
+    assert "Tankoria" not in card
+
+
 def a_run(*, started, variant_sha256, latency_ms):
     latency = Samples(
         metric="latency",

@@ -173,14 +173,15 @@ def _copy_wheels(paths: Sequence[Path], goal: Path) -> None:
 
 
 def _measured(variant: Variant, store: Store) -> list[Measurement]:
-    """Of each task and target the latest run of exactly these weights."""
+    """Of each task and target the latest run of exactly these weights, over all rows: a slice names a group."""
     model, _, folder_name = variant.name.partition("/")
     weights = variant.manifest.weights_sha256
     paths = sorted((store.root / model / "measurements").glob(f"{folder_name}.*.json"))
     runs = [run for run in (read_record(path, Run) for path in paths) if run.variant_sha256 == weights]
     latest = {(run.task, run.target): run for run in sorted(runs, key=lambda run: run.started)}
     size_bytes = variant.manifest.size_bytes
-    return [one for key in sorted(latest) for one in measurements(latest[key], size_bytes=size_bytes)]
+    found = [one for key in sorted(latest) for one in measurements(latest[key], size_bytes=size_bytes)]
+    return [one for one in found if one.slice is None]
 
 
 def _record_goldens(folder: Path, order: Order) -> None:
