@@ -29,9 +29,7 @@ def read_pixels(folder: Path) -> Pixels:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         hint = f"put the model's {CONFIG} beside its weights"
-        raise EdgemlError(
-            f"{folder.name} does not say how it reads pictures: no {CONFIG} to read", hint=hint
-        ) from error
+        raise EdgemlError(f"{folder.name} has no {CONFIG} that can be read", hint=hint) from error
     if not isinstance(config, dict):
         raise EdgemlError(f"{path} holds no settings", hint="download the model again")
     try:

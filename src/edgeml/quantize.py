@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edgeml.errors import EdgemlError
-from edgeml.formats import Converted, Request, format_of
+from edgeml.formats import UNSUITED, Converted, Request, format_of
 from edgeml.progress import Counter, Progress, silent, within
 from edgeml.store import Store, fresh_folder, load_variant, scratch_folder
 from edgeml.traits import read_traits
 from edgeml.types import Model, Profile, Scheme, Variant
 from edgeml_runtime.records import describe, verify, write_record
+from edgeml_runtime.session import kind_of
 from edgeml_runtime.types import Audit, Record, VariantManifest
 
 
@@ -49,14 +50,16 @@ def recommended(model: Model, profile: Profile) -> tuple[Scheme, ...]:
     """The schemes that suit a model on a target, where the user named none.
 
     A GGUF or ONNX file keeps its format, so where the target's choice is in the other one, its schemes for the other
-    kind of model are taken.
+    kind of model are taken. What a format cannot do for this model is left out.
     """
+    traits = read_traits(model)
     choices = [profile.schemes_encoder, profile.schemes_decoder]
-    if not read_traits(model).is_encoder:
+    if kind_of(traits.task) == "decoder":
         choices.reverse()
     schemes = [Scheme.parse(name) for names in choices for name in names]
     formats = (model.format,) if model.format in ("gguf", "onnx") else (schemes[0].format,)
-    return tuple(scheme for scheme in schemes if scheme.format in formats)
+    fitting = [scheme for scheme in schemes if scheme.format in formats]
+    return tuple(one for one in fitting if traits.architecture not in UNSUITED.get(str(one), ()))
 
 
 def _existing(request: Request, store: Store, terms: Terms) -> Variant | None:

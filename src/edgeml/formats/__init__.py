@@ -22,6 +22,11 @@ _LIBRARIES = {
     "gguf": (("llama_cpp", _GGUF), ("conversion", "in a clone of edgeml: make gguf")),
 }
 
+CONVOLUTIONAL = ("ResNetForImageClassification", "MobileNetV2ForImageClassification")
+# Schemes that nobody should be offered for some Transformers classes. Integers without calibration make convolutions
+# several times slower in ONNX Runtime.
+UNSUITED: dict[str, tuple[str, ...]] = {"onnx:int8": CONVOLUTIONAL}
+
 
 class Converted(Record, frozen=True, kw_only=True):
     """What a format wrote into its folder: the weight file's name, its interface, and the audit of its bytes.

@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from edgeml.errors import EdgemlError
-from edgeml.formats import Converted, Request, shared_folder
+from edgeml.formats import CONVOLUTIONAL, UNSUITED, Converted, Request, shared_folder
 from edgeml.formats.child import run_module
 from edgeml.formats.onnx_audit import audit, check_interface, interface
 from edgeml.formats.onnx_child import WEIGHTS
@@ -26,7 +26,6 @@ from edgeml_runtime.types import Refusal
 # kept with the head that they were trained with, which is left out), heads that give logits, classifiers of pictures,
 # decoders with a cache, and pairs of an encoder and a decoder.
 _FAMILIES = ("Bert", "DistilBert", "MPNet", "Roberta", "XLMRoberta")
-CONVOLUTIONAL = ("ResNetForImageClassification", "MobileNetV2ForImageClassification")
 CLASSES: dict[Kind, tuple[str, ...]] = {
     "encoder": tuple(f"{family}{ending}" for family in _FAMILIES for ending in ("Model", "ForMaskedLM")),
     "classifier": tuple(f"{family}ForSequenceClassification" for family in _FAMILIES),
@@ -79,7 +78,7 @@ def _source(request: Request) -> Path:
         message = f"{model.name} is a {traits.architecture}, which edgeml cannot make into ONNX for {traits.task}"
         supported = [name for names in CLASSES.values() for name in names]
         raise EdgemlError(message, hint=f"supported: {', '.join(supported)}")
-    if request.scheme.name != "fp32" and traits.architecture in CONVOLUTIONAL:
+    if traits.architecture in UNSUITED.get(str(request.scheme), ()):
         message = f"{request.scheme} of {model.name}, a convolutional net, needs calibration images"
         raise EdgemlError(message, hint="which edgeml does not take yet: use onnx:fp32")
     return Path()

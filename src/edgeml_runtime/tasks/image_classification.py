@@ -48,7 +48,7 @@ def cost(session: Session, job: Job) -> list[Samples]:
         unit="ms",
         values=tuple(times[job.warmups :]),
         warmups=tuple(times[: job.warmups]),
-        statistics=("median", "p95", "p99"),
+        statistics=("median", "mad", "p90", "p95", "p99"),
         unit_of_sample="image",
         method="file in memory, logits out (decoding, resizing, normalising, graph), batch of one, monotonic clock",
     )
