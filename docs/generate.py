@@ -90,7 +90,7 @@ METRICS = (
     ("generated", "token", "median", "text-generation, text2text-generation"),
     ("reasoning", "token", "median", "text-generation, of models that think aloud"),
     ("truncated", "text", "sum", _WHOLE_TEXTS),
-    ("tokens", "token", "mean", _WHOLE_TEXTS),
+    ("tokens", "token", "mean", f"{_WHOLE_TEXTS}, text-generation, text2text-generation"),
     ("sensitivity.typos", "1", "mean", "all that read text, with the check `sensitivity`"),
     ("sensitivity.case", "1", "mean", "all that read text, with the check `sensitivity`"),
     ("sensitivity.spacing", "1", "mean", "all that read text, with the check `sensitivity`"),
