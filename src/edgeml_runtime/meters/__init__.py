@@ -1,7 +1,7 @@
 """What is measured beside the answers: time, memory, energy, heat. Here: which meters of energy there are.
 
 One module a meter, each tried without rights that the user does not have. None has yet been run on the hardware that
-it is for: all are tested on trees of files and recorded outputs.
+it is for: all are tested on trees of files and on answers in their format, made by hand with the traps of real ones.
 """
 
 from __future__ import annotations

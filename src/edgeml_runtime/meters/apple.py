@@ -5,7 +5,7 @@ Method: processor, graphics and neural engine, added up. `zeus-apple-silicon` re
 divided by their `elapsed_ns`, since a report lasts longer than was asked for, and this power is taken over the window.
 Apple calls the figures estimates, not meant for comparing one device with another. sudo is never called.
 Source: zeus-apple-silicon's README; powermetrics(1); github.com/vladkens/macmon for the real length of reports.
-Not yet run on a Mac: tested on recorded outputs, and on an object that has the library's fields.
+Not yet run on a Mac: tested on reports in its format, and on an object that has the library's fields.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ board with one USB-C meter, is P(plug) = 1.1451 * P(rails) + 0.5879 W (github.co
 here. Compare figures of one board with each other only: 10 % is what to expect of the absolute value.
 A reading starts a process and asks the firmware, so it costs power itself; hence no more than four a second. Bursts
 leave an error of 2.5 % over thirty seconds at that rate, so a window is no shorter.
-Not yet run on a Raspberry Pi: tested on recorded outputs.
+Not yet run on a Raspberry Pi: tested on answers in its format.
 """
 
 from __future__ import annotations

@@ -1,0 +1,95 @@
+"""Memory of a process, on files as Linux writes them."""
+
+import resource
+
+import pytest
+
+from edgeml_runtime.meters.memory import Memory, too_large
+from edgeml_runtime.records import read_record
+from edgeml_runtime.types import VariantManifest
+from tiny.gguf import llama_gguf
+from tiny.variants import gguf_variant, onnx_variant
+
+STATUS = "Name:\tpython\nVmHWM:\t  {peak} kB\nRssAnon:\t  {anon} kB\nRssFile:\t  {file} kB\nRssShmem:\t  {shared} kB\n"
+
+
+def reading(memory, folder, *, peak, anon, file, shared=0):
+    (folder / "status").write_text(STATUS.format(peak=peak, anon=anon, file=file, shared=shared))
+    (folder / "smaps_rollup").write_text("Rss: 1 kB\nPss:                2048 kB\nPss_Anon: 7 kB\n")
+    memory.read()
+
+
+def manifest_of(folder):
+    return read_record(folder / "variant.json", VariantManifest)
+
+
+def peaks(memory):
+    return {sample.metric: sample.values[0] for sample in memory.samples()}
+
+
+def test_peaks_are_the_largest_readings_in_mebibytes(tmp_path):
+    memory = Memory(tmp_path)
+    reading(memory, tmp_path, peak=6144, anon=1024, file=4096)
+    reading(memory, tmp_path, peak=6144, anon=3072, file=2048)
+
+    assert peaks(memory) == {
+        "memory_peak": 6.0,
+        "memory_peak_anon": 3.0,
+        "memory_peak_file": 4.0,
+        "memory_peak_pss": 2.0,
+        "memory_needed": 7.0,
+    }
+
+
+def test_anonymous_memory_between_two_readings_follows_from_the_high_water_mark(tmp_path):
+    memory = Memory(tmp_path)
+    reading(memory, tmp_path, peak=16384, anon=3072, file=4096, shared=1024)  # loading took more for a moment
+
+    assert peaks(memory)["memory_peak_anon"] == 11.0
+    assert peaks(memory)["memory_needed"] == 16.0
+
+
+@pytest.mark.parametrize(("system", "unit"), [("darwin", 1), ("freebsd", 1024)])
+def test_without_proc_the_peak_is_getrusages_in_its_own_unit_and_the_rest_has_a_reason(tmp_path, system, unit):
+    memory = Memory(tmp_path / "none", system=system)
+    memory.read()
+    [peak] = memory.samples()
+
+    assert peak.metric == "memory_peak"
+    assert peak.values[0] == pytest.approx(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20, rel=0.01)
+    assert "ru_maxrss" in peak.method
+    assert memory.absent()[0].metric == "memory_needed"
+    assert "no /proc" in memory.absent()[0].reason
+
+
+def test_weights_that_are_repacked_beside_their_mapped_file_are_warned_about(tmp_path):
+    manifest = manifest_of(gguf_variant(tmp_path / "gguf", llama_gguf(tmp_path / "model.gguf", width=64)))
+    weights_kib = manifest.size_bytes // 1024
+    memory = Memory(tmp_path)
+    reading(memory, tmp_path, peak=1, anon=1000, file=1000)
+    reading(memory, tmp_path, peak=1, anon=1000 + weights_kib, file=1000 + weights_kib)
+
+    [warning] = memory.warnings(manifest)
+
+    assert "twice" in warning
+    assert memory.warnings(onnx_variant(tmp_path / "onnx").manifest) == ()
+
+
+def test_weights_that_are_only_mapped_or_only_read_are_not_warned_about(tmp_path):
+    manifest = manifest_of(gguf_variant(tmp_path / "gguf", llama_gguf(tmp_path / "model.gguf", width=64)))
+    weights_kib = manifest.size_bytes // 1024
+    for anon, file in ((1000 + weights_kib, 1000), (1000, 1000 + weights_kib)):
+        memory = Memory(tmp_path)
+        reading(memory, tmp_path, peak=1, anon=1000, file=1000)
+        reading(memory, tmp_path, peak=1, anon=anon, file=file)
+
+        assert memory.warnings(manifest) == ()
+
+
+@pytest.mark.parametrize(("available_kib", "warned"), [(1, True), (10_000_000, False)])
+def test_weights_larger_than_the_free_memory_are_warned_about_before_they_are_loaded(tmp_path, available_kib, warned):
+    variant = onnx_variant(tmp_path / "onnx")
+    (tmp_path / "meminfo").write_text(f"MemTotal: 9 kB\nMemAvailable:   {available_kib} kB\n")
+
+    assert bool(too_large(variant.path, tmp_path / "meminfo")) == warned
+    assert too_large(variant.path, tmp_path / "none") == ()
