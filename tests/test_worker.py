@@ -9,7 +9,7 @@ from edgeml_runtime import worker
 from edgeml_runtime.errors import EdgemlError
 from edgeml_runtime.records import decode, encode
 from edgeml_runtime.tasks import task_of
-from edgeml_runtime.types import Generate, Job, Outcome, Refusal
+from edgeml_runtime.types import EnergyPlan, Generate, Job, Outcome, Refusal, State
 from tiny.gguf import llama_gguf
 from tiny.graphs import decoder_variant
 from tiny.variants import gguf_variant, onnx_variant
@@ -45,13 +45,39 @@ def test_the_worker_answers_one_line_on_stdout(tmp_path):
 
 
 def test_energy_is_a_number_with_a_sensor_and_a_reason_without(tmp_path):
-    outcome = local.run(job(onnx_variant(tmp_path / "variant").path), progress=silent)
+    quick = EnergyPlan(settle_s=0.0, idle_s=0.0, windows=1, window_s=0.0)
+    outcome = local.run(job(onnx_variant(tmp_path / "variant").path, energy=quick), progress=silent)
     measured = [sample for sample in outcome.samples if sample.metric == "energy"]
     absent = [one for one in outcome.absent if one.metric == "energy"]
 
     assert len(measured) + len(absent) == 1
     assert all(sample.values[0] > 0 for sample in measured)
     assert all(one.reason for one in absent)
+
+
+@pytest.mark.parametrize(
+    ("name", "kinds"),
+    [("feature-extraction", ["steady"]), ("text-generation", ["steady", "prefill", "decode"])],
+)
+def test_the_windows_for_an_outside_meter_hold_whole_inferences_and_their_times(tmp_path, name, kinds):
+    encoder = name == "feature-extraction"
+    folder = onnx_variant(tmp_path / "variant").path if encoder else decoder_variant(tmp_path / "decoder")
+    plan = EnergyPlan(meter="external", settle_s=0.0, idle_s=0.0, windows=2, window_s=0.01)
+    found = worker.run(job(folder, task=name, energy=plan, generate=Generate(max_new_tokens=4)))
+
+    assert [window.kind for window in found.energy.windows] == ["idle", *kinds * 2, "idle"]
+    assert all(window.units > 0 and window.duration_s > 0 for window in found.energy.windows if window.kind != "idle")
+    assert found.energy.unit_of_work == ("inference" if encoder else "answer")
+
+
+def test_the_machine_is_described_before_and_after_and_what_it_did_is_marked_on_times_alone(tmp_path, monkeypatch):
+    states = iter([State(swapped_pages=0), State(swapped_pages=9000), State(swapped_pages=9000)])
+    monkeypatch.setattr(worker, "read_state", lambda: next(states))
+    found = worker.run(job(onnx_variant(tmp_path / "variant").path))
+    marked = {sample.metric for sample in found.samples if sample.marks}
+
+    assert (found.before.swapped_pages, found.after.swapped_pages) == (0, 9000)
+    assert marked == {"latency"}  # throughput was timed after that, memory is no time
 
 
 def test_a_refusal_crosses_the_process_border(tmp_path):
@@ -111,7 +137,7 @@ def test_a_worker_that_dies_before_it_reads_the_job_is_told_by_its_end(tmp_path,
         local.run(long, progress=silent)
 
 
-@pytest.mark.parametrize(("name", "readings"), [("text-generation", 4), ("perplexity", 3)])
+@pytest.mark.parametrize(("name", "readings"), [("text-generation", 5), ("perplexity", 4)])
 def test_memory_is_read_again_after_answers_that_are_the_plain_use(tmp_path, monkeypatch, name, readings):
     folder = decoder_variant(tmp_path / "decoder") if name == "text-generation" else llama(tmp_path)
     task, done = task_of(name), []
