@@ -94,7 +94,7 @@ METRICS = (
     ("sensitivity.typos", "1", "mean", "all that read text, with the check `sensitivity`"),
     ("sensitivity.case", "1", "mean", "all that read text, with the check `sensitivity`"),
     ("sensitivity.spacing", "1", "mean", "all that read text, with the check `sensitivity`"),
-    ("batch.flips", "1", "mean", "feature-extraction, text-classification, with the check `batch-invariance`"),
+    ("batch.flips", "1", "mean", "feature-extraction and classifications, with the check `batch-invariance`"),
     ("batch.shift", "1", "mean", "the same and sentence-similarity, with the check `batch-invariance`"),
     ("memory_peak", "MiB", "max", "all"),
     ("memory_peak_anon", "MiB", "max", "all"),

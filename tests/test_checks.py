@@ -1,5 +1,6 @@
 import pytest
 
+from edgeml.dataset import dataset_for
 from edgeml_runtime.checks import AT_MOST_ROWS, NAMES, check_of, sampled
 from edgeml_runtime.checks.sensitivity import _perturbed
 from edgeml_runtime.errors import EdgemlError
@@ -10,6 +11,7 @@ from edgeml_runtime.types import Generate, Job
 from tiny.graphs import decoder_variant
 from tiny.int8 import int8_variant
 from tiny.labels import classifier_variant
+from tiny.pictures import image_variant, picture_folder
 from tiny.variants import onnx_variant
 
 TEXTS = ("rent march", "rent april", "fuel", "fuel station", "post office", "post", "bank", "banking", "zebra")
@@ -118,6 +120,17 @@ def test_tags_are_compared_word_by_word_and_their_spacing_is_left_alone(tmp_path
     assert "it changed 0 of 10 rows" in changed["sensitivity.spacing"].method
 
 
+def test_pictures_are_tried_in_batches_as_texts_are(tmp_path):
+    folder = picture_folder(tmp_path / "pictures", 2)
+    rows = dataset_for("image-classification", folder, {}, limit=None).rows
+    model = open_session(image_variant(tmp_path / "variant"), threads=1)
+
+    _, by_metric = check("batch-invariance", model, job("image-classification", rows=rows, batch_size=3))
+
+    assert set(by_metric["batch.flips"].values) == {0.0}
+    assert len(by_metric["batch.shift"].values) == len(rows) > 3
+
+
 def test_pictures_have_no_text_to_change(session):
     found = check_of("sensitivity").run(session, job("image-classification", rows=({"file": "/x.png"},)), (), quiet)
 
@@ -126,13 +139,13 @@ def test_pictures_have_no_text_to_change(session):
     ]
 
 
-def test_generation_is_answered_a_row_at_a_time_so_no_batch_is_tried(tmp_path):
+def test_batches_of_generation_are_not_tried_which_is_said(tmp_path):
     decoder = open_session(decoder_variant(tmp_path / "decoder"), threads=1)
 
     found = check_of("batch-invariance").run(decoder, job("text-generation"), (), quiet)
 
     assert [(one.metric, one.reason) for one in found.absent] == [
-        ("batch.flips", "text-generation is answered one row at a time")
+        ("batch.flips", "batches of text-generation are not tried")
     ]
 
 

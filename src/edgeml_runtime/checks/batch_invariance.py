@@ -1,6 +1,6 @@
-"""Whether a text's answer depends on what else is in its batch, as it does where activations share one scale.
+"""Whether an answer depends on what else is in its batch, as it does where activations share one scale.
 
-Method: every text is run in batches of the job's size, in a seeded order, and compared with its run alone.
+Method: every text, or picture, is run in batches of the job's size, in a seeded order, and compared with its run alone.
 `batch.flips` is 1 for a row whose answer is another one; `batch.shift` is 1 - cosine of the two vectors (a classifier's
 logits), the largest of a row's texts, for at most 200 seeded rows.
 """
@@ -8,7 +8,7 @@ logits), the largest of a row's texts, for at most 200 seeded rows.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,11 +29,11 @@ _TOLD = 1e-4
 
 
 def run(session: Session, job: Job, answers: tuple[Any, ...], tick: Tick) -> Answers:
-    """`batch.flips` and `batch.shift`, with a warning where the batch matters; absent where a batch means nothing."""
+    """`batch.flips` and `batch.shift`, with a warning where the batch matters; absent for tasks that it cannot try."""
     task = task_of(job.task)
     from_vectors = getattr(task, "from_vectors", None)
     if from_vectors is None:
-        reason = f"{job.task} is answered one row at a time"
+        reason = f"batches of {job.task} are not tried"
         return Answers(values=(), absent=(Absent(metric="batch.flips", reason=reason, hint="leave the check out"),))
     together = _together(session, job, tick)
     flips = [moved(*pair) for pair in zip(answers, from_vectors(session, job, together), strict=True)]
@@ -53,13 +53,16 @@ def _together(session: Session, job: Job, tick: Tick) -> Floats:
     place = {text: index for index, text in enumerate(unique)}
     found = []
     for start in range(0, len(unique), job.batch_size):
-        found.append(_vectors(session, unique[start : start + job.batch_size]))
+        found.append(_vectors(session, job, unique[start : start + job.batch_size]))
         tick("batch-invariance", start, len(unique))
     all_of_them: Floats = np.concatenate(found)[[place[text] for text in texts]]
     return all_of_them
 
 
-def _vectors(session: Session, texts: list[str]) -> Floats:
+def _vectors(session: Session, job: Job, texts: list[str]) -> Floats:
+    own: Callable[[Session, list[str]], Floats] | None = getattr(task_of(job.task), "together", None)
+    if own is not None:
+        return own(session, texts)
     found: Floats = getattr(session, "classify" if hasattr(session, "classify") else "embed")(texts)
     return found
 
@@ -67,7 +70,7 @@ def _vectors(session: Session, texts: list[str]) -> Floats:
 def _shifts(session: Session, job: Job, together: Floats, rows: list[int]) -> list[float]:
     each = len(together) // len(job.rows)
     texts = texts_of(replace(job, rows=tuple(job.rows[row] for row in rows)))
-    ours = np.concatenate([_vectors(session, [text]) for text in texts]).astype(np.float64)
+    ours = np.concatenate([_vectors(session, job, [text]) for text in texts]).astype(np.float64)
     theirs = together.reshape(len(job.rows), each, -1)[rows].reshape(ours.shape).astype(np.float64)
     lengths = np.linalg.norm(ours, axis=1) * np.linalg.norm(theirs, axis=1)
     shifts = 1 - (ours * theirs).sum(1) / lengths.clip(1e-12)

@@ -50,7 +50,8 @@ class Task(Protocol):
     A module may also say how its answers follow from others', for the checks: `again(session, job, changed, tick)`
     answers changed rows, each given with the index of the row that it replaces, where an answer depends on other rows;
     `from_vectors(session, job, found)` are the answers that vectors stand for, one a text of `texts_of`, where that is
-    all that they depend on.
+    all that they depend on; `together(session, items)` are such vectors of one batch, where texts are not just embedded
+    or classified.
     """
 
     COLUMNS: tuple[str, ...]

@@ -67,11 +67,20 @@ def answers(session: Session, job: Job, tick: Tick) -> Answers:
         rows.append(_logits(model, [row["file"]])[0])
         if index % 50 == 0:
             tick("answers", index, len(job.rows))
-    found = np.stack(rows)
+    found: Floats = np.stack(rows)
     contents = {row["file"] for row in job.rows}
     require_answers_differ(found, model.manifest.name, different=len(contents) > 1)
-    values = tuple(likeliest(one, model.manifest.labels) for one in found)
-    return Answers(values=values, samples=(_throughput(model, job),))
+    return Answers(values=tuple(from_vectors(session, job, found)), samples=(_throughput(model, job),))
+
+
+def from_vectors(session: Session, job: Job, found: Floats) -> list[Any]:  # noqa: ARG001 - one signature for all
+    """The answers that those logits, a picture each, stand for."""
+    return [likeliest(row, session.manifest.labels) for row in found]
+
+
+def together(session: Session, files: Sequence[str]) -> Floats:
+    """The logits of pictures that are run in one batch."""
+    return _logits(image_classifier(session), files)
 
 
 def predict(session: Session, row: Row, options: Generate) -> Any:  # noqa: ARG001 - one signature for all tasks
