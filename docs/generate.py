@@ -100,7 +100,13 @@ METRICS = (
     ("memory_peak_anon", "MiB", "max", "all"),
     ("memory_peak_file", "MiB", "max", "all"),
     ("memory_peak_pss", "MiB", "max", "all"),
-    ("energy", "J", "mean", "all but text-generation"),
+    ("memory_needed", "MiB", "max", "all"),
+    ("energy", "J", "median, mad", "all but perplexity, with a meter"),
+    ("energy_net", "J", "median, mad", "all but perplexity, with a meter"),
+    ("energy_prefill", "J/token", "median, mad", "text-generation, perplexity, with a meter"),
+    ("energy_decode", "J/token", "median, mad", "text-generation, with a meter"),
+    ("energy_estimated", "J", "min, max", "all but perplexity, with stated watts"),
+    ("power_idle", "W", "median", "all, with a meter"),
     ("size", "byte", "once", "all"),
 )
 # Where each record that says its own schema is met.

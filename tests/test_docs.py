@@ -23,7 +23,8 @@ from edgeml.targets import own_name, profile
 from edgeml.types import Report
 from edgeml.wheels import PACKAGES
 from edgeml_runtime import worker
-from edgeml_runtime.types import Generate, Job
+from edgeml_runtime.meters.energy import figures
+from edgeml_runtime.types import Energy, Generate, Job, Window
 from tiny.gguf import llama_gguf
 from tiny.variants import gguf_variant, onnx_variant
 
@@ -33,6 +34,18 @@ REFERENCE = (ROOT / "docs/reference.md").read_text(encoding="utf-8")
 SKIPPED = re.compile(r"build|dist|__pycache__|.*\.egg-info|\.(?!ci$|gitignore$).*")
 generate = runpy.run_path(str(ROOT / "docs/generate.py"), run_name="generate")
 BLOCKS = {block["command"]: block["output"] for block in generate["BLOCK"].finditer(README)}
+
+ENERGY = Energy(
+    meter="rapl",
+    scope="processor package",
+    kind="counter",
+    excludes="all else",
+    unit_of_work="answer",
+    windows=tuple(
+        Window(kind=kind, started_s=0.0, duration_s=1.0, units=1, joules=1.0)
+        for kind in ("idle", "steady", "prefill", "decode")
+    ),
+)
 
 
 def files():
@@ -235,7 +248,8 @@ def test_no_file_names_the_machine_it_was_written_on_or_an_index_host():
 def test_the_table_of_metrics_is_what_the_tasks_give(tmp_path):
     given = {row for task in ("sentence-similarity", "feature-extraction") for row in encoder_metrics(tmp_path, task)}
     given |= {row for task in ("text-generation", "perplexity") for row in decoder_metrics(tmp_path, task)}
-    given |= {("energy", "J", ("mean",)), ("size", "byte", ("once",))}
+    given |= {("size", "byte", ("once",)), ("energy_estimated", "J", ("min", "max"))}
+    given |= {(one.metric, one.unit, one.statistics) for one in figures(ENERGY)}
     stated = {(metric, unit, tuple(names.split(", "))) for metric, unit, names, _ in generate["METRICS"]}
 
     accuracy = {"spearman", "pearson", "nearest_accuracy", "contract.valid", "exact_match"}
