@@ -463,7 +463,8 @@ def shapes(tmp_path_factory):
 
 @pytest.mark.real
 def test_integers_cost_a_trained_model_little_and_bench_says_how_little(shapes):
-    from edgeml.bench import Conditions, bench
+    from edgeml.bench import bench
+    from edgeml.conditions import Conditions
 
     store, variants, folder = shapes
     conditions = Conditions(task=TASK, profile=profile("laptop"), threads=1, repeats=20, batch_size=8)

@@ -47,13 +47,13 @@ def family_folder(path: Path, architecture: str, **more: Any) -> Path:
 
     torch.manual_seed(0)
     kind = getattr(transformers, architecture)
-    vocabulary = _tokenizer(path, _ALL[architecture].get("pad_token_id"))
+    vocabulary = letters_tokenizer(path, _ALL[architecture].get("pad_token_id"))
     settings = {**_ALL[architecture], **more, "vocab_size": vocabulary, "initializer_range": 0.2}
     kind(kind.config_class(**settings)).save_pretrained(path)
     return path
 
 
-def _tokenizer(path: Path, padding: int | None) -> int:
+def letters_tokenizer(path: Path, padding: int | None) -> int:
     """A tokenizer of letters, with special tokens as encoders (padding 0 or 1) and decoders (none) have them."""
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 

@@ -30,7 +30,7 @@ def graph_model(nodes: list[Any], inputs: dict[str, Any], outputs: dict[str, Any
     from onnx import TensorProto, helper, numpy_helper
 
     def values(shapes: dict[str, Any]) -> list[Any]:
-        integers = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
+        integers = ("input_ids", "attention_mask", "token_type_ids", "position_ids", "decoder_input_ids")
         kind = {name: TensorProto.INT64 if name in integers else TensorProto.FLOAT for name in shapes}
         return [helper.make_tensor_value_info(name, kind[name], shape) for name, shape in shapes.items()]
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +18,7 @@ import onnxruntime as ort
 from tokenizers import Tokenizer
 
 from edgeml_runtime.backends.onnx import open_graph, open_tokenizer
+from edgeml_runtime.backends.onnx_greedy import written
 from edgeml_runtime.errors import EdgemlError
 from edgeml_runtime.session import Generation
 from edgeml_runtime.types import Generate, VariantManifest
@@ -76,28 +76,24 @@ class OnnxSeq2Seq:
         return found
 
     def generate(self, tokens: Sequence[int], options: Generate) -> Generation:
-        """Write greedily from the start token until an end token or `max_new_tokens`."""
+        """Write greedily from the start token until an end token or `max_new_tokens`; reading is in the first step."""
         self._require(tokens, options)
-        begin = perf_counter()
-        made: list[int] = []
-        times: list[float] = []
-        read, own, reason = self._read_once(tokens), self._empty, "length"
-        step = self.manifest.start_token
-        assert step is not None
-        while len(made) < options.max_new_tokens:
-            logits, own = self._step([step], own, read)
-            step = int(logits[0, -1].argmax())
-            if step in self.manifest.end_tokens:
-                reason = "stop"
-                break
-            made.append(step)
-            times.append(perf_counter() - begin)
-        return Generation(
-            text=self._tokenizer.decode(made),
-            tokens=tuple(made),
+        assert self.manifest.start_token is not None
+        own, read = self._empty, dict[str, Any]()
+
+        def step(new: Sequence[int]) -> Any:
+            nonlocal own, read
+            read = read or self._read_once(tokens)
+            logits, own = self._step(new, own, read)
+            return logits[0, -1]
+
+        return written(
+            step,
+            [self.manifest.start_token],
+            options,
+            tokenizer=self._tokenizer,
+            end_tokens=self.manifest.end_tokens,
             prompt_tokens=len(tokens),
-            finish_reason=reason,
-            token_times_s=tuple(times),
         )
 
     def close(self) -> None:

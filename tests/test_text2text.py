@@ -1,0 +1,266 @@
+"""A model that reads one text and writes another: two graphs, one variant, the tokens of PyTorch."""
+
+import json
+from itertools import takewhile
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper, numpy_helper
+
+from edgeml.dataset import dataset_for
+from edgeml.errors import EdgemlError
+from edgeml.formats import onnx as onnx_format
+from edgeml.formats.onnx_audit import audit
+from edgeml.formats.onnx_graph import COPIED
+from edgeml.formats.onnx_seq2seq import mark_copies
+from edgeml.quantize import quantize, recommended
+from edgeml.scores import scores
+from edgeml.store import Store
+from edgeml.targets import profile
+from edgeml.types import Model, Scheme
+from edgeml_runtime.records import describe, read_record
+from edgeml_runtime.session import open_session
+from edgeml_runtime.tasks import task_of
+from edgeml_runtime.types import Generate, Job, VariantManifest
+from edgeml_runtime.worker import run
+from tiny.seq2seq import END, START, seq2seq_variant, t5_folder
+
+TASK = "text2text-generation"
+PROMPTS = [(None, "a line of 25 letters, or so"), ("translate:", "x"), ("summarize:", "another; longer, line (with 3)")]
+
+
+def model_of(folder, *, format="safetensors"):
+    files = describe(folder)
+    return Model(name="tiny", ref=str(folder), path=str(folder), files=files, format=format, downloaded="2026-01-01")
+
+
+def opened(folder, **fields):
+    return open_session(seq2seq_variant(folder, **fields), threads=1)
+
+
+def test_the_answer_begins_with_the_start_token_and_follows_the_text(tmp_path):
+    session, other = opened(tmp_path / "one"), opened(tmp_path / "other", start_token=7)
+    prompt = session.prompt(None, "rent for may")
+
+    made = session.generate(prompt, Generate(max_new_tokens=6))
+
+    assert (len(made.tokens), made.finish_reason, made.prompt_tokens) == (6, "length", len(prompt))
+    assert made.tokens != session.generate(session.prompt(None, "fuel"), Generate(max_new_tokens=6)).tokens
+    assert made.tokens != other.generate(prompt, Generate(max_new_tokens=6)).tokens
+    assert list(made.token_times_s) == sorted(made.token_times_s)
+    assert len(made.text_ends) == 6
+
+
+def test_the_answer_ends_at_an_end_token_or_runs_past_it_where_that_is_asked(tmp_path):
+    first, second, third, *_ = opened(tmp_path / "one").generate([2, 9, 3], Generate(max_new_tokens=6)).tokens
+    session = opened(tmp_path / "other", end_tokens=(third,))
+    before = list(takewhile(lambda token: token != third, (first, second, third)))
+
+    made = session.generate([2, 9, 3], Generate(max_new_tokens=6))
+
+    assert (list(made.tokens), made.finish_reason) == (before, "stop")
+    assert len(session.generate([2, 9, 3], Generate(max_new_tokens=6, past_end=True)).tokens) == 6
+
+
+def test_the_instruction_stands_before_the_text_and_special_tokens_around_both(tmp_path):
+    session = opened(tmp_path / "one")
+
+    assert session.prompt("sum up:", "a b") == [2, *session.tokenize("sum up: a b"), 3]
+    assert session.prompt(None, "a b") == [2, *session.tokenize("a b"), 3]
+
+
+def test_a_text_that_is_too_long_is_refused_with_its_length(tmp_path):
+    session = opened(tmp_path / "one", max_tokens=4)
+
+    with pytest.raises(EdgemlError, match="the text has 7 tokens with its instruction, and at most 4 are read"):
+        session.generate(session.prompt(None, "a b c d e"), Generate())
+
+
+def test_a_schema_is_refused(tmp_path):
+    with pytest.raises(EdgemlError, match="cannot be held to a schema"):
+        opened(tmp_path / "one").generate([2, 3], Generate(schema={"type": "object"}))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"), [({"graphs": {}}, "names no graph encoder"), ({"start_token": None}, "names no start token")]
+)
+def test_a_variant_that_lacks_what_it_needs_is_refused(tmp_path, fields, message):
+    with pytest.raises(EdgemlError, match=message):
+        opened(tmp_path / "one", **fields)
+
+
+def test_a_missing_graph_is_named(tmp_path):
+    folder = seq2seq_variant(tmp_path / "one")
+    (folder / "encoder.onnx").unlink()
+
+    with pytest.raises(EdgemlError, match=r"cannot load encoder\.onnx"):
+        open_session(folder, threads=1)
+
+
+def test_it_is_measured_as_generation_is(tmp_path):
+    rows = ({"text": "rent"}, {"text": "fuel"})
+    job = Job(
+        variant=str(seq2seq_variant(tmp_path / "one")),
+        task=TASK,
+        target="laptop",
+        threads=1,
+        warmups=1,
+        repeats=0,
+        seed=0,
+        rows=rows,
+        generate=Generate(max_new_tokens=5, instruction="say:"),
+    )
+
+    outcome = run(job)
+
+    assert [answer["tokens"] for answer in outcome.answers] == [5, 5]
+    metrics = {sample.metric for sample in outcome.samples}
+    assert {"latency", "latency_first_token", "prefill_rate", "decode_rate", "generated"} <= metrics
+    assert not any("chat template" in text for text in outcome.warnings)
+    session = open_session(tmp_path / "one", threads=1)
+    answer = task_of(TASK).predict(session, rows[0], job.generate)
+    assert answer == outcome.answers[0]["text"]
+
+
+def test_data_has_texts_and_perhaps_what_is_expected(tmp_path):
+    (tmp_path / "rows.jsonl").write_text('{"text": "a", "expected": "b"}\n')
+
+    assert dataset_for(TASK, tmp_path / "rows.jsonl", {}, limit=None).rows == ({"text": "a", "expected": "b"},)
+
+
+def test_answers_are_scored_whole_and_by_their_letters():
+    from sacrebleu import sentence_chrf
+
+    answers = [{"text": " das Haus "}, {"text": "ein Hut"}]
+
+    found = {one.metric: one for one in scores(TASK, answers, ("das Haus", "ein Hund"), Generate())}
+
+    assert found["exact_match"].columns == ((1.0, 0.0),)
+    assert found["chrf"].columns[0] == (1.0, pytest.approx(sentence_chrf("ein Hut", ["ein Hund"]).score / 100))
+    assert scores(TASK, answers, (), Generate()) == []
+
+
+def test_the_digest_of_a_variant_follows_each_of_its_graphs(tmp_path):
+    folder = seq2seq_variant(tmp_path / "one")
+    manifest = read_record(folder / "variant.json", VariantManifest)
+    digests = {manifest.weights_sha256}
+    for name in ("encoder.onnx", "decoder.onnx"):
+        (folder / name).write_bytes((folder / name).read_bytes() + b"\0")
+        changed = seq2seq_files(folder)
+        digests.add(VariantManifest(**{**fields_of(manifest), "files": changed}).weights_sha256)
+
+    assert len(digests) == 3
+
+
+def seq2seq_files(folder):
+    return tuple(file for file in describe(folder) if file.path != "variant.json")
+
+
+def fields_of(manifest):
+    return {name: getattr(manifest, name) for name in manifest.__struct_fields__}
+
+
+def stored_model(**tensors):
+    node = helper.make_node("Sum", list(tensors), ["y"])
+    output = helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None)
+    initializers = [numpy_helper.from_array(array, name) for name, array in tensors.items()]
+    return helper.make_model(helper.make_graph([node], "tiny", [], [output], initializers))
+
+
+def test_a_matrix_that_two_graphs_share_counts_once_and_its_bits_each_time(tmp_path):
+    shared = np.arange(12, dtype=np.float32).reshape(3, 4)
+    first = stored_model(table=shared)
+    second = stored_model(table=shared + 1, again=shared, turned=np.ascontiguousarray(shared.T))
+    mark_copies(first, second)
+    paths = [tmp_path / "first.onnx", tmp_path / "second.onnx"]
+    for model, path in zip((first, second), paths, strict=True):
+        onnx.save_model(model, path)
+
+    found = audit(paths, "fp32")
+
+    assert found.parameters == 24
+    assert found.bits_per_weight == 32 * 48 / 24
+    assert [name.partition(COPIED)[0] for name in second.graph.node[0].input] == ["table", "table", "table"]
+
+
+def t5_config(folder):
+    folder.mkdir()
+    config = {"architectures": ["T5ForConditionalGeneration"], "n_positions": 512, "decoder_start_token_id": 0}
+    (folder / "config.json").write_text(json.dumps(config))
+    return model_of(folder)
+
+
+def test_the_schemes_that_suit_it_are_those_that_can_be_made(tmp_path):
+    assert {one.format for one in recommended(t5_config(tmp_path / "model"), profile("pi5"))} == {"onnx"}
+
+
+def test_it_is_refused_for_gguf_by_name(tmp_path):
+    model = t5_config(tmp_path / "model")
+
+    with pytest.raises(EdgemlError, match="T5ForConditionalGeneration"):
+        quantize(model, [Scheme.parse("gguf:q8_0")], profile=profile("laptop"), store=Store(tmp_path / "artifacts"))
+
+
+def test_another_class_is_refused_by_name(tmp_path):
+    model = t5_config(tmp_path / "model")
+    config = (tmp_path / "model" / "config.json").read_text()
+    (tmp_path / "model" / "config.json").write_text(config.replace("T5", "Bart"))
+
+    with pytest.raises(EdgemlError, match="BartForConditionalGeneration, which edgeml cannot make into ONNX") as caught:
+        quantize(
+            model_of(tmp_path / "model"),
+            [Scheme.parse("onnx:fp32")],
+            profile=profile("laptop"),
+            store=Store(tmp_path / "artifacts"),
+        )
+    assert "T5ForConditionalGeneration" in caught.value.hint
+    assert model.format == "safetensors"
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"tie_word_embeddings": False, "feed_forward_proj": "gated-gelu", "num_decoder_layers": 1}],
+    ids=["tied", "untied"],
+)
+def test_a_t5_writes_the_tokens_of_pytorch(tmp_path, settings):
+    import torch
+    import transformers
+
+    folder = t5_folder(tmp_path / "t5", **settings)
+    whole, small = quantize(
+        model_of(folder),
+        [Scheme.parse("onnx:fp32"), Scheme.parse("onnx:int8")],
+        profile=profile("laptop"),
+        store=Store(tmp_path / "artifacts"),
+    )
+    model = transformers.T5ForConditionalGeneration.from_pretrained(folder).eval()
+    session, integers = (open_session(one.path, threads=1) for one in (whole, small))
+
+    for instruction, text in PROMPTS:
+        prompt = session.prompt(instruction, text)
+        with torch.no_grad():
+            made = model.generate(torch.tensor([prompt]), max_new_tokens=24, do_sample=False, num_beams=1)
+            logits = model(torch.tensor([prompt]), decoder_input_ids=torch.tensor([prompt])).logits[0].numpy()
+        expected = tuple(takewhile(lambda token: token != END, made[0, 1:].tolist()))
+        assert session.generate(prompt, Generate(max_new_tokens=24)).tokens == expected
+        np.testing.assert_allclose(session.logits(prompt), logits, atol=1e-4 * np.abs(logits).max())
+        ours = integers.logits(prompt)
+        cosines = (ours * logits).sum(1) / np.linalg.norm(ours, axis=1) / np.linalg.norm(logits, axis=1)
+        assert cosines.mean() > 0.97
+    check_manifests(model, whole.manifest, small.manifest)
+
+
+def check_manifests(model, whole, small):
+    assert (whole.start_token, whole.end_tokens) == (START, (END,))
+    assert set(whole.graphs.values()) <= {file.path for file in whole.files}
+    assert whole.audit.parameters == pytest.approx(sum(one.numel() for one in model.parameters()), rel=0.01)
+    assert small.audit.parameters == whole.audit.parameters
+    assert small.audit.earned
+    assert small.audit.share_quantized > 0.99
+    assert small.size_bytes < 0.5 * whole.size_bytes
+
+
+def test_the_class_that_is_tested_is_supported():
+    assert onnx_format.CLASSES["seq2seq"] == ("T5ForConditionalGeneration",)

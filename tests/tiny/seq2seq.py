@@ -1,0 +1,94 @@
+"""Makers of tiny models that read one text and write another: a T5 by Transformers, and a variant without PyTorch."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgeml_runtime.records import describe, write_record
+from edgeml_runtime.types import Audit, File, VariantManifest
+from tiny.families import letters_tokenizer
+from tiny.graphs import graph_model
+from tiny.variants import WIDTH, onnx_variant
+
+START, END = 1, 2
+
+
+def t5_folder(path: Path, **more: Any) -> Path:
+    """A T5 with random weights, large enough that a mistake shows, and a tokenizer of letters; with its tokens."""
+    import torch
+    import transformers
+
+    torch.manual_seed(0)
+    words = letters_tokenizer(path, START)
+    settings = {"d_model": 64, "d_kv": 16, "d_ff": 128, "num_layers": 2, "num_heads": 4, "initializer_factor": 3.0}
+    special = {"pad_token_id": START, "decoder_start_token_id": START, "eos_token_id": END}
+    config = transformers.T5Config(vocab_size=words, **settings, **special, **more)
+    transformers.T5ForConditionalGeneration(config).save_pretrained(path)
+    return path
+
+
+def seq2seq_variant(folder: Path, **fields: Any) -> Path:
+    """A variant whose next token follows from the last one, from all so far and from the text that was read."""
+    from onnx import helper, save_model
+
+    onnx_variant(folder)  # for its tokenizer
+    for name in ("variant.json", "model.onnx"):
+        (folder / name).unlink()
+    chance = np.random.default_rng(1)
+    words = len(json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"])
+    table = chance.standard_normal((words, WIDTH)).astype(np.float32)
+    mix = chance.standard_normal((WIDTH, words)).astype(np.float32)
+    axis, parts = np.array([1]), ("keys", "values")
+    own, cross = (f"past_key_values.{part}_attention_cache.layers.0." for part in ("self", "cross"))
+    reads = [
+        helper.make_node("Gather", ["table", "input_ids"], ["x"]),
+        helper.make_node("Unsqueeze", ["x", "axis"], [f"{cross}values"]),
+    ]
+    encoder = graph_model(
+        reads,
+        {"input_ids": [1, "text"]},
+        {f"{cross}values": [1, 1, "text", WIDTH]},
+        {"table": table, "axis": axis},
+    )
+    writes = [
+        helper.make_node("Gather", ["table", "decoder_input_ids"], ["x"]),
+        helper.make_node("Unsqueeze", ["x", "axis"], ["new"]),
+        *(helper.make_node("Concat", [f"input.{own}{part}", "new"], [f"output.{own}{part}"], axis=2) for part in parts),
+        helper.make_node("ReduceMean", [f"output.{own}keys"], ["before"], axes=[1, 2], keepdims=0),
+        helper.make_node("ReduceMean", [f"input.{cross}values"], ["read"], axes=[1, 2], keepdims=0),
+        helper.make_node("Sum", ["x", "before", "read"], ["state"]),
+        helper.make_node("MatMul", ["state", "mix"], ["logits"]),
+    ]
+    caches = {f"{own}{part}": [1, 1, "so far", WIDTH] for part in parts}
+    decoder = graph_model(
+        writes,
+        {
+            "decoder_input_ids": [1, "new"],
+            **{f"input.{name}": shape for name, shape in caches.items()},
+            f"input.{cross}values": [1, 1, "text", WIDTH],
+        },
+        {"logits": [1, "new", words], **{f"output.{name}": shape for name, shape in caches.items()}},
+        {"table": table, "axis": axis, "mix": mix},
+    )
+    save_model(encoder, folder / "encoder.onnx")
+    save_model(decoder, folder / "decoder.onnx")
+    own_fields = {
+        "name": "tiny/onnx-fp32",
+        "model": "pypi:tiny-model==1.0",
+        "scheme": "onnx:fp32",
+        "task": "text2text-generation",
+        "architecture": "TinyModel",
+        "weights": "decoder.onnx",
+        "graphs": {"encoder": "encoder.onnx", "decoder": "decoder.onnx"},
+        "files": describe(folder),
+        "source_files": (File(path="model.safetensors", size_bytes=1, sha256="0" * 64),),
+        "audit": Audit(parameters=1, bits_per_weight=32, tensor_types={"FLOAT": 1}, share_quantized=0, earned=True),
+        "max_tokens": 32,
+        "start_token": 0,
+    }
+    write_record(folder / "variant.json", VariantManifest(**own_fields | fields))
+    return folder
