@@ -236,6 +236,8 @@ def test_a_bound_on_a_cost_is_measured_by_five_processes_and_kept_with_the_run(s
     assert (verdict.metric, verdict.verdict, verdict.n) == ("latency", "pass", 5)
     latency = next(sample for sample in report.measurements if sample.metric == "latency")
     run = store.run("tiny", latency.provenance["run"])
+    assert (latency.n, latency.statistic) == (5, "median")
+    assert latency.low < latency.value < latency.high
     assert len(run.processes) == 4
     assert all(not outcome.answers for outcome in run.processes)
 

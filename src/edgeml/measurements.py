@@ -11,7 +11,18 @@ from edgeml.dataset import require_few
 from edgeml.errors import EdgemlError
 from edgeml.fidelity import fidelity
 from edgeml.scores import Score, scores
-from edgeml.stats import MINIMUM_N, Interval, difference, fact, interval, statistic_of, tango, wilson
+from edgeml.stats import (
+    MINIMUM_N,
+    MINIMUM_PROCESSES,
+    Interval,
+    difference,
+    fact,
+    interval,
+    statistic_of,
+    student,
+    tango,
+    wilson,
+)
 from edgeml.types import Difference, Measurement, Run
 from edgeml_runtime.types import Absent, Samples
 
@@ -145,10 +156,25 @@ def _of_score(
 
 
 def _sampled(run: Run, sample: Samples, statistic: str) -> Measurement:
+    if run.processes and sample.unit_of_sample not in (*_ROWS, _SAMPLED_ROWS) and statistic not in ("max", "sum"):
+        again = [one for outcome in run.processes for one in outcome.samples if one.metric == sample.metric]
+        if len(again) + 1 >= MINIMUM_PROCESSES:
+            return _over_processes(run, [sample, *again], statistic)
     score = _as_score(sample, statistic)
     found = fact(sample.values, score.statistic) if statistic in _SINGLE else _interval(score, run.seed)
     one = _measurement(run, sample, statistic, sample.method, found)
     return msgspec.structs.replace(one, marks=sample.marks)
+
+
+def _over_processes(run: Run, samples: Sequence[Samples], statistic: str) -> Measurement:
+    """The geometric mean of the processes' statistics, with the t interval of its logarithm: n is the processes."""
+    values = [fact(one.values, statistic_of(statistic)).value for one in samples]
+    logs = student([math.log(value) for value in values])
+    low, high = (None if bound is None else math.exp(bound) for bound in (logs.low, logs.high))
+    found = Interval(value=math.exp(logs.value), n=logs.n, low=low, high=high, level=logs.level)
+    method = f"{samples[0].method}; geometric mean of the {statistic} of {len(values)} processes"
+    one = _measurement(run, samples[0], statistic, method, found)
+    return msgspec.structs.replace(one, marks=tuple(dict.fromkeys(mark for each in samples for mark in each.marks)))
 
 
 def _size(size_bytes: int) -> Samples:
