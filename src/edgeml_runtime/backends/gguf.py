@@ -15,8 +15,11 @@ from edgeml_runtime.session import is_encoder
 from edgeml_runtime.types import VariantManifest
 
 
-def open_variant(folder: Path, manifest: VariantManifest, *, threads: int) -> GgufEncoder | GgufDecoder:
+def open_variant(
+    folder: Path, manifest: VariantManifest, *, threads: int, threads_prefill: int | None = None
+) -> GgufEncoder | GgufDecoder:
     """An encoder for embedding tasks, else a decoder; raises EdgemlError when llama.cpp cannot load the weights."""
     model = Model(folder / manifest.weights)
-    kind = GgufEncoder if is_encoder(manifest) else GgufDecoder
-    return kind(model, manifest, threads=threads)
+    if is_encoder(manifest):
+        return GgufEncoder(model, manifest, threads=threads)
+    return GgufDecoder(model, manifest, threads=threads, threads_prefill=threads_prefill)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterator, Sequence
-from functools import partial
+from functools import cached_property
 from time import perf_counter
 
 import numpy as np
 
+from edgeml_runtime import reasoning
+from edgeml_runtime.backends.gguf_chat import Chat
 from edgeml_runtime.backends.gguf_grammar import Grammar
 from edgeml_runtime.backends.gguf_model import Context, Floats, Model, room
 from edgeml_runtime.errors import EdgemlError
@@ -17,6 +19,7 @@ from edgeml_runtime.types import Generate, VariantManifest
 
 CONTEXT_LIMIT = 4096  # tokens; a model that takes more would need memory that small devices do not have
 PROMPT_BATCH = 512  # tokens read at once; llama.cpp's own default for a physical batch
+PROMPT_END = 16  # tokens at a prompt's end in which a template may open the reasoning
 LOGITS_BATCH = 128  # tokens whose logits are held at once: 25 MB for a vocabulary of 49 152
 
 
@@ -26,12 +29,16 @@ class GgufDecoder:
     Every call starts from an empty context, so the same input gives the same output.
     """
 
-    def __init__(self, model: Model, manifest: VariantManifest, *, threads: int) -> None:
+    def __init__(
+        self, model: Model, manifest: VariantManifest, *, threads: int, threads_prefill: int | None = None
+    ) -> None:
         if model.lib.llama_model_has_encoder(model.pointer):
             raise EdgemlError(f"{manifest.name} has an encoder and a decoder", hint="make it in ONNX")
         self.manifest = manifest
         self._model = model
         self._threads = threads
+        self._threads_prefill = threads_prefill or threads
+        self._chat = Chat(model)
         self._context: Context | None = None
 
     @property
@@ -43,8 +50,7 @@ class GgufDecoder:
     @property
     def omits_chat_template(self) -> bool:
         """Whether the file has a chat template that llama.cpp does not know."""
-        has = bool(self._model.lib.llama_model_chat_template(self._model.pointer, None))
-        return has and self._chat(None, "a") is None
+        return bool(self._chat.template) and self._chat.tokens(None, "a") is None
 
     def tokenize(self, text: str) -> list[int]:
         """Token ids of plain text, without special tokens."""
@@ -52,14 +58,10 @@ class GgufDecoder:
         return tokens
 
     def prompt(self, instruction: str | None, text: str) -> list[int]:
-        """Token ids of a turn, in the model's own chat template where llama.cpp knows it.
-
-        llama.cpp recognises the usual templates and writes them itself: no template of a model is run as a program.
-        """
-        turn = self._chat(instruction, text)
-        if turn is None:
+        """Token ids of a turn, in the model's own chat template where llama.cpp knows it."""
+        tokens = self._chat.tokens(instruction, text)
+        if tokens is None:
             return plain_prompt(self, instruction, text)
-        tokens: list[int] = self._model.tokenize(turn, parse_special=True).tolist()
         start = self.start_token
         return tokens if start is None or tokens[:1] == [start] else [start, *tokens]
 
@@ -86,12 +88,15 @@ class GgufDecoder:
         for token in self._stream(tokens, options):
             made.append(token)
             times.append(perf_counter() - called)
+        text, ends = self._model.text(made, also=self._mark_tokens)
         return Generation(
-            text=self._model.text(made),
+            text=text,
             tokens=tuple(made),
             prompt_tokens=len(tokens),
             finish_reason="stop" if len(made) < options.max_new_tokens else "length",
             token_times_s=tuple(times),
+            text_ends=ends,
+            hidden=() if options.schema is not None else self._hidden(text, tokens),
         )
 
     def close(self) -> None:
@@ -109,13 +114,28 @@ class GgufDecoder:
         for _ in range(options.max_new_tokens):
             logits = self._read(context, tokens, position)
             token = grammar.best(logits) if grammar else int(np.argmax(logits))
-            if ends(vocabulary, token):
+            if not options.past_end and ends(vocabulary, token):
                 return
             yield token
             if grammar:
                 grammar.accept(token)
             position += len(tokens)
             tokens = (token,)
+
+    @cached_property
+    def _marks(self) -> tuple[reasoning.Mark, ...]:
+        return reasoning.named_in(self._chat.template)
+
+    @cached_property
+    def _mark_tokens(self) -> frozenset[int]:
+        """Control tokens that open or close reasoning: llama.cpp would leave them out of the text."""
+        words = [self._model.tokenize(word, parse_special=True).tolist() for mark in self._marks for word in mark]
+        return frozenset(tokens[0] for tokens in words if len(tokens) == 1)
+
+    def _hidden(self, text: str, prompt: Sequence[int]) -> tuple[reasoning.Span, ...]:
+        before = self._model.text(prompt[-PROMPT_END:], also=self._mark_tokens)[0].rstrip()
+        begun = any(before.endswith(opening) for opening, _ in self._marks)
+        return reasoning.spans(text, self._marks, begun=begun)
 
     def _read(self, context: Context, tokens: Sequence[int], position: int) -> Floats:
         """Logits after the last of the tokens: llama.cpp's own memory, good until the next call."""
@@ -143,30 +163,8 @@ class GgufDecoder:
             self._model,
             size,
             n_threads=self._threads,
-            n_threads_batch=self._threads,
+            n_threads_batch=self._threads_prefill,
             n_batch=PROMPT_BATCH,
             n_ubatch=PROMPT_BATCH,
             n_outputs_max=LOGITS_BATCH,
         )
-
-    def _chat(self, instruction: str | None, text: str) -> str | None:
-        """The turn as the model was taught to read it, or None where llama.cpp does not know the template."""
-        lib = self._model.lib
-        template = lib.llama_model_chat_template(self._model.pointer, None)
-        if not template:
-            return None
-        said = [(b"system", instruction), (b"user", text)]
-        turns = [lib.llama_chat_message(role, _c_text(words)) for role, words in said if words is not None]
-        messages = (lib.llama_chat_message * len(turns))(*turns)
-        write = partial(lib.llama_chat_apply_template, template, messages, len(turns), 1)  # 1: now the assistant
-        size = write(None, 0)
-        if size < 0:
-            return None
-        turn = ctypes.create_string_buffer(size + 1)
-        write(turn, len(turn))
-        return turn.value.decode("utf-8", "replace")
-
-
-def _c_text(text: str) -> bytes:
-    """UTF-8 for C, in which a NUL would end the text before its end."""
-    return text.replace("\0", "\ufffd").encode("utf-8", "replace")

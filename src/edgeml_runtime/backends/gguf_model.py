@@ -9,11 +9,13 @@ import ctypes
 import re
 import sys
 import weakref
+from codecs import getincrementaldecoder
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from functools import cache, partial
 from importlib import import_module
 from importlib.util import find_spec, module_from_spec
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -118,17 +120,23 @@ class Model:
         count: int = self.lib.llama_tokenize(vocabulary, raw, len(raw), room, size, add_special, parse_special)
         return count
 
-    def text(self, tokens: Sequence[int]) -> str:
-        """The text of ordinary tokens; bytes that are no UTF-8 become the replacement character."""
-        return b"".join(map(self._piece, tokens)).decode("utf-8", "replace")
+    def text(self, tokens: Sequence[int], *, also: Container[int] = ()) -> tuple[str, tuple[int, ...]]:
+        """The text of ordinary tokens, and of those control tokens that `also` holds, and where each token's part ends.
 
-    def _piece(self, token: int) -> bytes:
+        Ends count the characters that are complete by then. Bytes that are no UTF-8 become the replacement character.
+        """
+        reader = getincrementaldecoder("utf-8")("replace")
+        parts = [reader.decode(self._piece(token, control=token in also)) for token in tokens]
+        ends = tuple(accumulate(map(len, parts)))
+        return "".join(parts) + reader.decode(b"", final=True), ends
+
+    def _piece(self, token: int, *, control: bool) -> bytes:
         room = ctypes.create_string_buffer(32)
         read = partial(self.lib.llama_token_to_piece, self.vocabulary, token)
-        size = read(room, len(room), 0, 0)
+        size = read(room, len(room), 0, control)
         if size < 0:  # what it would have needed
             room = ctypes.create_string_buffer(-size)
-            size = read(room, len(room), 0, 0)
+            size = read(room, len(room), 0, control)
         return room.raw[:size]
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from edgeml_runtime.tasks import Answers, Tick
     from edgeml_runtime.types import Job
 
-NAMES: tuple[str, ...] = ("batch-invariance", "sensitivity")
+NAMES: tuple[str, ...] = ("batch-invariance", "constrained", "determinism", "sensitivity")
 AT_MOST_ROWS = 200  # for checks that run the model several times a row: half a minute on a slow device
 _ESSENCE = ("nearest", "label", "tags", "text")  # the key of an answer that holds what it says
 
@@ -39,12 +39,12 @@ def check_of(name: str) -> Check:
     return cast("Check", import_module(f"edgeml_runtime.checks.{name.replace('-', '_')}"))
 
 
-def sampled(job: Job) -> tuple[list[int], str]:
+def sampled(job: Job, most: int = AT_MOST_ROWS) -> tuple[list[int], str]:
     """Rows to try, counted from 0 and in order, and what one value of them is: all of them, or as the seed draws."""
     rows = range(len(job.rows))
-    if len(rows) <= AT_MOST_ROWS:
+    if len(rows) <= most:
         return list(rows), "row"
-    return sorted(random.Random(job.seed).sample(rows, AT_MOST_ROWS)), "sampled row"  # noqa: S311 - a sample, not a secret
+    return sorted(random.Random(job.seed).sample(rows, most)), "sampled row"  # noqa: S311 - a sample, not a secret
 
 
 def moved(before: Any, after: Any) -> float:

@@ -1,0 +1,81 @@
+"""Writes a turn as a model was taught to read it. Knows nothing about generating or about what is said.
+
+llama.cpp recognises the usual chat templates and writes them itself: no template of a model is run as a program.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import re
+from functools import cached_property, partial
+
+import numpy as np
+
+from edgeml_runtime.backends.gguf_model import Model
+
+_UNKNOWN, _CONTROL = 1 << 0, 1 << 3  # llama_token_attr in llama.h: what only parse_special makes of a word
+_MARKS = tuple(map(chr, range(0xE000, 0xF900)))  # Unicode's private use area: no text means these
+
+
+class Chat:
+    """A model's chat template, as far as llama.cpp knows it."""
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+
+    @cached_property
+    def template(self) -> str:
+        """The template that the file carries, empty where it has none."""
+        found = self._model.lib.llama_model_chat_template(self._model.pointer, None)
+        return found.decode("utf-8", "replace") if found else ""
+
+    def tokens(self, instruction: str | None, text: str) -> list[int] | None:
+        """Token ids of a turn, or None where llama.cpp does not know the template.
+
+        Control words in the instruction or the text, such as `<|im_end|>`, stay words: only the template's own become
+        control tokens, so that no text can end its turn and speak in another role. A SentencePiece vocabulary puts a
+        space after the first character of such a word.
+        """
+        words = (instruction, text)
+        mark = next(mark for mark in _MARKS if not any(mark in part for part in words if part))
+        turn = self._turn(*(part if part is None else self._broken(part, mark) for part in words))
+        if turn is None:
+            return None
+        pieces = turn.split(mark)
+        return [token for piece in pieces for token in self._model.tokenize(piece, parse_special=True).tolist()]
+
+    def _broken(self, text: str, mark: str) -> str:
+        """The text with a mark inside every control word."""
+        if np.array_equal(self._model.tokenize(text, parse_special=True), self._model.tokenize(text)):
+            return text  # the usual case, in which the vocabulary need not be searched
+        while found := self._control_words.search(text):
+            text = text[: found.start() + 1] + mark + text[found.start() + 1 :]
+        return text
+
+    @cached_property
+    def _control_words(self) -> re.Pattern[str]:
+        lib, vocabulary = self._model.lib, self._model.vocabulary
+        kinds = ((token, lib.llama_vocab_get_attr(vocabulary, token)) for token in range(self._model.tokens))
+        control = [token for token, kind in kinds if kind & (_CONTROL | _UNKNOWN)]
+        words = {lib.llama_vocab_get_text(vocabulary, token).decode("utf-8", "replace") for token in control}
+        return re.compile("|".join(re.escape(word) for word in words if len(word) > 1) or r"(?!)")
+
+    def _turn(self, instruction: str | None, text: str | None) -> str | None:
+        lib, template = self._model.lib, self.template.encode()
+        if not template:
+            return None
+        said = [(b"system", instruction), (b"user", text)]
+        turns = [lib.llama_chat_message(role, _c_text(words)) for role, words in said if words is not None]
+        messages = (lib.llama_chat_message * len(turns))(*turns)
+        write = partial(lib.llama_chat_apply_template, template, messages, len(turns), 1)  # 1: now the assistant
+        size = write(None, 0)
+        if size < 0:
+            return None
+        turn = ctypes.create_string_buffer(size + 1)
+        write(turn, len(turn))
+        return turn.value.decode("utf-8", "replace")
+
+
+def _c_text(text: str) -> bytes:
+    """UTF-8 for C, in which a NUL would end the text before its end."""
+    return text.replace("\0", "\ufffd").encode("utf-8", "replace")
