@@ -158,6 +158,16 @@ def test_only_costs_that_were_measured_can_be_chosen():
     assert choice.panels[0].caption == "By latency, no variant is both better and cheaper than onnx-int8 or onnx-fp32."
 
 
+def test_a_variant_without_the_figure_is_named_rather_than_drawn():
+    finding = a_finding()
+    kept = [one for one in finding.report.measurements if (one.variant, one.metric) != (BASE, "exact_match")]
+    report = msgspec.structs.replace(finding.report, measurements=tuple(kept))
+
+    (choice,) = tradeoffs(msgspec.structs.replace(finding, report=report), "p1", drawn=False)
+
+    assert choice.panels[0].caption.endswith("Not drawn, for want of a figure: onnx-fp32.")
+
+
 def test_what_was_not_measured_is_said_once_for_all_variants():
     (listing,) = missing(a_finding(warnings=("mind this", "mind this")))
 

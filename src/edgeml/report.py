@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from edgeml.dataset import dataset_for
 from edgeml.errors import EdgemlError
@@ -42,8 +43,8 @@ def report(
     written = {markdown_path: markdown(words)}
     if html_path:
         written[html_path] = html(document(model, findings, private=private))
-    for path, text in written.items():
-        write_text(path, text)
+    for path, content in written.items():
+        write_text(path, content)
     return Page(
         model=model,
         html=str(html_path) if html_path else None,
@@ -111,7 +112,14 @@ def _inputs(of: Report, runs: Iterable[Run]) -> tuple[str, ...]:
         where = path or "the data"
         raise EdgemlError(f"{where} is not what was measured", hint="edgeml bench again, or leave out --show-inputs")
     columns = task_of(run.task).COLUMNS
-    return tuple("\n".join(str(row[column]) for column in columns) for row in data.rows)
+    return tuple("\n".join(_as_text(column, row[column]) for column in columns) for row in data.rows)
+
+
+def _as_text(column: str, value: Any) -> str:
+    """One cell of the data as it may be read: tokens side by side, an image's file by its name."""
+    if column == "file":
+        return Path(str(value)).name
+    return " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def _paths(model: str, store: Store, out: Path | None, *, only_markdown: bool) -> tuple[Path | None, Path]:

@@ -54,6 +54,10 @@ def _panel(pairs: list[Pair], finding: Finding, name: str, *, drawn: bool) -> Pa
     lower = lower_is_better(good.metric)
     best = [one.name for one in optimal(spots, lower_is_better=lower)]
     caption = f"By {title(cost.metric)}, no variant is both better and cheaper than {_or(best)}."
+    drawn_names = {spot.name for spot in spots}
+    lacking = [name for name in map(finding.short, finding.variants) if name not in drawn_names]
+    if lacking:
+        caption += f" Not drawn, for want of a figure: {listed(lacking)}."
     described = "; ".join(
         f"{spot.name}: {measured_text(y)} {bounds_text(y)} at {measured_text(x)}"
         for spot, (x, y) in zip(spots, pairs, strict=True)

@@ -32,7 +32,8 @@ def slices(finding: Finding) -> list[Block]:
     report = finding.report
     keys = [(one.metric, one.statistic, _column(one.slice)) for one in report.measurements if one.slice]
     blocks: list[Block] = []
-    for metric, statistic, column in dict.fromkeys(keys):
+    quality = quality_of(report)
+    for metric, statistic, column in sorted(dict.fromkeys(keys), key=lambda key: key[0] != quality):
         group = [
             one
             for one in report.measurements

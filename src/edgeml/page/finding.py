@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from edgeml.limits import is_cost
-from edgeml.scores import scorer_of
+from edgeml.limits import headline
 from edgeml.types import Measurement, Report, Run
 from edgeml_runtime.types import Record
 
@@ -73,7 +72,9 @@ def find(report: Report, variant: str, metric: str) -> Measurement | None:
 
 
 def quality_of(report: Report) -> str | None:
-    """The metric that says how good the answers are: the task's own or, without right answers, another there is."""
-    there = [one.metric for one in whole(report.measurements)]
-    headline = scorer_of(report.measurements[0].task).HEADLINE
-    return headline if headline in there else next((metric for metric in there if not is_cost(metric)), None)
+    """The metric that says how good the answers are: the task's own, or likeness to the baseline, or their form."""
+    there = list(dict.fromkeys(one.metric for one in whole(report.measurements)))
+    task = report.measurements[0].task
+    judging = [headline(task, labelled=labelled) for labelled in (True, False)]
+    judging += [metric for metric in there if metric.startswith(("fidelity.", "contract."))]
+    return next((metric for metric in judging if metric in there), None)

@@ -24,29 +24,26 @@ _TITLES = {
     "latency_first_token": "time to first token",
     "latency_load": "time to load",
     "latency_first": "first inference",
+    "latency_first_character": "time to first character",
     "memory_peak": "memory",
+    "memory_needed": "memory that a device needs",
+    "energy_net": "energy above idle",
+    "power_idle": "idle power",
+    "contract.grounded": "grounded in the input",
+    "contract.schema": "fits the schema",
+    "contract.keys": "same keys",
     "memory_peak_anon": "anonymous memory",
     "memory_peak_file": "file-backed memory",
     "memory_peak_pss": "proportional memory (PSS)",
 }
-_PLAIN_STATISTICS = {
-    "once",
-    "mean",
-    "exp_mean",
-    "max",
-    "sum",
-    "spearman",
-    "pearson",
-    "macro_f1",
-    "f1",
-    "share",
-}  # told by the metric already
+_TOLD = {"once", "mean", "exp_mean", "sum", "spearman", "pearson", "f1", "macro_f1", "share"}  # by the metric's name
+_STATISTICS = {"mad": "median absolute deviation", "max": "largest", "min": "least"}
 
 
 def title(metric: str, statistic: str = "") -> str:
     """A metric in words, with its statistic where there may be several."""
     words = _TITLES.get(metric, metric.replace("_", " ").replace(".", " "))
-    return words if not statistic or statistic in _PLAIN_STATISTICS else f"{words}, {statistic}"
+    return words if not statistic or statistic in _TOLD else f"{words}, {_STATISTICS.get(statistic, statistic)}"
 
 
 def unit_of(unit: str) -> str:
