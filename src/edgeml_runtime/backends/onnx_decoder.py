@@ -10,13 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgeml_runtime import reasoning
 from edgeml_runtime.backends.onnx import open_graph, open_tokenizer
+from edgeml_runtime.backends.onnx_greedy import written
 from edgeml_runtime.errors import EdgemlError
 from edgeml_runtime.session import Generation, plain_prompt
 from edgeml_runtime.types import Generate, VariantManifest
@@ -76,36 +75,25 @@ class OnnxDecoder:
     def generate(self, tokens: Sequence[int], options: Generate) -> Generation:
         """Continue greedily until an end token or `max_new_tokens`."""
         self._require(tokens, options)
-        begin = perf_counter()
-        made: list[int] = []
-        times: list[float] = []
-        caches, step, reason = self._empty, list(tokens), "length"
-        while len(made) < options.max_new_tokens:
-            logits, caches = self._step(step, caches)
-            token = int(logits[0, -1].argmax())
-            if token in self.manifest.end_tokens and not options.past_end:
-                reason = "stop"
-                break
-            made.append(token)
-            times.append(perf_counter() - begin)
-            step = [token]
-        text = self._tokenizer.decode(made)
-        return Generation(
-            text=text,
-            tokens=tuple(made),
+        caches = self._empty
+
+        def step(new: Sequence[int]) -> Any:
+            nonlocal caches
+            logits, caches = self._step(new, caches)
+            return logits[0, -1]
+
+        return written(
+            step,
+            tokens,
+            options,
+            tokenizer=self._tokenizer,
+            end_tokens=self.manifest.end_tokens,
             prompt_tokens=len(tokens),
-            finish_reason=reason,
-            token_times_s=tuple(times),
-            text_ends=tuple(self._whole_characters(made[: count + 1]) for count in range(len(made))),
-            hidden=reasoning.spans(text),
         )
 
     def close(self) -> None:
         """Drop the session."""
         del self._session
-
-    def _whole_characters(self, tokens: list[int]) -> int:
-        return len(self._tokenizer.decode(tokens).rstrip("\ufffd"))
 
     def _step(self, tokens: Sequence[int], caches: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         past = next(iter(caches.values())).shape[2]
