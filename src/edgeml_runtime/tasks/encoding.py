@@ -53,7 +53,7 @@ def cost(session: Encoder | Decoder, job: Job) -> list[Samples]:
 def latency(call: Timed, texts: Sequence[Any], job: Job, *, what: str) -> Samples:
     """Milliseconds that `call` takes for one text, over the data in a seeded order; `what` names what it does."""
     order = random.Random(job.seed).sample(texts, len(texts))  # noqa: S311 - an order, not a secret
-    warmups, times = steady_s(lambda text: call([text]), order, warmups=job.warmups, repeats=job.repeats)
+    warmups, times, marks = steady_s(lambda text: call([text]), order, warmups=job.warmups, repeats=job.repeats)
     return Samples(
         metric="latency",
         unit="ms",
@@ -62,6 +62,7 @@ def latency(call: Timed, texts: Sequence[Any], job: Job, *, what: str) -> Sample
         statistics=("median", "mad", "p90", "p95", "p99"),
         unit_of_sample="text",
         method=f"{what}, batch of one, monotonic clock",
+        marks=marks,
     )
 
 

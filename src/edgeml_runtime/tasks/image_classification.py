@@ -9,14 +9,14 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from functools import partial
-from itertools import cycle, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from edgeml_runtime.errors import EdgemlError
-from edgeml_runtime.meters.clock import timed_s
+from edgeml_runtime.meters.clock import steady_s, timed_s
+from edgeml_runtime.rows import located
 from edgeml_runtime.tasks import Answers
 from edgeml_runtime.tasks.encoding import THROUGHPUT_BATCHES, require_answers_differ, singles
 from edgeml_runtime.tasks.text_classification import likeliest
@@ -32,6 +32,11 @@ DEFAULT_REPEATS = 200
 STEADY_IN_ANSWERS = False
 
 
+def ready(rows: Sequence[Row], where: str) -> list[Row]:
+    """Rows whose `file` is a whole path; in the file at `where`, a path is relative to the folder of that file."""
+    return located(rows, Path(where))
+
+
 def first(session: Session, job: Job) -> None:
     """Classify one picture."""
     _logits(image_classifier(session), [job.rows[0]["file"]])
@@ -39,18 +44,23 @@ def first(session: Session, job: Job) -> None:
 
 def cost(session: Session, job: Job) -> list[Samples]:
     """Latency of single pictures, over the data in a seeded order."""
-    model, times = image_classifier(session), []
-    for file in islice(cycle(_shuffled(job)), job.warmups + job.repeats):
-        content = _content(file)
-        times.append(timed_s(partial(model.classify_images, [content])) * 1000)
+    model = image_classifier(session)
+    warmups, times, marks = steady_s(
+        lambda content: model.classify_images([content]),
+        _shuffled(job),
+        warmups=job.warmups,
+        repeats=job.repeats,
+        prepare=_content,
+    )
     latency = Samples(
         metric="latency",
         unit="ms",
-        values=tuple(times[job.warmups :]),
-        warmups=tuple(times[: job.warmups]),
+        values=tuple(value * 1000 for value in times),
+        warmups=tuple(value * 1000 for value in warmups),
         statistics=("median", "mad", "p90", "p95", "p99"),
         unit_of_sample="image",
         method="file in memory, logits out (decoding, resizing, normalising, graph), batch of one, monotonic clock",
+        marks=marks,
     )
     return [latency]
 
