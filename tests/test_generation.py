@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from edgeml.errors import EdgemlError
+from edgeml.limits import is_cost, lower_is_better
 from edgeml.scores import scores
 from edgeml.scores.text_generation import conformance
 from edgeml_runtime import reasoning
@@ -185,6 +186,14 @@ def test_plain_text_has_neither_keys_nor_grounds():
 
 def test_what_was_cut_is_told():
     assert contract(["a"], finish_reason="length")["contract.truncated"] == (1,)
+
+
+def test_of_the_contract_only_cut_answers_are_better_when_fewer():
+    names = ("valid", "schema", "keys", "grounded", "truncated", "deterministic", "valid_free")
+
+    assert [name for name in names if lower_is_better(f"contract.{name}")] == ["truncated"]
+    assert lower_is_better("reasoning")
+    assert is_cost("decode_rate_free")
 
 
 def test_numbers_that_json_does_not_have_are_no_json():

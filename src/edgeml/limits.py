@@ -28,8 +28,14 @@ _COSTS: dict[str, tuple[str, dict[str, float], str]] = {
 _EXAMPLE = "1%, 0.01 or spearman=1%"
 _STATISTICS = ("p50", "median", "p90", "p95", "p99", "mean", "max")
 # Beginnings of the metrics of which less is better, and of those that are no property of an answer.
-_LOWER = ("perplexity", "kl_divergence", "latency", "memory", "energy", "size", "truncated", "generated", "tokens")
-_COST = ("latency", "memory", "energy", "size", "throughput", "prefill_rate", "decode_rate", "generated", "truncated")
+_LOWER = (
+    *("perplexity", "kl_divergence", "latency", "memory", "energy", "size"),
+    *("truncated", "contract.truncated", "generated", "reasoning", "tokens"),
+)
+_COST = (
+    *("latency", "memory", "energy", "size", "throughput", "prefill_rate", "decode_rate"),
+    *("generated", "reasoning", "truncated"),
+)
 _BY_DEGREE = ("sentence-similarity",)  # tasks whose answers are not the same or different, only near or far
 _AMOUNT = re.compile(r"([+-]?)(\d+\.?\d*(?:[eE][+-]?\d+)?|\.\d+)\s*(\S*)")
 
