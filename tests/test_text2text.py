@@ -245,7 +245,7 @@ def test_a_t5_writes_the_tokens_of_pytorch(tmp_path, settings):
             logits = model(torch.tensor([prompt]), decoder_input_ids=torch.tensor([prompt])).logits[0].numpy()
         expected = tuple(takewhile(lambda token: token != END, made[0, 1:].tolist()))
         assert session.generate(prompt, Generate(max_new_tokens=24)).tokens == expected
-        np.testing.assert_allclose(session.logits(prompt), logits, atol=1e-4 * np.abs(logits).max())
+        np.testing.assert_allclose(session.logits(prompt), logits, atol=1e-3 * np.abs(logits).max())
         ours = integers.logits(prompt)
         cosines = (ours * logits).sum(1) / np.linalg.norm(ours, axis=1) / np.linalg.norm(logits, axis=1)
         assert cosines.mean() > 0.97

@@ -132,6 +132,10 @@ def _not_measured(measurements: Sequence[Measurement], absent: Sequence[Absent],
 def _limits(manifest: VariantManifest) -> list[str]:
     if kind_of(manifest.task) == "decoder":
         limits = [f"Text and answer together have at most {manifest.max_tokens} tokens."]
+    elif manifest.pixels:
+        limits = [f"Sees pictures as {manifest.pixels.width} by {manifest.pixels.height} pixels."]
+    elif kind_of(manifest.task) == "seq2seq":
+        limits = [f"Reads at most {manifest.max_tokens} tokens of a text with its instruction; refuses what is longer."]
     else:
         limits = [f"Reads at most {manifest.max_tokens} tokens of a text; what is longer is cut."]
     if manifest.built_for:

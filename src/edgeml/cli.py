@@ -95,7 +95,9 @@ def cli() -> None:
 @click.argument("ref", required=False)
 @click.option("--name", help="The short name to use from here on.")
 @click.option(
-    "--runtime", type=click.Choice(["onnx", "gguf"]), help="Fetch the wheels that run this format on --target."
+    "--runtime",
+    type=click.Choice(["onnx", "onnx-image", "gguf"]),
+    help="Fetch the wheels that run this format on --target.",
 )
 @click.option("--python", help="Of the target, e.g. 3.13, for --runtime; left out, the profile's first.")
 @target_option

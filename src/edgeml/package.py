@@ -25,7 +25,7 @@ from edgeml.measurements import measurements
 from edgeml.progress import Counter, Progress, silent
 from edgeml.store import Store, scratch_folder, take_place
 from edgeml.types import Measurement, Model, ModelRef, Profile, Run, Variant
-from edgeml.wheels import cached_wheels, default_python, missing_wheels, requirements, wheel_folder
+from edgeml.wheels import cached_wheels, default_python, missing_wheels, requirements, runtime_of, wheel_folder
 from edgeml_runtime.bundle import GOLDENS, MANIFEST, SUMS, VARIANT, checksums
 from edgeml_runtime.records import decode, describe, describe_file, read_record, verify, write_record
 from edgeml_runtime.types import Bundle, File, Record, Refusal, VariantManifest
@@ -111,7 +111,7 @@ def _fill(folder: Path, order: Order, store: Store, progress: Progress) -> Bundl
     for paths in order.wheels.values():
         _copy_wheels(paths, folder / "wheels")
     (folder / "run.sh").write_bytes((files("edgeml.bundles") / "run.sh").read_bytes())
-    pins = "".join(f"{pin}\n" for pin in sorted(requirements(_format(order.manifest))))
+    pins = "".join(f"{pin}\n" for pin in sorted(requirements(runtime_of(order.manifest))))
     (folder / "requirements.txt").write_text(pins, encoding="utf-8")
     card = model_card(order.manifest, order.profile, measurements=_measured(order.variant, store))
     (folder / "MODEL_CARD.md").write_text(card, encoding="utf-8")
@@ -152,15 +152,11 @@ def _copy_licences(order: Order, store: Store, goal: Path) -> None:
 
 def _wheels(variant: Variant, profile: Profile) -> dict[str, tuple[Path, ...]]:
     """The wheels of each Python version that were downloaded for this target; at least one version's must be."""
-    found, format = {}, _format(variant.manifest)
+    found, format = {}, runtime_of(variant.manifest)
     for python in dict.fromkeys((default_python(profile), *profile.python)):
         if not missing_wheels(wheel_folder(profile, python, format), format):
             found[python] = cached_wheels(profile, python, format)
     return found or {default_python(profile): cached_wheels(profile, default_python(profile), format)}
-
-
-def _format(manifest: VariantManifest) -> str:
-    return manifest.scheme.partition(":")[0]
 
 
 def _copy_wheels(paths: Sequence[Path], goal: Path) -> None:

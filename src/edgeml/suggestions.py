@@ -62,7 +62,7 @@ def after_report(page: Page) -> list[str]:
 
 def _packing(variant: Variant, target: Profile, store: Store) -> list[str]:
     """A variant is chosen: pack it; before that, fetch what runs it on the target."""
-    format = variant.manifest.scheme.partition(":")[0]
+    format = _runtime_of(variant)
     there = "" if _is_own(target) else f" --target {target.name}"
     if not _has_wheels(format, target):
         return [f"edgeml download --runtime {format}{there}"]
@@ -75,7 +75,7 @@ def after_runtime(format: str, target: Profile, store: Store) -> list[str]:
     models = store.models()
     if not models:
         return [EXAMPLE]
-    fitting = [one for one in store.variants(models[0].name) if one.manifest.scheme.startswith(f"{format}:")]
+    fitting = [one for one in store.variants(models[0].name) if _runtime_of(one) == format]
     return _packing(fitting[-1], target, store) if fitting else after_download(models[0])
 
 
@@ -102,6 +102,12 @@ def _is_own(target: Profile) -> bool:
     from edgeml.wheels import is_own  # reads package metadata, which `edgeml list` can do without
 
     return is_own(target)
+
+
+def _runtime_of(variant: Variant) -> str:
+    from edgeml.wheels import runtime_of
+
+    return runtime_of(variant.manifest)
 
 
 def _has_wheels(format: str, target: Profile) -> bool:

@@ -14,14 +14,17 @@ from edgeml.errors import EdgemlError
 from edgeml.store import cache_folder
 from edgeml.targets import own_name
 from edgeml.types import Profile
+from edgeml_runtime.types import VariantManifest
 
 COMPILED = "llama-cpp-python"  # the one package that the index has no wheel of
-# What each format's runtime really imports, found by running it in an empty environment (`pip --no-deps`): onnxruntime
-# also names flatbuffers, packaging and protobuf, tokenizers the hub's client, llama-cpp-python jinja2 and diskcache: no
-# inference touches them. Versions are those that were seen to work together; where a package is installed here, its
-# version is taken instead.
+# What the runtime of each format really imports, found by running it in an empty environment (`pip --no-deps`):
+# onnxruntime also names flatbuffers, packaging and protobuf, tokenizers the hub's client, llama-cpp-python jinja2 and
+# diskcache: no inference touches them. `onnx-image` also decodes pictures. Versions are those that were seen to work
+# together; where a package is installed here, its version is taken instead.
+_ONNX = {"onnxruntime": "1.32.0", "numpy": "2.4.6", "tokenizers": "0.23.3", "msgspec": "0.22.0"}
 PACKAGES: dict[str, dict[str, str]] = {
-    "onnx": {"onnxruntime": "1.32.0", "numpy": "2.4.6", "tokenizers": "0.23.3", "msgspec": "0.22.0"},
+    "onnx": _ONNX,
+    "onnx-image": {**_ONNX, "pillow": "13.0.0"},
     "gguf": {
         COMPILED: "0.3.36",
         "numpy": "2.4.6",
@@ -29,6 +32,12 @@ PACKAGES: dict[str, dict[str, str]] = {
         "typing-extensions": "4.16.0",
     },
 }
+
+
+def runtime_of(manifest: VariantManifest) -> str:
+    """Which of PACKAGES run a variant: its format's, and those that decode pictures where it reads them."""
+    format = manifest.scheme.partition(":")[0]
+    return f"{format}-image" if manifest.pixels else format
 
 
 def requirements(format: str) -> tuple[str, ...]:

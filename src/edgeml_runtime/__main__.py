@@ -21,9 +21,11 @@ if TYPE_CHECKING:
 INTERRUPTED = 130
 _INPUTS = {
     "feature-extraction": ("text",),
+    "image-classification": ("file",),
     "sentence-similarity": ("sentence1", "sentence2"),
     "text-classification": ("text",),
     "text-generation": ("text",),
+    "text2text-generation": ("text",),
     "token-classification": ("tokens",),
 }
 
@@ -58,7 +60,7 @@ def selftest(options: argparse.Namespace) -> None:
         print(encode(passed))
         return
     print(f"{passed.bundle}: {passed.files} files are intact")
-    print(f"{passed.texts} texts: agreement {passed.agreement:.6f}, at least {passed.minimum} expected")
+    print(f"{passed.texts} {passed.read}: agreement {passed.agreement:.6f}, at least {passed.minimum} expected")
     print("self-test passed")
 
 
@@ -184,9 +186,7 @@ def _inputs(task: str) -> tuple[str, ...]:
 
 
 def _facts(bundle: Bundle, manifest: VariantManifest) -> list[tuple[str, str]]:
-    from edgeml_runtime.session import kind_of
-
-    total, writes = sum(file.size_bytes for file in bundle.files), kind_of(manifest.task) == "decoder"
+    total = sum(file.size_bytes for file in bundle.files)
     serves = f"Python {' or '.join(bundle.python)}"
     facts = [
         ("bundle", f"{bundle.name}, made by edgeml {bundle.runtime}"),
@@ -198,13 +198,25 @@ def _facts(bundle: Bundle, manifest: VariantManifest) -> list[tuple[str, str]]:
         ("target", f"{bundle.target} ({bundle.machine}, {serves})"),
         ("licence", bundle.licence or "not stated"),
         ("audit", _audit(manifest.audit)),
-        ("limit", f"{manifest.max_tokens} tokens {'with the answer' if writes else 'a text; what is longer is cut'}"),
+        ("limit", _reads(manifest)),
     ]
     facts += [("labels", ", ".join(manifest.labels))] if manifest.labels else []
     built_for, was = manifest.built_for, manifest.source_quantized
     facts += [("limit", f"its integer weights are laid out for {built_for}")] if built_for else []
     facts += [("limit", f"its source was already quantized ({was})")] if was else []
     return facts + [("limit", text) for text in manifest.audit.shortfalls]
+
+
+def _reads(manifest: VariantManifest) -> str:
+    from edgeml_runtime.session import kind_of
+
+    if manifest.pixels:
+        return f"pictures, resized to {manifest.pixels.width} by {manifest.pixels.height} pixels"
+    meaning = {
+        "decoder": "with the answer",
+        "seq2seq": "a text with its instruction; what is longer is refused",
+    }.get(kind_of(manifest.task), "a text; what is longer is cut")
+    return f"{manifest.max_tokens} tokens {meaning}"
 
 
 def _audit(audit: Audit) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from edgeml_runtime.types import Environment
 
-_LIBRARIES = ("onnxruntime", "llama-cpp-python", "tokenizers", "numpy")
+_LIBRARIES = ("onnxruntime", "llama-cpp-python", "tokenizers", "numpy", "pillow")
 # Instruction sets that decide how fast, and with which rounding, integer kernels run.
 _FEATURES = ("avx2", "avx512_vnni", "avx_vnni", "amx_int8", "asimd", "asimddp", "i8mm", "sve")
 

@@ -15,9 +15,19 @@ import numpy as np
 
 from edgeml_runtime.bundle import GOLDENS, VARIANT, check_files
 from edgeml_runtime.errors import EdgemlError
+from edgeml_runtime.patterns import PATTERNS, picture
 from edgeml_runtime.records import read_record
-from edgeml_runtime.session import Classifier, Decoder, Encoder, Tagger, kind_of, open_session
-from edgeml_runtime.tasks.encoding import vectors
+from edgeml_runtime.session import (
+    Classifier,
+    Decoder,
+    Encoder,
+    ImageClassifier,
+    Tagger,
+    kind_of,
+    open_session,
+    writes_text,
+)
+from edgeml_runtime.tasks.encoding import require_answers_differ, vectors
 from edgeml_runtime.tasks.token_classification import tagged
 from edgeml_runtime.types import Generate, Goldens, SelfTest, VariantManifest
 
@@ -31,7 +41,7 @@ SYNTHETIC = (
     "if (x < 10) { return y * 2; }",
     "ok",
 )
-_Reader = Encoder | Classifier | Tagger  # reads whole texts, and writes none
+_Reader = Encoder | Classifier | Tagger | ImageClassifier  # reads whole texts or pictures, and writes none
 LONGEST_TOKENS = 2048  # a model that reads more gets no text beyond its limit: a self-test should take seconds
 DECODER_TOKENS = 48  # a text's logits take this many times the vocabulary, some 30 MB for 150 000 tokens
 GREEDY = Generate(max_new_tokens=8)
@@ -65,6 +75,7 @@ def selftest(folder: Path, *, tick: Callable[[int], None] | None = None) -> Self
         texts=len(goldens.texts),
         agreement=agreement,
         minimum=goldens.minimum,
+        read="pictures" if set(goldens.texts) <= set(PATTERNS) else "texts",
     )
 
 
@@ -74,7 +85,10 @@ def record(folder: Path, texts: Sequence[str] | None = None) -> Goldens:
         raise EdgemlError("goldens need two different texts, and none that is empty", hint="give another file")
     session = open_session(folder, threads=THREADS)
     try:
-        if kind_of(session.manifest.task) == "decoder":
+        if texts is not None and kind_of(session.manifest.task) == "image":
+            hint = "leave --goldens out: drawn pictures are used"
+            raise EdgemlError("the goldens of a model that reads pictures cannot be texts", hint=hint)
+        if writes_text(session.manifest.task):
             return _decoder_goldens(cast("Decoder", session), texts)
         return _reader_goldens(cast("_Reader", session), texts)
     finally:
@@ -89,7 +103,7 @@ def compare(folder: Path, goldens: Goldens) -> float:
     """
     session = open_session(folder, threads=THREADS)
     try:
-        if kind_of(session.manifest.task) == "decoder":
+        if writes_text(session.manifest.task):
             agreement = _share_of_tokens(cast("Decoder", session), goldens)
         else:
             agreement = _worst_cosine(cast("_Reader", session), goldens)
@@ -106,7 +120,7 @@ def compare(folder: Path, goldens: Goldens) -> float:
 
 
 def _reader_goldens(session: _Reader, texts: Sequence[str] | None) -> Goldens:
-    chosen = (*SYNTHETIC, *_beyond_limit(session)) if texts is None else tuple(texts)
+    chosen = _synthetic(session) if texts is None else tuple(texts)
     minimum, reason = _cosine_bound(session.manifest)
     return Goldens(
         texts=chosen,
@@ -135,6 +149,15 @@ def _decoder_goldens(session: Decoder, texts: Sequence[str] | None) -> Goldens:
     )
 
 
+def _synthetic(session: _Reader) -> tuple[str, ...]:
+    """Texts, or for a model that sees the names of pictures."""
+    return PATTERNS if _sees(session) else (*SYNTHETIC, *_beyond_limit(session))
+
+
+def _sees(session: _Reader) -> bool:
+    return kind_of(session.manifest.task) == "image"
+
+
 def _worst_cosine(session: _Reader, goldens: Goldens) -> float:
     _same_tokens(_counts(session, goldens.texts), goldens.token_counts, goldens)
     cosines = []
@@ -149,7 +172,15 @@ def _worst_cosine(session: _Reader, goldens: Goldens) -> float:
 
 
 def _vectors(session: _Reader, texts: Sequence[str]) -> Sequence[Any]:
-    """One vector a text: that of an encoder, the logits of a classifier, or those of all words, one after the other."""
+    """One vector a text: that of an encoder, the logits of a classifier, or those of all words, one after the other.
+
+    A picture's are its logits too.
+    """
+    if _sees(session):
+        sight = cast("ImageClassifier", session)
+        logits = np.concatenate([sight.classify_images([picture(name)]) for name in texts])
+        require_answers_differ(logits, sight.manifest.name, different=True)
+        return list(logits)
     if kind_of(session.manifest.task) == "tagger":
         found = tagged(cast("Tagger", session), [text.split() for text in texts], _quiet)
         return [one.logits.ravel() for one in found]
@@ -157,6 +188,8 @@ def _vectors(session: _Reader, texts: Sequence[str]) -> Sequence[Any]:
 
 
 def _count(session: _Reader, text: str) -> int:
+    if _sees(session):
+        return len(picture(text))  # a picture has no tokens, and its bytes must be the same everywhere
     if kind_of(session.manifest.task) == "tagger":
         return cast("Tagger", session).count_tokens(text.split())
     return cast("Encoder | Classifier", session).count_tokens(text)

@@ -143,6 +143,11 @@ def kind_of(task: str) -> Kind:
     return _KINDS.get(task, "encoder")
 
 
+def writes_text(task: str) -> bool:
+    """Whether a variant of that task opens as a Decoder."""
+    return kind_of(task) in ("decoder", "seq2seq")
+
+
 def plain_prompt(session: Decoder, instruction: str | None, text: str) -> list[int]:
     """Token ids of a turn without a chat template, the same words in every format: instruction, empty line, text."""
     words = "\n\n".join(part for part in (instruction, text) if part is not None) + "\n"

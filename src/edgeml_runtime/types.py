@@ -322,10 +322,11 @@ class Bundle(Record, frozen=True, kw_only=True, tag_field="schema", tag="edgeml.
 class Goldens(Record, frozen=True, kw_only=True, tag_field="schema", tag="edgeml.goldens/1"):
     """`goldens.json`: what a variant answered where it was packed, and how near another machine must come.
 
-    An encoder has one vector a text, a classifier its logits, compared by cosine. A decoder has `tokens`, the
-    beginning of each text, and `top_tokens`, the likeliest successor at each of their positions, compared by the share
-    that agrees. `minimum` bounds the worst cosine, or that share; `reason` says why it is what it is. `greedy` is for
-    the reader: it may well differ on another processor.
+    An encoder has one vector a text, a classifier its logits, compared by cosine; `texts` are the names of pictures,
+    and `token_counts` their bytes, where it reads those. A decoder has `tokens`, the beginning of each text, and
+    `top_tokens`, the likeliest successor at each of their positions, compared by the share that agrees. `minimum`
+    bounds the worst cosine, or that share; `reason` says why it is what it is. `greedy` is for the reader: it may well
+    differ on another processor.
     """
 
     texts: tuple[str, ...]
@@ -340,10 +341,14 @@ class Goldens(Record, frozen=True, kw_only=True, tag_field="schema", tag="edgeml
 
 
 class SelfTest(Record, frozen=True, kw_only=True, tag_field="schema", tag="edgeml.selftest/1"):
-    """A self-test that passed: files that are intact, texts that were answered, and how well the answers agree."""
+    """A self-test that passed: files that are intact, texts that were answered, and how well the answers agree.
+
+    `read` says what the `texts` are, where they are none.
+    """
 
     bundle: str
     files: int
     texts: int
     agreement: float
     minimum: float
+    read: str = "texts"

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeml_runtime.errors import EdgemlError
-from edgeml_runtime.session import open_session, started
+from edgeml_runtime.session import kind_of, open_session, started
 from edgeml_runtime.tasks import Answers
 from edgeml_runtime.tasks.text_generation import decoder
 from edgeml_runtime.types import Samples
@@ -35,7 +35,10 @@ _UNITS = {"perplexity": ("perplexity", "exp_mean"), "kl_divergence": ("nat", "me
 
 
 def first(session: Encoder | Decoder, job: Job) -> None:
-    """Evaluate one token."""
+    """Evaluate one token; refuses a model whose next token follows from another text."""
+    if kind_of(session.manifest.task) == "seq2seq":
+        problem = f"{session.manifest.name} reads one text and writes another, so a text alone has no perplexity"
+        raise EdgemlError(problem, hint=f"edgeml bench --task {session.manifest.task}")
     model = decoder(session)
     model.logits(started(model, job.text or "")[:1])
 
