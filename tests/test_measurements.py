@@ -232,3 +232,15 @@ def test_marks_of_a_sample_stay_with_its_measurement():
     [latency, _] = measurements(run(samples=(marked,)), size_bytes=1)
 
     assert latency.marks == ("throttled",)
+
+
+def test_an_estimate_within_a_measured_run_is_never_called_measured_and_has_no_interval():
+    guess = msgspec.structs.replace(
+        sample((4.0, 8.0), metric="energy_estimated", unit="bound"), statistics=("min", "max"), how="estimated"
+    )
+    found = {one.statistic: one for one in measurements(run(samples=(guess,)), size_bytes=1) if one.metric != "size"}
+
+    assert {name: (one.value, one.how, one.low) for name, one in found.items()} == {
+        "min": (4.0, "estimated", None),
+        "max": (8.0, "estimated", None),
+    }

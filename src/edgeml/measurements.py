@@ -26,7 +26,8 @@ from edgeml.stats import (
 from edgeml.types import Difference, Measurement, Run
 from edgeml_runtime.types import Absent, Samples
 
-_SINGLE = {"once", "max", "sum"}  # one fact, not a sample of many: no interval
+_SINGLE = {"once", "max", "min", "sum"}  # one fact, not a sample of many: no interval
+_EXTREMES = ("max", "min", "sum")  # of the first process alone: that of many is another figure
 _FIRST = ("perplexity", "kl_divergence", "same_top")  # accuracy that the task itself samples: shown before the cost
 _ROWS, _SAMPLED_ROWS = ("row", "chunk"), "sampled row"
 _ANSWERS, _AGREEMENT = "scored from one answer a row", "compared with the baseline's answers to the same rows"
@@ -156,14 +157,14 @@ def _of_score(
 
 
 def _sampled(run: Run, sample: Samples, statistic: str) -> Measurement:
-    if run.processes and sample.unit_of_sample not in (*_ROWS, _SAMPLED_ROWS) and statistic not in ("max", "sum"):
+    if run.processes and sample.unit_of_sample not in (*_ROWS, _SAMPLED_ROWS) and statistic not in _EXTREMES:
         again = [one for outcome in run.processes for one in outcome.samples if one.metric == sample.metric]
         if len(again) + 1 >= MINIMUM_PROCESSES:
             return _over_processes(run, [sample, *again], statistic)
     score = _as_score(sample, statistic)
     found = fact(sample.values, score.statistic) if statistic in _SINGLE else _interval(score, run.seed)
     one = _measurement(run, sample, statistic, sample.method, found)
-    return msgspec.structs.replace(one, marks=sample.marks)
+    return msgspec.structs.replace(one, marks=sample.marks, how=sample.how or run.how)
 
 
 def _over_processes(run: Run, samples: Sequence[Samples], statistic: str) -> Measurement:
