@@ -145,7 +145,7 @@ class Trial:
             absent += [msgspec.structs.replace(one, variant=run.variant, target=run.target) for one in missing]
         compared = [(variant, run, base) for variant, run in pairs if (base := self._base_of(variant))]
         differing: list[Difference] = [one for _, run, base in compared for one in differences(run, base)]
-        rows: list[Example] = [one for _, run, base in compared for one in examples(run, base)]
+        rows: list[Example] = [one for variant, run in pairs for one in examples(run, self._base_of(variant))]
         judged: list[Verdict] = [one for variant in self._judged() for one in self._verdicts(variant).values()]
         return Report(
             measurements=tuple(found),

@@ -28,6 +28,7 @@ DEFAULT_WARMUPS = 10
 SEED = 20
 PROCESSES_TO_COMPARE = 5  # of a cost that has a bound: one process cannot show how processes differ
 _TIMED = ("max-latency", "max-energy")
+_GENERATING = ("text-generation", "text2text-generation", "perplexity")
 
 
 class Conditions(Record, frozen=True, kw_only=True):
@@ -198,7 +199,8 @@ def _watts(text: str) -> tuple[float, float]:
     return low, high
 
 
+_UNQUANTIZED = ("onnx:fp32", "gguf:f16")
 # Dynamic int8 scales a whole batch's activations together; generated text may hang on what was generated before.
 _NEEDED: dict[str, Callable[[str, str], bool]] = {
-    "batch-invariance": lambda scheme, task: scheme == "onnx:int8" and not task.endswith("generation"),
+    "batch-invariance": lambda scheme, task: scheme not in _UNQUANTIZED and task not in _GENERATING,
 }

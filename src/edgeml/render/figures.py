@@ -13,25 +13,33 @@ _CLOSE = 0.05  # two runs of one variant differ by as much: intervals within a r
 
 
 class Figure(Record, frozen=True, kw_only=True):
-    """How one statistic is shown. `best` is the better end of a cost; accuracy is judged by paired differences."""
+    """How one statistic is shown. `best` is the better end of a cost; accuracy has its paired `change`."""
 
     title: str
     digits: int
     rank: int = 0
     interval: bool = False
+    change: bool = False
     scale: float = 1.0
     best: Callable[[Iterable[float]], float] | None = None
 
 
 # What a person's table shows, in this order; every other statistic is in `--json`.
 FIGURES: dict[tuple[str, str], Figure] = {
-    ("spearman", "spearman"): Figure(title="Spearman\n[95 %]", digits=4, interval=True),
-    ("nearest_accuracy", "mean"): Figure(title="nearest right\n[95 %]", digits=3, interval=True),
-    ("accuracy", "mean"): Figure(title="accuracy\n[95 %]", digits=3, interval=True),
-    ("entity_f1", "f1"): Figure(title="entity F1\n[95 %]", digits=3, interval=True),
-    ("exact_match", "mean"): Figure(title="exact match\n[95 %]", digits=3, interval=True),
+    ("spearman", "spearman"): Figure(title="Spearman\n[95 %]", digits=4, interval=True, change=True),
+    ("nearest_accuracy", "mean"): Figure(title="nearest right\n[95 %]", digits=3, interval=True, change=True),
+    ("accuracy", "mean"): Figure(title="accuracy\n[95 %]", digits=3, interval=True, change=True),
+    ("entity_f1", "f1"): Figure(title="entity F1\n[95 %]", digits=3, interval=True, change=True),
+    ("exact_match", "mean"): Figure(title="exact match\n[95 %]", digits=3, interval=True, change=True),
+    ("fidelity.agreement", "mean"): Figure(title="as baseline\n[95 %]", digits=3, interval=True, rank=7),
+    ("fidelity.cosine", "mean"): Figure(title="cosine to\nbaseline", digits=4, rank=8),
     ("contract.valid", "mean"): Figure(title="valid\nJSON", digits=3, rank=1),
-    ("perplexity", "exp_mean"): Figure(title="perplexity\n[95 %]", digits=3, interval=True),
+    ("contract.schema", "mean"): Figure(title="fits\nschema", digits=3, rank=7),
+    ("contract.keys", "mean"): Figure(title="same\nkeys", digits=3, rank=7),
+    ("contract.grounded", "mean"): Figure(title="grounded\n[95 %]", digits=3, interval=True),
+    ("contract.deterministic", "mean"): Figure(title="determi-\nnistic", digits=3, rank=5),
+    ("contract.truncated", "mean"): Figure(title="cut\noff", digits=3, rank=7),
+    ("perplexity", "exp_mean"): Figure(title="perplexity\n[95 %]", digits=3, interval=True, change=True),
     ("kl_divergence", "mean"): Figure(title="KL to\nbaseline", digits=5),
     ("same_top", "mean"): Figure(title="same\ntop", digits=4, rank=2),
     ("latency", "median"): Figure(title="latency\np50, ms", digits=2, best=min),
@@ -41,7 +49,7 @@ FIGURES: dict[tuple[str, str], Figure] = {
     ("decode_rate", "median"): Figure(title="decode\ntoken/s", digits=1, best=max),
     ("throughput", "median"): Figure(title="throughput\ntext/s", digits=0, rank=5, best=max),
     ("memory_peak", "max"): Figure(title="memory\nMiB", digits=0, rank=2, best=min),
-    ("energy", "mean"): Figure(title="energy\nJ", digits=3, rank=1, best=min),
+    ("energy", "median"): Figure(title="energy\nJ", digits=3, rank=1, best=min),
     ("size", "once"): Figure(title="size\nMB", digits=1, scale=1 / MEGA, best=min),
 }
 
@@ -59,7 +67,7 @@ def figures(report: Report, names: Sequence[str], short: Callable[[str], str]) -
         cells = tuple(_cell(figure, one, best) for one in row)
         columns.append(Column(title=figure.title, cells=cells, rank=figure.rank, right=True))
         paired = [differing.get((name, metric)) for name in names]
-        if any(paired):
+        if figure.change and any(paired):
             columns.append(_change(figure, paired, short))
     return columns
 
