@@ -8,6 +8,7 @@ from edgeml.targets import local
 from edgeml_runtime import worker
 from edgeml_runtime.errors import EdgemlError
 from edgeml_runtime.records import decode, encode
+from edgeml_runtime.session import open_session
 from edgeml_runtime.tasks import task_of
 from edgeml_runtime.types import EnergyPlan, Generate, Job, Outcome, Refusal, State
 from tiny.gguf import llama_gguf
@@ -151,6 +152,16 @@ def test_memory_is_read_again_after_answers_that_are_the_plain_use(tmp_path, mon
 
     assert done.count("read") == readings
     assert (done[-1] == "read") == (name == "text-generation")
+
+
+def test_generated_answers_stay_with_their_rows_though_these_come_in_a_drawn_order(tmp_path):
+    folder, options = decoder_variant(tmp_path / "decoder"), Generate(max_new_tokens=4)
+    asked = job(folder, task="text-generation", warmups=0, repeats=0, generate=options, seed=3)
+    found = worker.run(asked)
+
+    session, task = open_session(folder, threads=1), task_of("text-generation")
+    assert [one["text"] for one in found.answers] == [task.predict(session, row, options) for row in ROWS]
+    assert len({one["text"] for one in found.answers}) > 1  # else any order would do
 
 
 def llama(folder):

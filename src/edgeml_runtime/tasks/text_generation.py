@@ -20,6 +20,7 @@ import msgspec
 
 from edgeml_runtime.errors import EdgemlError
 from edgeml_runtime.grounding import parsed, ungrounded
+from edgeml_runtime.meters.clock import drift
 from edgeml_runtime.reasoning import first_visible, visible
 from edgeml_runtime.tasks import Answers
 from edgeml_runtime.types import EnergyPlan, Generate, Samples
@@ -51,19 +52,22 @@ def cost(session: Encoder | Decoder, job: Job) -> list[Samples]:
 def answers(session: Encoder | Decoder, job: Job, tick: Tick) -> Answers:
     """What `answer` gives for each row; rows are repeated in turn until `repeats` generations are timed.
 
+    They come in a seeded order, so that long rows at the end of the data are no drift of the machine.
     Samples alone where the job wants no answers, or text past its end, which is none.
     """
     made: list[Generation] = []
     prompts = _prompts(session, job)
+    order = random.Random(job.seed).sample(range(len(prompts)), len(prompts))  # noqa: S311 - an order, not a secret
     total = max(len(prompts), job.repeats)
-    for index, prompt in enumerate(islice(cycle(prompts), total)):
-        made.append(decoder(session).generate(prompt, job.generate))
+    for index, place in enumerate(islice(cycle(order), total)):
+        made.append(decoder(session).generate(prompts[place], job.generate))
         tick("answers", index + 1, total)
     samples = tuple(_samples(made, _method(job)))
     if not job.answers or job.generate.past_end:
         return Answers(values=(), samples=samples)
-    values = tuple(answer(row, one, job.generate) for row, one in zip(job.rows, made, strict=False))
-    samples = (*samples, _tokens(made[: len(job.rows)]))
+    of_rows = [one for _, one in sorted(zip(order, made, strict=False), key=lambda pair: pair[0])]
+    values = tuple(answer(row, one, job.generate) for row, one in zip(job.rows, of_rows, strict=True))
+    samples = (*samples, _tokens(of_rows))
     return Answers(values=values, samples=samples, warnings=tuple(_warnings(session, values, job)))
 
 
@@ -105,13 +109,15 @@ def paced(job: Job, *, repeats: int = 3) -> Job:
 def work(session: Encoder | Decoder, job: Job) -> Work:
     """Whole answers; prompts that are only read; and text written from a single token, as `llama-bench` times it.
 
-    Every step of the last evaluates one token, so that no prompt is mixed in: the units are evaluations.
+    Every step of the last evaluates one token, so that no prompt is mixed in; it goes on past an end token, without a
+    schema.
     """
     model = decoder(session)
     order = random.Random(job.seed).sample(job.rows, len(job.rows))  # noqa: S311 - an order, not a secret
     prompts = [model.prompt(job.generate.instruction, row["text"]) for row in order]
     answered, read, started = cycle(prompts), cycle(prompts), cycle(prompts)
     shortest = msgspec.structs.replace(job.generate, max_new_tokens=1)
+    freely = msgspec.structs.replace(job.generate, schema=None, past_end=True)
 
     def answer() -> int:
         model.generate(next(answered), job.generate)
@@ -121,8 +127,7 @@ def work(session: Encoder | Decoder, job: Job) -> Work:
         return model.generate(next(read), shortest).prompt_tokens
 
     def decode() -> int:
-        made = model.generate(next(started)[:1], job.generate)
-        return len(made.tokens) + (made.finish_reason == "stop")
+        return len(model.generate(next(started)[:1], freely).tokens)
 
     return {"steady": answer, "prefill": prefill, "decode": decode}
 
@@ -180,6 +185,7 @@ def _warnings(session: Encoder | Decoder, made: Sequence[Any], job: Job) -> Iter
 def _samples(made: list[Generation], method: str) -> list[Samples]:
     some = [one for one in made if one.tokens]
     rates = [rate for one in some if (rate := decode_rate(one)) is not None]
+    doubts = drift(rates)
     thought = [float(_reasoning_tokens(one)) for one in made]
     seen = [time_s * 1000 for one in made if (time_s := _first_character_s(one)) is not None]
     found = [
@@ -199,6 +205,7 @@ def _samples(made: list[Generation], method: str) -> list[Samples]:
             statistics=statistics,
             unit_of_sample="generation",
             method=method,
+            marks=doubts if unit != "token" else (),
         )
         for metric, unit, values, statistics in found
         if values
