@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeml import bundles, sources
+from edgeml import bundles, doctor, sources
 from edgeml.cli import cli
 from edgeml.formats import _LIBRARIES
 from edgeml.formats.gguf_audit import MIXTURES
@@ -13,6 +13,7 @@ from edgeml.formats.onnx_int8 import REDUCE_RANGE
 from edgeml.targets import profile, profiles
 from edgeml.types import SCHEMES, SOURCES, ModelRef, Scheme
 from edgeml.wheels import PACKAGES
+from edgeml_runtime import meters
 from edgeml_runtime.tasks import NAMES, task_of
 
 SRC = Path(__file__).parent.parent / "src"
@@ -74,3 +75,15 @@ def test_every_kind_of_bundle_has_a_module_and_can_be_asked_for():
         kind = bundles.kind_of(name)
         assert isinstance(kind.SUFFIX, str)
         assert all(callable(getattr(kind, verb)) for verb in ("seal", "read", "same"))
+
+
+def test_every_meter_of_energy_has_a_module_a_place_and_a_title():
+    found = {name for name in modules("edgeml_runtime/meters") if hasattr(meter_module(name), "open_meter")}
+
+    assert found == set(meters.AUTO) == set(doctor._SENSORS)
+    assert set(meters.NAMES) == {*meters.AUTO, *meters.UNREAD}
+    assert set(meters.UNREAD) <= modules("edgeml_runtime/meters")
+
+
+def meter_module(name):
+    return import_module(f"edgeml_runtime.meters.{name}")

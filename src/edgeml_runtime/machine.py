@@ -7,6 +7,7 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from edgeml_runtime.meters.sysfs import text
 from edgeml_runtime.types import Environment
 
 _LIBRARIES = ("onnxruntime", "llama-cpp-python", "tokenizers", "numpy", "pillow")
@@ -23,11 +24,11 @@ def environment(threads: int) -> Environment:
         threads=threads,
         cores=cores(),
         libraries={name: found for name in _LIBRARIES if (found := _version(name))},
-        cpu=_cpuinfo("model name") or _text(Path("/proc/device-tree/model")) or platform.processor() or None,
+        cpu=_cpuinfo("model name") or text(Path("/proc/device-tree/model")) or platform.processor() or None,
         cpu_features=cpu_features(),
         memory_bytes=_memory_bytes(),
-        governor=_text(Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")),
-        device=_text(Path("/proc/device-tree/model")),
+        governor=text(Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")),
+        device=text(Path("/proc/device-tree/model")),
     )
 
 
@@ -45,7 +46,7 @@ def cpu_features() -> tuple[str, ...]:
 
 
 def _cpuinfo(key: str) -> str | None:
-    for line in (_text(Path("/proc/cpuinfo")) or "").splitlines():
+    for line in (text(Path("/proc/cpuinfo")) or "").splitlines():
         name, _, value = line.partition(":")
         if name.strip() == key:
             return value.strip()
@@ -56,12 +57,6 @@ def _memory_bytes() -> int | None:
     if "SC_PHYS_PAGES" not in os.sysconf_names:
         return None
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-
-
-def _text(path: Path) -> str | None:
-    if not path.is_file():
-        return None
-    return path.read_text(encoding="utf-8", errors="replace").strip("\0 \n") or None
 
 
 def _version(package: str) -> str | None:
