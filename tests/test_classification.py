@@ -1,7 +1,11 @@
 """Labels of texts and of words: the same answers as PyTorch, the same scores as scikit-learn and seqeval."""
 
 import json
+import logging
 import random
+import shutil
+import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -9,27 +13,33 @@ import pytest
 from edgeml.bench import Conditions, bench
 from edgeml.cards import model_card
 from edgeml.dataset import dataset_for, read_dataset
+from edgeml.download import download
 from edgeml.errors import EdgemlError
+from edgeml.formats import onnx_child, onnx_graph
 from edgeml.formats.gguf import traits as gguf_traits
 from edgeml.package import bundle_path, package
 from edgeml.quantize import quantize
+from edgeml.render import as_text
 from edgeml.scores import gold, scorer_of, scores, unscored
 from edgeml.scores.token_classification import entities, f1
 from edgeml.store import Store
 from edgeml.targets import profile
 from edgeml.traits import folder_traits
-from edgeml.types import Model, Scheme
+from edgeml.types import Model, ModelRef, Scheme
 from edgeml_runtime.__main__ import main
 from edgeml_runtime.backends.onnx_classifier import OnnxTagger
 from edgeml_runtime.records import describe
 from edgeml_runtime.selftest import compare, record
-from edgeml_runtime.session import open_session
+from edgeml_runtime.session import kind_of, open_session
 from edgeml_runtime.tasks import NAMES, ready, task_of
 from edgeml_runtime.types import Generate, Job
+from tiny import trained
+from tiny.families import CLASSIFIERS, TAGGERS, family_folder
 from tiny.gguf import bert_gguf
 from tiny.labels import LABELS as TINY_LABELS
 from tiny.labels import TAGS as TINY_TAGS
 from tiny.labels import classifier_source, classifier_variant
+from tiny.trained import in_torch
 from tiny.variants import onnx_variant
 
 LABELS = ("fuel", "rent", "travel costs")
@@ -382,12 +392,14 @@ def test_the_card_of_a_classifier_names_its_labels_and_says_nothing_of_vectors(t
     assert "pipeline_tag: text-classification" in card
 
 
+def model_of(folder, format="safetensors"):
+    files = describe(folder)
+    return Model(name="tiny", ref=str(folder), path=str(folder), files=files, format=format, downloaded="2026-01-01")
+
+
 def refused(folder, store, scheme="onnx:fp32", format="onnx"):
-    model = Model(
-        name="tiny", ref=str(folder), path=str(folder), files=describe(folder), format=format, downloaded="2026-01-01"
-    )
     with pytest.raises(EdgemlError) as caught:
-        quantize(model, [Scheme.parse(scheme)], profile=profile("laptop"), store=store)
+        quantize(model_of(folder, format), [Scheme.parse(scheme)], profile=profile("laptop"), store=store)
     return caught.value
 
 
@@ -440,3 +452,112 @@ def test_a_configuration_with_transformers_own_two_labels_names_none(tmp_path):
     folder = classifier_source(tmp_path / "model", id2label=None)
 
     assert folder_traits(folder).labels == ("LABEL_0", "LABEL_1")
+
+
+def sessions_of(model, store):
+    schemes = [Scheme.parse("onnx:fp32"), Scheme.parse("onnx:int8")]
+    made = quantize(model, schemes, profile=profile("laptop"), store=store)
+    assert all(variant.manifest.audit.earned for variant in made)
+    assert made[1].manifest.audit.share_quantized > 0.9
+    operators = {node.op_type for node in onnx_graph.load(made[1].path / "model.onnx").graph.node}
+    assert "QAttention" in operators or "MPNet" in made[1].manifest.architecture  # its positions are relative
+    return made, [open_session(variant.path, threads=1) for variant in made]
+
+
+def exported(folder, tmp_path):
+    """The model's fp32 export with its small files, which is a source as well; in this process, where PyTorch is."""
+    goal = tmp_path / "exported"
+    goal.mkdir()
+    kind = kind_of(folder_traits(folder).task)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter's own
+        logging.disable()  # else pytest keeps every step of the tracer
+        onnx_child.convert(folder, goal, tmp_path, kind=kind, scheme="fp32", kernels="x86-64-avx2")
+        logging.disable(logging.NOTSET)
+    for name in ("config.json", "tokenizer_config.json"):
+        shutil.copy(folder / name, goal)
+    return goal
+
+
+def word_rows(logits, word_ids):
+    """The logits of each word's first token."""
+    for row, ids in zip(logits, word_ids, strict=True):
+        yield np.stack([row[ids.index(word)] for word in range(max(one for one in ids if one is not None) + 1)])
+
+
+def cosines(one, other):
+    return (one * other).sum(-1) / np.linalg.norm(one, axis=-1) / np.linalg.norm(other, axis=-1)
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("architecture", [*CLASSIFIERS, *TAGGERS])
+def test_a_family_gives_the_logits_that_it_gives_in_pytorch(tmp_path, store, architecture):
+    folder = family_folder(tmp_path / "model", architecture)
+    words = [text.split() for text in (*TEXTS, "a longer, stranger line: 12 words!")]
+    expected, word_ids = in_torch(folder, words)
+
+    made, (whole, small) = sessions_of(model_of(exported(folder, tmp_path), "onnx"), store)
+
+    assert made[0].manifest.labels == (TINY_TAGS if architecture in TAGGERS else TINY_LABELS)
+    if architecture in TAGGERS:
+        expected = np.concatenate(list(word_rows(expected, word_ids)))
+        ours, integers = (np.concatenate([one.logits for one in session.tag(words)]) for session in (whole, small))
+    else:
+        ours, integers = (session.classify([" ".join(one) for one in words]) for session in (whole, small))
+    np.testing.assert_allclose(ours, expected, atol=1e-4)
+    assert cosines(integers, expected).mean() > 0.99
+
+
+@pytest.mark.real
+def test_a_trained_classifier_keeps_its_answers_from_the_hub_to_the_bench(minilm_folder, tmp_path, store):
+    folder = trained.intent_model(minilm_folder, tmp_path / "intents")
+    lines = trained.intents()[1]
+    expected, _ = trained.in_torch(folder, [text.split() for text, _ in lines])
+    data = tmp_path / "lines.tsv"
+    data.write_text("text\tlabel\n" + "".join(f"{text}\t{label}\n" for text, label in lines))
+
+    model = download(ModelRef.parse(str(folder)), store=store)
+    made, (whole, small) = sessions_of(model, store)
+
+    texts = [text for text, _ in lines]
+    np.testing.assert_allclose(whole.classify(texts), expected, atol=1e-4)
+    assert cosines(small.classify(texts), expected).mean() > 0.98
+    dataset = read_dataset(data, task="text-classification", columns={})
+    found = figures(made, dataset, store)
+    names = list(trained.INTENTS)
+    right = [names[place] == label for place, (_, label) in zip(expected.argmax(1), lines, strict=True)]
+    assert found["intents/onnx-fp32", "accuracy"] == pytest.approx(np.mean(right))
+    assert found["intents/onnx-int8", "accuracy"] == pytest.approx(np.mean(right), abs=0.1)
+
+
+@pytest.mark.real
+def test_a_trained_tagger_keeps_its_entities_from_the_hub_to_the_bench(minilm_folder, tmp_path, store):
+    folder = trained.tag_model(minilm_folder, tmp_path / "tags")
+    lines = trained.sentences()[1]
+    words = [words for words, _ in lines]
+    expected = list(word_rows(*trained.in_torch(folder, words)))
+    data = tmp_path / "words.jsonl"
+    data.write_text("".join(json.dumps({"tokens": words, "tags": " ".join(tags)}) + "\n" for words, tags in lines))
+
+    made, (whole, small) = sessions_of(download(ModelRef.parse(str(folder)), store=store), store)
+
+    for ours, integers, want in zip(whole.tag(words), small.tag(words), expected, strict=True):
+        np.testing.assert_allclose(ours.logits, want, atol=1e-4)
+        assert cosines(integers.logits, want).mean() > 0.9
+    found = figures(made, read_dataset(data, task="token-classification", columns={}), store)
+    right = [
+        trained.TAGS[place] == tag
+        for want, (_, tags) in zip(expected, lines, strict=True)
+        for place, tag in zip(want.argmax(1), tags, strict=True)
+    ]
+    assert found["tags/onnx-fp32", "token_accuracy"] == pytest.approx(np.mean(right))
+    assert found["tags/onnx-int8", "entity_f1"] > 0.4
+
+
+def figures(variants, dataset, store):
+    """The figures of a bench, by variant and metric; its table is printed, for `pytest -s`."""
+    task = variants[0].manifest.task
+    conditions = Conditions(task=task, profile=profile(None), threads=2, warmups=5, repeats=30)
+    report = bench(variants, dataset, conditions, store=store, baseline=variants[0])
+    sys.stdout.write(f"\n{as_text([report])}\n")
+    return {(one.variant, one.metric): one.value for one in report.measurements if one.slice is None}
