@@ -1,5 +1,6 @@
 """Pictures are read as their model's own processor reads them, named where they cannot be, and get labels."""
 
+import hashlib
 import io
 import json
 import logging
@@ -7,23 +8,30 @@ import warnings
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 from PIL import Image
 
 from edgeml.dataset import dataset_for
+from edgeml.download import runtime_wheels
 from edgeml.errors import EdgemlError
 from edgeml.formats import onnx as onnx_format
 from edgeml.formats import onnx_child
+from edgeml.package import bundle_path, package
 from edgeml.preprocessing import PROCESSORS, read_pixels
 from edgeml.quantize import quantize, recommended
 from edgeml.scores import scores
-from edgeml.store import Store
+from edgeml.store import Store, load_variant
+from edgeml.suggestions import after_quantize
 from edgeml.targets import profile
 from edgeml.types import Model, Scheme
-from edgeml_runtime.pixels import numbers
-from edgeml_runtime.records import describe
+from edgeml_runtime.__main__ import main
+from edgeml_runtime.patterns import PATTERNS, picture
+from edgeml_runtime.pixels import decoded, numbers
+from edgeml_runtime.records import describe, read_record
+from edgeml_runtime.selftest import compare, record
 from edgeml_runtime.session import open_session
 from edgeml_runtime.tasks import task_of
-from edgeml_runtime.types import Generate, Job, Pixels
+from edgeml_runtime.types import Generate, Job, Pixels, VariantManifest
 from edgeml_runtime.worker import run
 from tiny.pictures import (
     SETTINGS,
@@ -335,6 +343,90 @@ def test_patches_and_positions_become_what_the_quantizer_knows_and_answers_stay(
     assert {"MatMul", "Gather"} <= {node.op_type for node in model.graph.node}
     after = ort.InferenceSession(model.SerializeToString()).run(None, picture)[0]
     np.testing.assert_allclose(after, before, atol=1e-5)
+
+
+def packed(tmp_path, **options):
+    """A bundle's folder, of the tiny classifier of colours."""
+    store = Store(tmp_path / "artifacts")
+    variant = load_variant(image_variant(store.variant_folder("tiny", "onnx-fp32")))
+    return bundle_path(store, package(variant, store=store, profile=profile(None), kind="dir", **options))
+
+
+def test_a_bundle_tests_itself_on_drawn_pictures_and_predicts_those_of_a_file(tmp_path, capsys):
+    bundle, table = packed(tmp_path, wheels=False), colours(tmp_path / "data")
+    (tmp_path / "data" / "lines.txt").write_text("red.png\nblue.png\n")
+    capsys.readouterr()
+
+    assert main(["selftest", str(bundle)]) == 0
+    assert f"{len(PATTERNS)} pictures: agreement 1.000000" in capsys.readouterr().out
+    for data, labels in ((table, ["red", "green", "blue"]), (tmp_path / "data" / "lines.txt", ["red", "blue"])):
+        assert main(["predict", str(bundle), "--input", str(data)]) == 0
+        assert [json.loads(line)["label"] for line in capsys.readouterr().out.splitlines()] == labels
+    assert main(["info", str(bundle)]) == 0
+    assert "pictures, resized to 8 by 8 pixels" in capsys.readouterr().out
+    assert "Sees pictures as 8 by 8 pixels." in (bundle / "MODEL_CARD.md").read_text()
+    assert "pillow==" in (bundle / "requirements.txt").read_text()
+
+
+def test_a_prediction_of_a_file_that_is_no_picture_names_it(tmp_path, capsys):
+    bundle = packed(tmp_path, wheels=False)
+    (tmp_path / "lines.txt").write_text("lines.txt\n")
+
+    assert main(["predict", str(bundle), "--input", str(tmp_path / "lines.txt")]) == 3
+    assert "lines.txt: a picture cannot be decoded" in capsys.readouterr().err
+
+
+def test_a_classifier_that_sees_otherwise_fails_its_self_test(tmp_path):
+    goldens = record(image_variant(tmp_path / "here"))
+    pixels = read_record(tmp_path / "here" / "variant.json", VariantManifest).pixels
+    image_variant(tmp_path / "there", pixels=replace(pixels, mean=(0.9, 0.0, 0.0)))
+
+    assert compare(tmp_path / "here", goldens) > 0.9999
+    with pytest.raises(EdgemlError, match="answers differently here"):
+        compare(tmp_path / "there", goldens)
+
+
+def test_lines_of_text_are_no_goldens_of_a_model_that_reads_pictures(tmp_path):
+    (tmp_path / "lines.txt").write_text("one\ntwo\n")
+
+    with pytest.raises(EdgemlError, match="goldens of a model that reads pictures cannot be texts"):
+        packed(tmp_path, wheels=False, goldens=tmp_path / "lines.txt")
+
+
+def test_the_drawn_pictures_are_all_different_and_always_the_same():
+    contents = [picture(name) for name in PATTERNS]
+
+    assert len(set(contents)) == len(PATTERNS)
+    assert len({decoded(content).size for content in contents}) == 1
+    # What has ever been packed must be drawn again for ever.
+    assert hashlib.sha256(b"".join(contents)).hexdigest().startswith("e96f0cdc44051a30")
+
+
+def test_the_next_step_fetches_what_decodes_pictures_too(tmp_path):
+    store = Store(tmp_path / "artifacts")
+    variant = load_variant(image_variant(store.variant_folder("tiny", "onnx-fp32")))
+
+    assert after_quantize(variant, profile("pi5"), store) == ["edgeml download --runtime onnx-image --target pi5"]
+
+
+@pytest.mark.real
+def test_a_bundle_sees_in_an_empty_environment_without_a_network(tmp_path):
+    import subprocess
+    import venv
+
+    runtime_wheels(profile(None), "onnx-image")
+    bundle, table = packed(tmp_path), colours(tmp_path / "data")
+    venv.create(tmp_path / "empty", with_pip=False)
+    alone = ["unshare", "-rn", "env", "-i", f"PATH={tmp_path / 'empty'}/bin:/usr/bin:/bin", "sh"]
+
+    for arguments, said in (
+        (("selftest",), "self-test passed"),
+        (("predict", "--input", str(table)), '"label": "red"'),
+    ):
+        command = [*alone, str(bundle / "run.sh"), *arguments]
+        done = subprocess.run(command, cwd="/", capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert said in done.stdout
 
 
 class Models:
