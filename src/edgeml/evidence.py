@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from edgeml.limits import Limit
-from edgeml.stats import Interval
+from edgeml.stats import Interval, normal_quantile
 from edgeml.types import Run, Verdict, VerdictWord
 from edgeml_runtime.types import Record, Samples
 
@@ -22,7 +22,7 @@ class Question(Record, frozen=True, kw_only=True):
     @property
     def metric(self) -> str:
         """The metric that the limit is of."""
-        return str(self.limit.metric)
+        return self.limit.metric
 
 
 class Bound(Record, frozen=True, kw_only=True):
@@ -102,13 +102,17 @@ def unknown(asked: Question, reason: str, *, n: int = 0, bound: Bound | None = N
     )
 
 
-def needed(found: Interval, bound: float) -> float | None:
-    """Samples with which an interval that narrows with the root of their number would not hold the bound."""
+def needed(found: Interval, bound: float, *, loss: float = 0.0, sign: int = 1) -> float | None:
+    """Samples with which an interval that narrows with the root of their number would not hold the bound.
+
+    With a `loss`, the end on the bad side of `sign` makes room for unseen rows as well, as `stats.with_unseen` does.
+    """
     gap = found.value - bound
-    if not gap or found.low is None or found.high is None:
+    if not gap or found.low is None or found.high is None or found.level is None:
         return None
     half = found.value - found.low if gap > 0 else found.high - found.value
-    return found.n * (half / gap) ** 2
+    rare = loss * normal_quantile(found.level) ** 2 / abs(gap) if sign * gap > 0 else 0.0
+    return found.n * (half / gap) ** 2 + rare
 
 
 def samples_of(run: Run, metric: str) -> list[Samples]:

@@ -45,14 +45,14 @@ class Limit(Record, frozen=True, kw_only=True):
 
     Of a drop, `amount` is the largest one, 0 or more: in the metric's own unit, or as a share of the baseline's value
     if `relative`. Of a cost, it is the largest value: in the metric's own unit (ms, MiB, byte, J), or as a multiple of
-    the baseline's. `metric` is absent where the task's headline is meant, `statistic` where the metric's own is.
+    the baseline's. `metric` is empty where the task's headline is meant, `statistic` where the metric's own is.
     """
 
     option: Option
     text: str
     amount: float
     relative: bool = False
-    metric: str | None = None
+    metric: str = ""
     statistic: str | None = None
 
     @property
@@ -104,7 +104,7 @@ def named(limit: Limit, task: str, *, labelled: bool) -> Limit:
     Raises EdgemlError for a drop that no share could exceed, such as `--max-drop 1` where `1%` was meant.
     """
     full = replace(limit, metric=limit.metric or headline(task, labelled=labelled))
-    if full.is_drop and full.amount >= 1 and not lower_is_better(str(full.metric)):
+    if full.is_drop and full.amount >= 1 and not lower_is_better(full.metric):
         hint = "write 1% for a share of the baseline's value, or 0.01 in the metric's own unit"
         raise EdgemlError(f"{limit} allows any drop at all of {full.metric}", hint=hint)
     return full
@@ -138,7 +138,7 @@ def _drop(option: str, text: str, metric: str, amount: str) -> Limit:
         text=text.strip(),
         amount=value,
         relative=bool(unit),
-        metric=metric or None,
+        metric=metric,
     )
 
 

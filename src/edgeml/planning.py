@@ -14,9 +14,7 @@ from edgeml_runtime.types import Record
 # Biometrika 74 (1987), 149-154, with rho = 3), so that the last look keeps most of it.
 _RHO = 3
 _CORRELATIONS = ("spearman", "pearson")
-# Assumed before anything is measured: correlation with the right answers 0.8, of the two variants 0.998 (about what
-# int8 and fp32 of a sentence encoder have). For both, the variance is Steiger's, Psychological Bulletin 87 (1980).
-_SQUARED_ERROR = 2 * (1 - 0.998) * (1 - 0.8**2)
+_USUAL = 0.8  # what a correlation is taken for before anything is measured
 
 
 class Look(Record, frozen=True, kw_only=True):
@@ -42,26 +40,26 @@ def looks(n: int, count: int, *, level: float = LEVEL) -> list[Look]:
 
 
 def detectable(limits: Sequence[Limit], task: str, *, rows: int, labelled: bool, level: float = LEVEL) -> list[str]:
-    """A sentence for each limit on a drop: which drop so many rows can show. Costs, and chunks of a text, have none."""
+    """A sentence for each limit on a drop: which drop so many rows can show at all. Costs, and a text, have none."""
     asked = [named(limit, task, labelled=labelled) for limit in limits]
-    drops = [one for one in asked if one.is_drop and not is_cost(str(one.metric))]
-    found = [_sentence(one, rows, level) for one in drops if not lower_is_better(str(one.metric))]
-    return list(dict.fromkeys(found))
+    drops = [one for one in asked if one.is_drop and not is_cost(one.metric) and not lower_is_better(one.metric)]
+    return list(dict.fromkeys(_sentence(one, rows, level) for one in drops))
 
 
 def _sentence(limit: Limit, rows: int, level: float) -> str:
-    z = normal_quantile(level)
-    if limit.metric in _CORRELATIONS:
-        half = z * math.sqrt(_SQUARED_ERROR / rows)
-        enough = math.ceil(_SQUARED_ERROR * (z / limit.amount) ** 2) if limit.amount else None
-        return f"{rows} rows show a drop of {limit.metric} to about {half:.2g} (an estimate); " + _needs(limit, enough)
-    floor = z * z / (rows + z * z)
-    enough = math.ceil(z * z * (1 - limit.amount) / limit.amount) if limit.amount else None
-    return f"{rows} rows cannot show that a drop is below {floor:.1%}, even if no answer flips; " + _needs(
-        limit, enough
-    )
-
-
-def _needs(limit: Limit, enough: int | None) -> str:
+    """Right or wrong: the bound of Tango's interval where no answer flips. Correlation: the room for unseen rows."""
+    z2 = normal_quantile(level) ** 2
     amount = limit.text.rpartition("=")[2]
-    return f"{amount} needs about {enough}" if enough else f"no number of rows shows {amount}"
+    correlation = limit.metric.endswith(_CORRELATIONS)
+    span, about, value = (2.0, "about ", _USUAL) if correlation else (1.0, "", 1.0)
+    floor = span * z2 / (rows + z2) / value
+    shown = f"{floor:.1%}" if limit.relative or not correlation else f"{floor * value:.2g}"
+    flips = (
+        f"even if nothing changes (an estimate, for a correlation of {_USUAL})"
+        if correlation
+        else "even if no answer flips"
+    )
+    whole = f"{rows} {'rows of a slice' if limit.option == 'max-drop-worst-slice' else 'rows'}"
+    allowed = limit.amount * (value if limit.relative else 1.0)
+    needs = f"{amount} needs about {math.ceil(z2 * (span - allowed) / allowed)}" if allowed else "none can show 0"
+    return f"{whole} cannot show that a drop of {limit.metric} is below {about}{shown}, {flips}; {needs}"

@@ -7,8 +7,11 @@ and means of a few processes have intervals of their own, since resampling few, 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import replace
 
 from edgeml_runtime.types import Record
 
@@ -23,6 +26,9 @@ RESAMPLES = 2000
 BLOCK = 1_000_000  # values of a column that are resampled at once
 MINIMUM_N = 10  # fewer samples carry no interval worth printing
 MINIMUM_PROCESSES = 3  # fewer say nothing of how processes differ
+DRAWS_BEYOND = 10  # resamples that must lie beyond a bound for it to be steady
+OUTSIDE = 1e-5  # how often the share of gained rows may lie outside of where it is looked for
+GRID = 25  # shares of gained rows that are tried
 
 
 class Interval(Record, frozen=True, kw_only=True):
@@ -33,6 +39,11 @@ class Interval(Record, frozen=True, kw_only=True):
     low: float | None = None
     high: float | None = None
     level: float | None = None
+
+    def moved(self, by: float) -> Interval:
+        """The same interval, so much higher."""
+        low, high = (None if bound is None else bound + by for bound in (self.low, self.high))
+        return replace(self, value=self.value + by, low=low, high=high)
 
 
 # One or more columns, `(..., n)`, to one value for each leading index: many resamples are computed at once.
@@ -53,6 +64,7 @@ def statistic_of(name: str) -> Statistic:
         "mean": lambda column: np.mean(column, axis=-1),
         "exp_mean": lambda column: np.exp(np.mean(column, axis=-1)),
         "max": lambda column: np.max(column, axis=-1),
+        "min": lambda column: np.min(column, axis=-1),
         "sum": lambda column: np.sum(column, axis=-1),
         "once": lambda column: column[..., 0],
     }
@@ -95,7 +107,8 @@ def _interval(arrays: list[Column], statistic: Statistic, seed: int, level: floa
     value = float(statistic(*arrays))
     if n < MINIMUM_N:
         return Interval(value=value, n=n)
-    draws = np.concatenate([statistic(*(array[rows] for array in arrays)) for rows in _resamples(n, seed)])
+    count = max(RESAMPLES, math.ceil(2 * DRAWS_BEYOND / (1 - level)))
+    draws = np.concatenate([statistic(*(array[rows] for array in arrays)) for rows in _resamples(n, seed, count)])
     tail = (1 - level) / 2 * 100
     low, high = np.nanpercentile(draws, [tail, 100 - tail])
     return Interval(value=value, n=n, low=float(low), high=float(high), level=level)
@@ -107,14 +120,14 @@ def _arrays(columns: Sequence[Sequence[float]]) -> list[Column]:
     return [np.asarray(column, dtype=np.float64) for column in columns]
 
 
-def _resamples(n: int, seed: int) -> Iterator[Any]:
+def _resamples(n: int, seed: int, count: int) -> Iterator[Any]:
     """Row numbers of every resample, `(some, n)` at a time so that memory stays bounded."""
     import numpy as np
 
     random = np.random.default_rng(seed)
-    some = max(1, min(RESAMPLES, BLOCK // n))
-    for start in range(0, RESAMPLES, some):
-        yield random.integers(0, n, size=(min(some, RESAMPLES - start), n))
+    some = max(1, min(count, BLOCK // n))
+    for start in range(0, count, some):
+        yield random.integers(0, n, size=(min(some, count - start), n))
 
 
 def wilson(right: int, n: int, *, level: float = LEVEL) -> Interval:
@@ -126,6 +139,37 @@ def wilson(right: int, n: int, *, level: float = LEVEL) -> Interval:
 
     bounds = binomtest(right, n).proportion_ci(level, method="wilson")
     return Interval(value=right / n, n=n, low=float(bounds.low), high=float(bounds.high), level=level)
+
+
+def with_unseen(found: Interval, loss: float) -> Interval:
+    """A paired difference whose bound allows for rows so rare that too few of them, or none, were resampled.
+
+    `loss` is what a share of 1 of such rows would change the statistic by: below 0 it widens `low`, above 0 `high`.
+    Were the truth at the bound, what the sample does not show of it would have come from rows that cost `loss` each, a
+    Poisson number of them: its variance, gap * loss / n, is added to the bootstrap's. With no spread at all that is
+    `loss` * z^2 / (n + z^2), as where no row of two shares differs (`tango`); for shares it is Wilson's interval.
+    """
+    if found.low is None or found.high is None or found.level is None:
+        return found
+    z2 = normal_quantile(found.level) ** 2
+    half = abs(loss) * z2 / (found.n + z2) / 2
+    if loss < 0:
+        return replace(found, low=found.value - half - math.hypot(found.value - found.low, half))
+    return replace(found, high=found.value + half + math.hypot(found.high - found.value, half))
+
+
+def paired_shares(gained: int, lost: int, n: int, *, level: float = LEVEL) -> Interval:
+    """The difference of two paired shares, `(gained - lost) / n`: Tango's interval, wider where that is not exact.
+
+    A bound moves outwards to where an exact unconditional test with Tango's score would no longer reject it, so that
+    neither side errs in more than (1 - level) / 2 of cases, however few rows there are or differ.
+    Source: Chan and Zhang, Biometrics 55 (1999), 1202-1209; the share of gained rows is looked for where Berger and
+    Boos, JASA 89 (1994), 1012-1016, do.
+    """
+    found = tango(gained, lost, n, level=level)
+    low, high = found.low or 0.0, found.high or 0.0
+    tail = (1 - level) / 2
+    return replace(found, low=_exact_low(gained, lost, n, low, tail), high=-_exact_low(lost, gained, n, -high, tail))
 
 
 def tango(gained: int, lost: int, n: int, *, level: float = LEVEL) -> Interval:
@@ -194,6 +238,55 @@ def _tango_bounds(gained: Any, lost: Any, n: int, level: float) -> Any:
         above = tango_score(gained, lost, n, middle) > z
         low, high = np.where(above, middle, low), np.where(above, high, middle)
     return (low + high) / 2
+
+
+def exact_tail(gained: int, lost: int, n: int, difference: float) -> float:
+    """The largest probability of a score at least as high as this, were `difference` the true one.
+
+    Largest over all shares of gained rows that the gained ones leave likely; how unlikely the others are is added.
+    """
+    import numpy as np
+    from scipy.stats import beta, binom
+
+    low = beta.ppf(OUTSIDE / 2, gained, n - gained + 1) if gained else 0.0
+    high = beta.isf(OUTSIDE / 2, gained + 1, n - gained) if gained < n else 1.0
+    low, high = max(low, difference, 0.0), min(high, (1 + difference) / 2)
+    if low > high:
+        return OUTSIDE
+    share = np.linspace(low, high, GRID)[:, None]  # (GRID, 1)
+    counts = np.arange(binom.ppf(OUTSIDE / 10, n, low), binom.isf(OUTSIDE / 10, n, high) + 1)
+    most = _most_lost(counts, n, difference, float(tango_score(gained, lost, n, difference)) - 1e-9)
+    lost_of_others = np.clip((share - difference) / np.maximum(1 - share, 1e-12), 0, 1)
+    found = (binom.pmf(counts, n, share) * binom.cdf(most, n - counts, lost_of_others)).sum(axis=1)
+    return float(found.max()) + OUTSIDE
+
+
+def _most_lost(gained: Any, n: int, difference: float, score: float) -> Any:
+    """How many rows may be lost for each number of gained ones, -1 if not even none, that the score stays as high."""
+    import numpy as np
+
+    least, most = np.full_like(gained, -1), n - gained
+    while (least < most).any():
+        middle = np.ceil((least + most) / 2)
+        high = tango_score(gained, middle, n, difference) >= score
+        least, most = np.where(high, middle, least), np.where(high, most, middle - 1)
+    return least
+
+
+def _exact_low(gained: int, lost: int, n: int, low: float, tail: float) -> float:
+    """A lower bound that the exact test rejects in no more than `tail`, by halving outwards of `low`."""
+    if low <= -1 or exact_tail(gained, lost, n, low) <= tail:
+        return low
+    inside, step = low, 0.1 / n
+    while low > -1 and exact_tail(gained, lost, n, low) > tail:
+        inside, low, step = low, max(low - step, -1.0), 2 * step
+    for _ in range(12):
+        middle = (low + inside) / 2
+        if exact_tail(gained, lost, n, middle) > tail:
+            inside = middle
+        else:
+            low = middle
+    return low
 
 
 def _moments(values: Sequence[float]) -> tuple[float, float]:

@@ -17,9 +17,20 @@ from edgeml.fidelity import fidelity
 from edgeml.limits import Limit, is_cost, lower_is_better, named
 from edgeml.measurements import only, row_scores, slices_of
 from edgeml.scores import Score
-from edgeml.stats import LEVEL, MINIMUM_N, difference, mcnemar_p, normal_quantile, tango, tango_score
+from edgeml.stats import (
+    LEVEL,
+    MINIMUM_N,
+    difference,
+    mcnemar_p,
+    normal_quantile,
+    paired_shares,
+    tango_score,
+    with_unseen,
+)
 from edgeml.types import Run, Verdict
 
+_LONG = ("perplexity",)  # a chunk is hundreds of tokens: what is rare among tokens is in every chunk
+_RANGE = {"spearman": 2.0, "pearson": 2.0}  # what a metric spans, and so what a share of broken rows costs; others 1
 _ITSELF = {"kl_divergence": 0.0, "same_top": 1.0}  # what a metric that compares with a baseline is of itself
 
 
@@ -98,16 +109,29 @@ def _of_shares(asked: Question, ours: Score, theirs: Score, bound: Bound) -> Evi
     # With the same shares of rows gained and lost the score grows with the root of n.
     enough = n * (normal_quantile(asked.level) / score) ** 2 if score and math.isfinite(score) else None
     return Evidence(
-        found=tango(gained, lost, n, level=asked.level),
-        method=f"score interval of paired shares (Tango), {gained} rows gained, {lost} lost",
+        found=paired_shares(gained, lost, n, level=asked.level),
+        method=f"score interval of paired shares (Tango, exact), {gained} rows gained, {lost} lost",
         needed=enough,
         p_value=None if ours.metric.startswith("fidelity.") else mcnemar_p(gained, lost),
     )
 
 
 def _of_rows(asked: Question, ours: Score, theirs: Score, bound: Bound) -> Evidence:
-    found = difference(ours.columns, theirs.columns, ours.statistic, seed=asked.run.seed, level=asked.level)
-    return Evidence(found=found, method="paired bootstrap over rows", needed=needed(found, bound.at))
+    """The paired bootstrap; of a relative bound too, so that what is unsure of the baseline's value counts."""
+    share = asked.limit.amount if asked.limit.relative else 0.0
+    factor = 1 - bound.sign * math.copysign(share, _value(theirs))
+    gap = difference(
+        ours.columns, theirs.columns, ours.statistic, seed=asked.run.seed, level=asked.level, factor=factor
+    )
+    found = gap.moved(bound.at if share else 0.0)
+    if asked.run.task in _LONG or ours.unit not in ("1", "share"):
+        return Evidence(found=found, method="paired bootstrap over chunks", needed=needed(found, bound.at))
+    loss = _RANGE.get(ours.statistic_name, 1.0)
+    return Evidence(
+        found=with_unseen(found, -bound.sign * loss),
+        method="paired bootstrap over rows, with room for rows too rare to be seen",
+        needed=needed(found, bound.at, loss=loss, sign=bound.sign),
+    )
 
 
 def _worst_slice(asked: Question, ours: Score, theirs: Score) -> Verdict:
