@@ -1,5 +1,6 @@
 import subprocess
 import sys
+import time
 
 import msgspec
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from edgeml.targets import local
 from edgeml_runtime import worker
 from edgeml_runtime.errors import EdgemlError
+from edgeml_runtime.meters import About, Reading, energy
 from edgeml_runtime.records import decode, encode
 from edgeml_runtime.session import open_session
 from edgeml_runtime.tasks import task_of
@@ -54,6 +56,39 @@ def test_energy_is_a_number_with_a_sensor_and_a_reason_without(tmp_path):
     assert len(measured) + len(absent) == 1
     assert all(sample.values[0] > 0 for sample in measured)
     assert all(one.reason for one in absent)
+
+
+class Steady:
+    """A meter of a machine that uses four watts whatever it does."""
+
+    def about(self):
+        return About(scope="the machine", kind="counter", excludes="nothing")
+
+    def start(self):
+        self.began = time.perf_counter()
+
+    def enough(self):
+        return True
+
+    def stop(self):
+        return Reading(joules=4 * (time.perf_counter() - self.began), readings=2)
+
+    def warnings(self):
+        return ("energy: the meter has a warning",)
+
+
+def test_a_meters_figures_scope_and_warnings_are_in_the_outcome(tmp_path, monkeypatch):
+    monkeypatch.setattr(energy, "choose", lambda plan: ("steady", Steady()))
+    plan = EnergyPlan(settle_s=0.0, idle_s=0.01, windows=2, window_s=0.02)
+    found = worker.run(job(onnx_variant(tmp_path / "variant").path, energy=plan))
+    samples = {sample.metric: sample for sample in found.samples}
+
+    assert len(samples["energy"].values) == 2
+    assert all(value > 0 for value in samples["energy"].values)
+    assert samples["power_idle"].values == pytest.approx((4.0, 4.0), rel=0.3)
+    assert (found.energy.meter, found.energy.scope) == ("steady", "the machine")
+    assert "energy: the meter has a warning" in found.warnings
+    assert not [one for one in found.absent if one.metric == "energy"]
 
 
 @pytest.mark.parametrize(
