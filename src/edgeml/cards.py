@@ -157,8 +157,8 @@ def _files(manifest: VariantManifest) -> list[str]:
 def _answer(manifest: VariantManifest) -> list[str]:
     """What a text becomes: one of some labels, or a vector that is pooled in some way."""
     if manifest.labels:
-        names = (name.replace("|", "\\|") for name in manifest.labels)  # a bar would begin the next cell
-        return [f"| labels | {len(manifest.labels)}: {', '.join(names)} |"]
+        names = manifest.labels_in_short.replace("|", "\\|")  # a bar would begin the next cell
+        return [f"| labels | {names} |"]
     if not manifest.pooling:
         return ["| pooling | none |"]
     return [f"| pooling | {manifest.pooling}{', normalised to length 1' if manifest.normalize else ''} |"]

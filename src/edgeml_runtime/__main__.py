@@ -193,6 +193,7 @@ def _facts(bundle: Bundle, manifest: VariantManifest) -> list[tuple[str, str]]:
         ("variant", manifest.name),
         ("model", f"{bundle.model} ({manifest.architecture})"),
         ("task", manifest.task),
+        *([("labels", manifest.labels_in_short)] if manifest.labels else []),
         ("scheme", manifest.scheme),
         ("size", f"{_megabytes(manifest.size_bytes)} the variant, {_megabytes(total)} the bundle"),
         ("target", f"{bundle.target} ({bundle.machine}, {serves})"),
@@ -200,7 +201,6 @@ def _facts(bundle: Bundle, manifest: VariantManifest) -> list[tuple[str, str]]:
         ("audit", _audit(manifest.audit)),
         ("limit", _reads(manifest)),
     ]
-    facts += [("labels", ", ".join(manifest.labels))] if manifest.labels else []
     built_for, was = manifest.built_for, manifest.source_quantized
     facts += [("limit", f"its integer weights are laid out for {built_for}")] if built_for else []
     facts += [("limit", f"its source was already quantized ({was})")] if was else []

@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 import msgspec
 
+_SHOWN = 20  # labels that a person reads; a classifier of pictures has a thousand
+
 How = Literal["measured", "emulated", "estimated"]
 Pooling = Literal["mean", "cls", "last"]
 Row = dict[str, Any]
@@ -96,6 +98,12 @@ class VariantManifest(Record, frozen=True, kw_only=True, tag_field="schema", tag
     def size_bytes(self) -> int:
         """Size on disk of every file of the variant, in bytes."""
         return sum(file.size_bytes for file in self.files)
+
+    @property
+    def labels_in_short(self) -> str:
+        """How many labels there are, and the first ones by name."""
+        more = f", and {len(self.labels) - _SHOWN} more" if len(self.labels) > _SHOWN else ""
+        return f"{len(self.labels)}: {', '.join(self.labels[:_SHOWN])}{more}"
 
     @property
     def weights_sha256(self) -> str:

@@ -107,7 +107,7 @@ def known_label(label: str, labels: Sequence[str], row: int) -> str:
     if place.isascii() and place.isdigit() and int(place) < len(labels):
         return labels[int(place)]
     near = get_close_matches(label, labels, n=1, cutoff=0)
-    hint = f"the nearest that it knows is {near[0]!r}; all: {', '.join(labels)}"
+    hint = f"the nearest of its {len(labels)} labels is {near[0]!r}; one may also be given by its place, from 0"
     raise EdgemlError(f"row {row} has the label {label!r}, which the model does not know", hint=hint)
 
 
