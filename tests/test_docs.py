@@ -16,7 +16,7 @@ import yaml
 
 from edgeml.bench import Conditions, bench
 from edgeml.cli import cli
-from edgeml.dataset import read_dataset
+from edgeml.dataset import dataset_for, read_dataset
 from edgeml.render import WIDTH, as_text
 from edgeml.store import Store
 from edgeml.targets import own_name, profile
@@ -26,6 +26,7 @@ from edgeml_runtime import worker
 from edgeml_runtime.meters.energy import figures
 from edgeml_runtime.types import Energy, Generate, Job, Window
 from tiny.gguf import llama_gguf
+from tiny.pictures import image_variant, picture_folder
 from tiny.variants import gguf_variant, onnx_variant
 
 ROOT = Path(__file__).parent.parent
@@ -248,11 +249,13 @@ def test_no_file_names_the_machine_it_was_written_on_or_an_index_host():
 def test_the_table_of_metrics_is_what_the_tasks_give(tmp_path):
     given = {row for task in ("sentence-similarity", "feature-extraction") for row in encoder_metrics(tmp_path, task)}
     given |= {row for task in ("text-generation", "perplexity") for row in decoder_metrics(tmp_path, task)}
+    given |= image_metrics(tmp_path)
     given |= {("size", "byte", ("once",)), ("energy_estimated", "J", ("min", "max"))}
     given |= {(one.metric, one.unit, one.statistics) for one in figures(ENERGY)}
     stated = {(metric, unit, tuple(names.split(", "))) for metric, unit, names, _ in generate["METRICS"]}
 
-    accuracy = {"spearman", "pearson", "nearest_accuracy", "contract.valid", "exact_match"}
+    accuracy = {"spearman", "pearson", "nearest_accuracy", "contract.valid", "exact_match", "chrf"}
+    accuracy |= {"accuracy", "macro_f1", "token_accuracy", "entity_f1"}
     accuracy |= {f"contract.{name}" for name in ("schema", "keys", "grounded", "truncated")}
     accuracy |= {"reasoning"}  # of models that think aloud
     accuracy |= {"fidelity.agreement", "fidelity.spearman", "fidelity.cosine"}  # of two runs, not of one
@@ -265,6 +268,11 @@ def encoder_metrics(folder, task):
     pairs = ({"sentence1": "rent", "sentence2": "fuel"}, {"sentence1": "fuel", "sentence2": "post"})
     checks = ("batch-invariance", "sensitivity")
     return metrics(task, str(variant.path), rows=pairs if task == "sentence-similarity" else rows, checks=checks)
+
+
+def image_metrics(folder):
+    rows = dataset_for("image-classification", picture_folder(folder / "pictures", 1), {}, limit=None).rows
+    return metrics("image-classification", str(image_variant(folder / "image")), rows=rows)
 
 
 def decoder_metrics(folder, task):
