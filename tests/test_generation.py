@@ -520,6 +520,22 @@ def test_values_that_smollm_invents_are_counted_and_listed(tmp_path, smollm_file
 
 
 @pytest.mark.real
+def test_a_zip_code_that_smollm_invents_is_told_from_parts_that_it_copied(tmp_path, smollm_file):
+    folder = gguf_variant(tmp_path / "smol", smollm_file, max_tokens=2048)
+    keys = ("street", "city", "state", "zip")
+    schema = {"type": "object", "properties": {key: {"type": "string"} for key in keys}, "required": [*keys]}
+    generate = Generate(max_new_tokens=70, instruction="Extract the address as JSON.", schema=schema)
+    rows = ({"text": "742 Evergreen Terrace, Springfield, IL 62701"},)
+
+    [answer] = TASK.answers(open_session(folder, threads=1), job(folder, rows, generate=generate), quiet).values
+
+    parts = json.loads(answer["text"])
+    assert [parts[key] for key in keys[:3]] == ["742 Evergreen Terrace", "Springfield", "IL"]
+    assert parts["zip"] != "62701"
+    assert answer["ungrounded"] == [["zip", parts["zip"]]]
+
+
+@pytest.mark.real
 def test_a_users_control_words_do_not_end_smollms_turn(tmp_path, smollm_file):
     session = open_session(gguf_variant(tmp_path / "smol", smollm_file, max_tokens=2048), threads=1)
     [end] = session._model.tokenize("<|im_end|>", parse_special=True).tolist()
