@@ -98,7 +98,7 @@ def test_twenty_changes_of_the_gauge_make_a_figure(tmp_path):
     meter.available()
     found = window(meter, writing(battery / "power_now", [10_000_000 + 1000 * step for step in range(1, 21)]))
 
-    begin, end = meter._sampler._began, meter._sampler.points[-1][0]
+    begin, end = meter._sampler.began, meter._sampler.ended
     assert found.joules == pytest.approx(10.01 * (end - begin), rel=0.01)
     assert meter.enough()
 

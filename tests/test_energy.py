@@ -138,6 +138,24 @@ def test_what_spoke_against_the_run_is_marked_on_every_figure():
     assert [sample.marks for sample in found] == [("the board throttled: throttled",)]
 
 
+def test_a_meter_whose_readings_came_too_rarely_is_marked():
+    class Sleepy(Counter):
+        def stop(self):
+            return Reading(joules=1.0, readings=2, coverage=0.5)
+
+    meter = Sleepy()
+    found = measure(("counter", meter), QUICK, {"steady": work(meter)}, silent)
+
+    assert found.marks == ("the meter's readings cover only 50% of a window",)
+
+
+def test_a_window_holds_at_least_one_inference_however_short_it_is():
+    meter = Counter()
+    plan = EnergyPlan(settle_s=0.0, idle_s=0.0, windows=1, window_s=0.0)
+
+    assert measure(("counter", meter), plan, {"steady": work(meter)}, silent).windows[1].units == 1
+
+
 def test_a_window_that_does_not_count_ends_the_measurement_with_its_reason():
     meter = Counter(fails_at=1)
     begun = []

@@ -89,7 +89,7 @@ def test_a_window_is_the_integral_of_its_readings_and_says_how_many_there_were(t
         pass
     found = meter.stop()
 
-    begin, end = meter._sampler._began, meter._sampler.points[-1][0]
+    begin, end = meter._sampler.began, meter._sampler.ended
     assert found.joules == pytest.approx(4.0 * (end - begin), rel=0.01)
     assert found.readings >= 5
     assert 0 < found.coverage <= 1

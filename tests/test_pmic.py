@@ -101,7 +101,7 @@ def test_a_window_is_the_integral_of_the_sums(tmp_path, monkeypatch):
     meter.start()
     found = meter.stop()
 
-    seconds = meter._sampler.points[-1][0] - meter._sampler._began
+    seconds = meter._sampler.ended - meter._sampler.began
     assert found.joules == pytest.approx(sum(watts_of(RAILS).values()) * seconds, rel=0.01)
     assert found.readings == 2
 

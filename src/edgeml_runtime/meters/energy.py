@@ -21,6 +21,7 @@ from edgeml_runtime.tasks import Tick, Work
 from edgeml_runtime.types import Absent, Energy, EnergyPlan, Record, Samples, Window
 
 LONGEST_S = 300.0
+LEAST_COVERAGE = 0.8  # of a window's time, by readings that came when they should
 MOST_IDLE_DRIFT = 0.1  # idle power that differs more before and after says that something else ran
 _REST_S = 0.2
 _METRICS = {"steady": ("energy", "J"), "prefill": ("energy_prefill", "J/token"), "decode": ("energy_decode", "J/token")}
@@ -100,9 +101,10 @@ def _window(
     meter: Meter, kind: Kind, do: Callable[[], int], seconds: float
 ) -> tuple[Window, float | None, float | None] | Absent:
     """A window, and how much of it its meter covered, and how certain it is."""
-    started_s, begin, units = time.time(), time.perf_counter(), 0
+    started_s, begin = time.time(), time.perf_counter()
     meter.start()
     try:
+        units = do()
         while (passed := time.perf_counter() - begin) < seconds or (passed < LONGEST_S and not meter.enough()):
             units += do()
         duration_s = time.perf_counter() - begin
@@ -147,8 +149,12 @@ def _energy(
         sampling_hz=readings / seconds if about.kind == "sampled" and readings and seconds else None,
         coverage=min(covered, default=None),
         uncertainty=max(certain, default=about.uncertainty),
-        marks=doubts,
+        marks=(*doubts, *_uncovered(min(covered, default=1.0))),
     )
+
+
+def _uncovered(share: float) -> tuple[str, ...]:
+    return () if share >= LEAST_COVERAGE else (f"the meter's readings cover only {share:.0%} of a window",)
 
 
 def _drifted(idle_w: list[float]) -> tuple[str, ...]:

@@ -12,7 +12,10 @@ _LATE = 3  # a gap of so many periods is no longer covered by its two readings
 
 
 class Sampler:
-    """Calls `read` every `period_s` between `start` and `stop`; a `read` that gives None is left out."""
+    """Calls `read` every `period_s` between `start` and `stop`; a `read` that gives None is left out.
+
+    `points` are what was read and when, the last of them after the window `ended`.
+    """
 
     def __init__(self, read: Callable[[], float | None], *, period_s: float) -> None:
         self._read = read
@@ -20,23 +23,24 @@ class Sampler:
         self.points: list[Point] = []
         self._ending = Event()
         self._thread: Thread | None = None
-        self._began = 0.0
+        self.began = self.ended = 0.0
 
     def start(self) -> None:
         """Take the first reading and go on in the background."""
         self.points, self._ending = [], Event()
-        self._began = perf_counter()
+        self.began = perf_counter()
         self._take()
         self._thread = Thread(target=self._run, daemon=True)
         self._thread.start()
 
     def stop(self) -> tuple[float, float]:
         """Take the last reading; when the window began and ended, by the clock of `points`."""
+        self.ended = perf_counter()
         self._ending.set()
         if self._thread:
             self._thread.join()
         self._take()
-        return self._began, perf_counter()
+        return self.began, self.ended
 
     def updates(self) -> int:
         """How often the value changed: a sensor that renews rarely is read many times with the same value."""
