@@ -96,7 +96,9 @@ def _slices(report: Report, label: Callable[[str], str], width: int) -> list[str
 def _change(one: Difference | None) -> str:
     if one is None:
         return "-"
-    return f"{one.difference:+.3f}" + ("" if one.low is None else f" [{one.low:+.3f}, {one.high:+.3f}]")
+    digits = next((figure.digits for (metric, _), figure in FIGURES.items() if metric == one.metric), 4)
+    bounds = "" if one.low is None else f" [{one.low:+.{digits}f}, {one.high:+.{digits}f}]"
+    return f"{one.difference:+.{digits}f}{bounds}"
 
 
 def _worst(changes: Sequence[Difference], label: Callable[[str], str]) -> Iterator[str]:
