@@ -27,7 +27,8 @@ from edgeml_runtime.meters import About, Reading, absent
 from edgeml_runtime.types import Absent
 
 MINIMUM_WINDOW_S = 1.0  # a counter of 1 mJ, and reports of a quarter of a second
-POWERMETRICS = ("powermetrics", "--samplers", "cpu_power,gpu_power,ane_power,thermal", "-f", "plist", "-i", "250", "-n", "0")
+_SAMPLERS = "cpu_power,gpu_power,ane_power,thermal"
+POWERMETRICS = ("powermetrics", "--samplers", _SAMPLERS, "-f", "plist", "-i", "250", "-n", "0")
 _ZEUS_FIELDS = ("cpu_total_mj", "gpu_mj", "ane_mj")
 _PLIST_FIELDS = ("cpu_energy", "gpu_energy", "ane_energy")
 _SCOPE = "processor, graphics and neural engine, as the chip estimates them"
