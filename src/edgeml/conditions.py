@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -28,6 +28,7 @@ DEFAULT_WARMUPS = 10
 SEED = 20
 PROCESSES_TO_COMPARE = 5  # of a cost that has a bound: one process cannot show how processes differ
 _TIMED = ("max-latency", "max-energy")
+_UNQUANTIZED = ("onnx:fp32", "gguf:f16")
 _GENERATING = ("text-generation", "text2text-generation", "perplexity")
 
 
@@ -180,8 +181,10 @@ def checks_of(variant: Variant, conditions: Conditions) -> tuple[str, ...]:
     """The checks that were asked for, or those whose trouble the variant's scheme is known for."""
     if conditions.checks is not None:
         return conditions.checks
-    scheme, task = variant.manifest.scheme, conditions.task
-    return tuple(name for name, is_needed in _NEEDED.items() if is_needed(scheme, task))
+    if conditions.task == "text-generation":  # a program that gave a schema relies on the answers
+        return ("determinism", "constrained") if conditions.generate.schema else ()
+    may_hang_on_neighbours = variant.manifest.scheme not in _UNQUANTIZED and conditions.task not in _GENERATING
+    return ("batch-invariance",) if may_hang_on_neighbours else ()
 
 
 def weights_sha256(variant: Variant) -> str:
@@ -197,10 +200,3 @@ def _watts(text: str) -> tuple[float, float]:
     if not 0 < low <= high < math.inf:
         raise EdgemlError(f"watts {text!r} are no range above 0", hint="write the least and the most: 5,12")
     return low, high
-
-
-_UNQUANTIZED = ("onnx:fp32", "gguf:f16")
-# Dynamic int8 scales a whole batch's activations together; generated text may hang on what was generated before.
-_NEEDED: dict[str, Callable[[str, str], bool]] = {
-    "batch-invariance": lambda scheme, task: scheme not in _UNQUANTIZED and task not in _GENERATING,
-}
