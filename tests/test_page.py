@@ -34,7 +34,7 @@ def a_finding(**report):
 
 def said(*found):
     """Head and body of verdicts."""
-    return [f"{one.head}. {one.body}" for one in verdicts(a_finding(verdicts=found))[: len(found)]]
+    return [f"{one.head}. {one.body}" for one in verdicts(a_finding(verdicts=found))[1 : len(found) + 1]]
 
 
 def a_page(**texts):
@@ -62,6 +62,12 @@ def test_cannot_tell_says_why_and_how_many_rows_would():
     assert text.endswith(
         "exact McNemar p = 0.034. The interval holds the bound. About 2300 in all would probably decide."
     )
+
+
+def test_the_outcome_of_each_variant_is_said_first_and_its_worst_verdict_decides():
+    found = (verdict("pass"), verdict("fail"), msgspec.structs.replace(verdict("cannot tell"), variant=BASE))
+
+    assert verdicts(a_finding(verdicts=found))[0].text == "onnx-int8 fails. Cannot tell of onnx-fp32."
 
 
 def test_failures_come_first_and_slices_are_named():
@@ -294,7 +300,6 @@ def test_two_tasks_have_their_verdicts_together_at_the_top():
     one = a_finding(verdicts=(verdict("pass"),))
     page = document(MODEL, [one, one], private=[], drawn=False)
 
-    assert [block.text for block in page.verdicts.blocks if isinstance(block, Text)] == [
-        "text-generation on laptop:"
-    ] * 2
+    texts = [block.text for block in page.verdicts.blocks if isinstance(block, Text)]
+    assert texts == ["text-generation on laptop:", "onnx-int8 passes."] * 2
     assert len(page.parts) == 2

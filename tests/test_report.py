@@ -116,10 +116,10 @@ def test_row_numbers_and_what_changed_are_told_without_the_answer(store, data):
 
     text = words(store)
 
-    assert "Row 1, onnx-int8: the answer differs from that of onnx-fp32, which is right" in text
-    assert "Row 2, onnx-int8: zip is not in the input" in text  # the schema's own name
-    assert "Row 3, onnx-int8: a value of the answer is not in the input" in text  # a name that the model made up
-    assert "Row 3, onnx-int8: the answer is not of the form that was asked for" in text
+    assert "onnx-int8, row 1: the answer differs from that of onnx-fp32, which is right" in text
+    assert "onnx-int8, row 2: zip is not in the input" in text  # the schema's own name
+    assert "onnx-int8, row 3: a value of the answer is not in the input" in text  # a name that the model made up
+    assert "onnx-int8, row 3: the answer is not of the form that was asked for" in text
 
 
 def test_inputs_and_answers_are_shown_on_request_with_a_warning(store, data):

@@ -28,8 +28,7 @@ def examples(finding: Finding) -> list[Block]:
     counts = Text(text=f"Shown: {listed(_counts(found))}.")
     if finding.inputs is not None:
         return [counts, _shown(found, finding, finding.inputs)]
-    sentences = tuple(_sentence(one, finding) for one in found)
-    return [counts, Listing(items=sentences), Text(text=_HIDDEN)]
+    return [counts, Listing(items=tuple(_sentences(found, finding))), Text(text=_HIDDEN)]
 
 
 def _counts(found: tuple[Example, ...]) -> list[str]:
@@ -37,19 +36,28 @@ def _counts(found: tuple[Example, ...]) -> list[str]:
     return [f"{counted(sum(one.kind == kind for one in found), 'row')} with {_KINDS[kind]}" for kind in kinds]
 
 
-def _sentence(one: Example, finding: Finding) -> str:
+def _sentences(found: tuple[Example, ...], finding: Finding) -> list[str]:
+    """Rows of which the same is to be said, together."""
+    rows: dict[tuple[str, str], list[str]] = {}
+    for one in found:
+        rows.setdefault((finding.short(one.variant), _matter(one, finding)), []).append(str(one.row))
+    return [
+        f"{name}, {'row' if len(numbers) == 1 else 'rows'} {listed(numbers)}: {matter}"
+        for (name, matter), numbers in rows.items()
+    ]
+
+
+def _matter(one: Example, finding: Finding) -> str:
     """What is the matter with a row, without saying what was asked or answered."""
     run = finding.run_of(one.variant)
-    start = f"Row {one.row}, {finding.short(one.variant)}"
     they = finding.short(one.baseline or "the baseline")
     if one.kind == "invalid":
-        return f"{start}: the answer is not of the form that was asked for"
+        return "the answer is not of the form that was asked for"
     if one.kind == "ungrounded":
-        place = _place(one, run)
-        return f"{start}: {place or 'a value of the answer'} is not in the input"
+        return f"{_place(one, run) or 'a value of the answer'} is not in the input"
     if run is not None and essences(run) is None:
-        return f"{start}: the answer moved from that of {they}"
-    return f"{start}: the answer differs from that of {they}{_right(one) if run else ''}"
+        return f"the answer moved from that of {they}"
+    return f"the answer differs from that of {they}{_right(one) if run else ''}"
 
 
 def _place(one: Example, run: Run | None) -> str | None:

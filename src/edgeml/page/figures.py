@@ -9,7 +9,7 @@ from edgeml.page.blocks import Block, Cell, Listing, Table
 from edgeml.page.finding import Finding, find, quality_of, whole
 from edgeml.page.verdicts import change
 from edgeml.page.words import bounds_of, bounds_text, digits, listed, measured_text, number, title, unit_of
-from edgeml.types import Difference, Measurement
+from edgeml.types import Difference, Measurement, Report
 
 _NONE = Cell(text="\N{EN DASH}", notes=("not measured",))
 
@@ -19,9 +19,12 @@ def figures(finding: Finding) -> list[Block]:
     report = finding.report
     found = {(one.metric, one.statistic, one.variant): one for one in whole(report.measurements)}
     rows = []
-    for metric, statistic in dict.fromkeys((metric, statistic) for metric, statistic, _ in found):
-        cells = [found.get((metric, statistic, name)) for name in finding.variants]
-        rows.append((Cell(text=title(metric, statistic)), *map(_cell, cells)))
+    keys = dict.fromkeys((metric, statistic) for metric, statistic, _ in found)
+    for metric, statistic in sorted(keys, key=lambda key: _rank(key[0], report)):
+        cells = [
+            _cell(found.get((metric, statistic, name))) or _lacking(name, metric, report) for name in finding.variants
+        ]
+        rows.append((Cell(text=title(metric, statistic)), *cells))
     names = tuple(map(finding.short, finding.variants))
     table = Table(caption=f"All figures{_levels(report.measurements)}", titles=("figure", *names), rows=tuple(rows))
     return [table, *_differences(finding), *_doubts(finding)]
@@ -49,9 +52,22 @@ def slices(finding: Finding) -> list[Block]:
     return blocks
 
 
-def _cell(one: Measurement | None) -> Cell:
+def _rank(metric: str, report: Report) -> int:
+    """Quality first, then what else is told of the answers, then the rest in the order it was measured."""
+    if metric == quality_of(report):
+        return 0
+    return 1 if metric.startswith(("fidelity.", "contract.")) else 2
+
+
+def _lacking(variant: str, metric: str, report: Report) -> Cell:
+    """The place of a figure that a variant has not; likeness to the baseline is no figure of the baseline."""
+    itself = metric.startswith("fidelity.") and any(one.baseline == variant for one in report.differences)
+    return Cell(text="\N{EN DASH}", notes=("the baseline",)) if itself else _NONE
+
+
+def _cell(one: Measurement | None) -> Cell | None:
     if one is None:
-        return _NONE
+        return None
     notes = (bounds_text(one), "" if one.how == "measured" else one.how, "in doubt" if one.marks else "")
     return Cell(text=measured_text(one), notes=tuple(filter(None, notes)))
 
@@ -151,7 +167,7 @@ def _slice_table(
 
 
 def _slice_cell(one: Measurement | None, drop: Difference | None, worst: Measurement | Difference | None) -> Cell:
-    shown = _cell(one)
+    shown = _cell(one) or _NONE
     notes = [*shown.notes]
     if drop:
         found = _difference_cell(drop)

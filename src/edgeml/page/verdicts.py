@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from edgeml.limits import lower_is_better
 from edgeml.page.blocks import Block, Listing, Statement, Text
 from edgeml.page.finding import Finding
-from edgeml.page.words import bounds_of, digits, number, scaled, title, with_unit
-from edgeml.types import Difference, Verdict
+from edgeml.page.words import bounds_of, digits, listed, number, scaled, title, with_unit
+from edgeml.types import Difference, Verdict, VerdictWord
 
+_ORDER: tuple[VerdictWord, ...] = ("fail", "cannot tell", "pass")
 _HEADS = {"pass": "passes", "fail": "fails", "cannot tell": "cannot tell"}
+_NO_METHOD = ("none", "a fact")  # where nothing was estimated
 _ASK = "No bound was set, so there is no verdict; with edgeml bench --baseline VARIANT --max-drop 1% there is."
 
 
 def verdicts(finding: Finding) -> list[Block]:
     """A statement for each verdict, failures first; without any, what differs from the baseline."""
-    order = ("fail", "cannot tell", "pass")
-    found = sorted(finding.report.verdicts, key=lambda one: order.index(one.verdict))
+    found = sorted(finding.report.verdicts, key=lambda one: _ORDER.index(one.verdict))
     statements = [_statement(one, finding) for one in found]
     judged = {(one.variant, one.metric) for one in found if one.baseline and one.slice is None}
     changes = [
@@ -25,8 +27,22 @@ def verdicts(finding: Finding) -> list[Block]:
         for one in finding.report.differences
         if one.slice is None and (one.variant, one.metric) not in judged
     ]
-    blocks: list[Block] = [*statements] if statements else [Text(text=_ASK)]
+    blocks: list[Block] = [Text(text=_outcome(found, finding)), *statements] if statements else [Text(text=_ASK)]
     return [*blocks, Listing(items=tuple(changes))] if changes else blocks
+
+
+def _outcome(found: Sequence[Verdict], finding: Finding) -> str:
+    """One sentence a word: which variants fail a bound, of which one cannot tell, and which pass every one."""
+    worst: dict[str, VerdictWord] = {}
+    for one in found:  # failures come first, and decide
+        worst.setdefault(one.variant, one.verdict)
+    names = {word: [finding.short(name) for name in worst if worst[name] == word] for word in _ORDER}
+    sentences = [
+        f"{listed(names['fail'])} {'fails' if len(names['fail']) == 1 else 'fail'}." if names["fail"] else "",
+        f"Cannot tell of {listed(names['cannot tell'])}." if names["cannot tell"] else "",
+        f"{listed(names['pass'])} {'passes' if len(names['pass']) == 1 else 'pass'}." if names["pass"] else "",
+    ]
+    return " ".join(filter(None, sentences))
 
 
 def change(one: Difference, finding: Finding) -> str:
@@ -46,7 +62,7 @@ def change(one: Difference, finding: Finding) -> str:
 
 
 def _statement(one: Verdict, finding: Finding) -> Statement:
-    method = "" if one.method == "none" else one.method
+    method = "" if one.method.startswith(_NO_METHOD) else one.method
     return Statement(word=one.verdict, head=_head(one, finding), body=_body(one, finding), method=method)
 
 
@@ -59,7 +75,7 @@ def _head(one: Verdict, finding: Finding) -> str:
 
 def _body(one: Verdict, finding: Finding) -> str:
     known = one.difference is not None or one.value is not None
-    grounds = [_against(one, finding), _interval(one), f"n = {one.n}"] if known else []
+    grounds = [_against(one, finding), _interval(one), f"n = {one.n}" if one.n > 1 else ""] if known else []
     if one.p_value is not None:
         grounds.append(f"exact McNemar p = {one.p_value:.2g}")
     sentences = ["; ".join(filter(None, grounds)), one.reason or ""]
