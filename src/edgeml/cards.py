@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 # Metrics of accuracy, as far as edgeml computes them; only these go into the card's machine-readable index.
 _ACCURACY = (
     "spearman", "pearson", "nearest_accuracy", "accuracy", "macro_f1", "entity_f1", "token_accuracy", "exact_match",
-    "perplexity",
+    "chrf", "perplexity",
 )  # fmt: skip
 _ACCURACY_PREFIX = "contract."
 

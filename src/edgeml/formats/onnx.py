@@ -80,7 +80,7 @@ def _source(request: Request) -> Path:
         raise EdgemlError(message, hint=f"supported: {', '.join(supported)}")
     if traits.architecture in UNSUITED.get(str(request.scheme), ()):
         message = f"{request.scheme} of {model.name}, a convolutional net, needs calibration images"
-        raise EdgemlError(message, hint="which edgeml does not take yet: use onnx:fp32")
+        raise EdgemlError(message, hint="edgeml takes none yet: use onnx:fp32")
     return Path()
 
 

@@ -15,6 +15,7 @@ _TITLES = {
     "nearest_accuracy": "nearest right",
     "macro_f1": "macro F1",
     "entity_f1": "entity F1",
+    "chrf": "chrF",
     "contract.valid": "valid JSON",
     "fidelity.agreement": "same answer as the baseline's",
     "fidelity.spearman": "rank correlation with the baseline",

@@ -31,6 +31,7 @@ FIGURES: dict[tuple[str, str], Figure] = {
     ("accuracy", "mean"): Figure(title="accuracy\n[95 %]", digits=3, interval=True, change=True),
     ("entity_f1", "f1"): Figure(title="entity F1\n[95 %]", digits=3, interval=True, change=True),
     ("exact_match", "mean"): Figure(title="exact match\n[95 %]", digits=3, interval=True, change=True),
+    ("chrf", "mean"): Figure(title="chrF\n[95 %]", digits=3, interval=True, change=True),
     ("fidelity.agreement", "mean"): Figure(title="as baseline\n[95 %]", digits=3, interval=True, rank=7),
     ("fidelity.cosine", "mean"): Figure(title="cosine to\nbaseline", digits=4, rank=8),
     ("contract.valid", "mean"): Figure(title="valid\nJSON", digits=3, rank=1),
@@ -65,7 +66,9 @@ def figures(report: Report, names: Sequence[str], short: Callable[[str], str]) -
             continue
         best = _best(figure, [one for one in row if one])
         cells = tuple(_cell(figure, one, best) for one in row)
-        columns.append(Column(title=figure.title, cells=cells, rank=figure.rank, right=True))
+        unit = next(one.unit for one in row if one)
+        title = figure.title.replace("text/s", unit)  # pictures a second, where the model reads those
+        columns.append(Column(title=title, cells=cells, rank=figure.rank, right=True))
         paired = [differing.get((name, metric)) for name in names]
         if figure.change and any(paired):
             columns.append(_change(figure, paired, short))
