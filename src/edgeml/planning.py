@@ -61,5 +61,9 @@ def _sentence(limit: Limit, rows: int, level: float) -> str:
     )
     whole = f"{rows} {'rows of a slice' if limit.option == 'max-drop-worst-slice' else 'rows'}"
     allowed = limit.amount * (value if limit.relative else 1.0)
-    needs = f"{amount} needs about {math.ceil(z2 * (span - allowed) / allowed)}" if allowed else "none can show 0"
+    needs = (
+        f"{amount} needs about {math.ceil(z2 * (span - allowed) / allowed)}"
+        if allowed
+        else f"no number of rows shows {amount}"
+    )
     return f"{whole} cannot show that a drop of {limit.metric} is below {about}{shown}, {flips}; {needs}"

@@ -143,12 +143,14 @@ def _worst_slice(asked: Question, ours: Score, theirs: Score) -> Verdict:
     if not slices:
         return unknown(asked, "no column is a slice; --slice COLUMN")
     strict = replace(asked, level=1 - (1 - asked.level) / len(slices))
-    parts = {name: (only(ours, rows), only(theirs, rows)) for name, rows in slices.items()}
-    corrected = {name: _paired(strict, *pair, slice=name) for name, pair in parts.items()}
-    failed = [one for one in corrected.values() if one.verdict == "fail"]
-    alone = [_paired(asked, *pair, slice=name) for name, pair in parts.items()]
-    doubtful = [corrected[str(one.slice)] if one.verdict == "fail" else one for one in alone if one.verdict != "pass"]
-    worst = min(failed or doubtful or alone, key=_margin)
+    found = []
+    for name, rows in slices.items():
+        pair = only(ours, rows), only(theirs, rows)
+        alone = _paired(asked, *pair, slice=name)
+        found.append(_paired(strict, *pair, slice=name) if alone.verdict == "fail" else alone)
+    failed = [one for one in found if one.verdict == "fail"]
+    doubtful = [one for one in found if one.verdict != "pass"]
+    worst = min(failed or doubtful or found, key=_margin)
     return replace(worst, method=f"{worst.method}; the worst of {len(slices)} slices")
 
 
