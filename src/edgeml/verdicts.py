@@ -123,7 +123,7 @@ def _of_rows(asked: Question, ours: Score, theirs: Score, bound: Bound) -> Evide
     gap = difference(
         ours.columns, theirs.columns, ours.statistic, seed=asked.run.seed, level=asked.level, factor=factor
     )
-    found = gap.moved(bound.at if share else 0.0)
+    found = replace(gap.moved(bound.at if share else 0.0), value=_value(ours) - _value(theirs))
     if asked.run.task in _LONG or ours.unit not in ("1", "share"):
         return Evidence(found=found, method="paired bootstrap over chunks", needed=needed(found, bound.at))
     loss = _RANGE.get(ours.statistic_name, 1.0)
