@@ -89,5 +89,15 @@ def test_many_samples_are_thinned_evenly_and_slow_ones_are_counted_rather_than_s
     assert len(strips([Strip(name=str(number), values=many) for number in range(8)], LABELS)) < 300_000
 
 
+def test_where_less_is_better_less_is_drawn_higher():
+    def ticks(**more):
+        found = re.findall(r'text-anchor: end" x="[^"]+" y="([^"]+)"[^>]*>(0\.\d+)<', pareto(SPOTS, LABELS, **more))
+        return [value for _, value in sorted((float(y), value) for y, value in found)]  # from the top down
+
+    assert len(ticks()) > 2
+    assert ticks() == sorted(ticks(), reverse=True)
+    assert ticks(lower_is_better=True) == sorted(ticks())
+
+
 def test_a_single_variant_with_a_single_figure_can_be_drawn():
     assert "alone" in texts(pareto([Spot(name="alone", x=1.0, y=1.0)], LABELS))

@@ -157,7 +157,7 @@ def _spot(axes: Axes, one: Spot, index: int, *, filled: bool) -> None:
         [one.y],
         xerr=_arms(one.x, one.x_bounds),
         yerr=_arms(one.y, one.y_bounds),
-        fmt=MARKERS[index % len(MARKERS)],
+        fmt=MARKERS[(index + index // len(COLOURS)) % len(MARKERS)],  # no pair of both comes twice soon
         color=colour,
         markerfacecolor=colour if filled else "white",
         markersize=7,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,11 @@ _TEMPLATE = "page.html.jinja"
 def html(page: Document) -> str:
     """The page as HTML, every text escaped. Raises EdgemlError where jinja2 is not installed."""
     return _template().render(page=page)
+
+
+def _unbroken(text: str) -> str:
+    """The text without line breaks inside `n = 397` and `95 %`."""
+    return re.sub(r"\bn = (?=\d)", "n\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}", text).replace(" %", "\N{NO-BREAK SPACE}%")
 
 
 @cache
@@ -37,5 +43,6 @@ def _template() -> Template:
         lstrip_blocks=True,
     )
     environment.globals["kind_of"] = kind_of
+    environment.filters["unbroken"] = _unbroken
     environment.filters["drawing"] = Markup  # a plot's SVG, whose texts edgeml.plots has escaped
     return environment.get_template(_TEMPLATE)
