@@ -14,6 +14,7 @@ from edgeml.targets import own_name, profile
 from edgeml.types import Run
 from edgeml_runtime.records import read_record
 from edgeml_runtime.rows import parse_columns
+from edgeml_runtime.types import Generate
 from tiny.variants import onnx_variant
 
 PAIRS = "sentence1\tsentence2\tscore\nrent march\trent april\t4\nfuel\trent\t1\nfuel\tfuel\t5\npost\tpost office\t3\n"
@@ -309,3 +310,13 @@ def test_what_so_many_rows_can_show_is_told_before(pairs):
 
     assert sentence.startswith("16 rows")
     assert forecast(dataset, conditions()) == []
+
+
+def test_a_schema_that_is_none_is_refused_before_anything_is_measured(store):
+    first, _ = two_variants(store)
+    dataset = dataset_for("text-generation", None, {}, limit=None)
+    terms = conditions("text-generation", generate=Generate(schema={"type": "no such type"}))
+
+    with pytest.raises(EdgemlError, match="schema"):
+        bench([first], dataset, terms, store=store)
+    assert not (store.root / "tiny" / "measurements").exists()

@@ -17,6 +17,7 @@ from edgeml.measurements import differences, measurements, undefined
 from edgeml.planning import detectable, looks
 from edgeml.progress import Progress, silent
 from edgeml.scores import gold, unscored
+from edgeml.scores.text_generation import conformance
 from edgeml.sequential import joined, part, require_parts
 from edgeml.stats import LEVEL
 from edgeml.store import Store
@@ -75,6 +76,8 @@ def _require_possible(dataset: Dataset, conditions: Conditions, baseline: Varian
     """What cannot work is refused before anything is measured."""
     require_here(conditions.profile)
     gold(conditions.task, dataset.rows)
+    if conditions.generate.schema is not None:
+        conformance(conditions.generate.schema)
     slice_values(dataset, conditions.slices)
     require_answerable(conditions.limits, baseline=baseline is not None, sliced=bool(conditions.slices))
     if not conditions.sequential:

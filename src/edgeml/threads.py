@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from statistics import median
 
-import msgspec
+from msgspec.structs import replace
 
 from edgeml.errors import EdgemlError
 from edgeml.progress import Progress, silent
@@ -15,6 +15,7 @@ from edgeml_runtime.types import Job, Outcome
 
 _NEAR = 0.03  # a count that is this near the best wins if it is smaller: threads that gain nothing cost energy
 _REPEATS = 40
+_GENERATIONS = 3
 # The metrics that a count is chosen by: is the first clearly better than the other?
 _BETTER: dict[str, Callable[[float, float], bool]] = {
     "latency": lambda one, other: one < other * (1 - _NEAR),
@@ -65,7 +66,11 @@ def fastest(metric: str, tried: dict[str, float]) -> int:
 
 
 def _short(job: Job, count: int) -> Job:
-    return msgspec.structs.replace(
+    if job.task == "text-generation":
+        from edgeml_runtime.tasks.text_generation import paced
+
+        return replace(paced(job, repeats=_GENERATIONS), threads=count, threads_prefill=count)
+    return replace(
         job,
         threads=count,
         threads_prefill=None,
@@ -73,5 +78,5 @@ def _short(job: Job, count: int) -> Job:
         answers=False,
         checks=(),
         reference=None,
-        energy=msgspec.structs.replace(job.energy, meter="off"),
+        energy=replace(job.energy, meter="off"),
     )
