@@ -140,7 +140,7 @@ def test_no_drop_passes_mostly_with_1500_rows():
 def test_a_relative_drop_exactly_at_the_bound_passes_in_no_more_than_the_stated_share():
     """The baseline is drawn as well. 2000 trials: the Monte Carlo error of 2.5 % is 0.35 %; three are allowed."""
     random, n, trials = np.random.default_rng(4), 200, 2000
-    lost_share = 0.7 * 0.1 + 0.3 * 0.02  # of the right rows lost, so that with 2 % of the wrong ones gained 10 % is lost
+    lost_share = 0.7 * 0.1 + 0.3 * 0.02  # with 2 % of the wrong rows gained, a tenth is lost
     base = random.binomial(n, 0.7, size=trials)
     lost, gained = random.binomial(base, lost_share / 0.7), random.binomial(n - base, 0.02)
     near = np.flatnonzero(tango_score(gained, lost, n, -0.1 * base / n) > normal_quantile(0.95))

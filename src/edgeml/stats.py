@@ -107,11 +107,20 @@ def _interval(arrays: list[Column], statistic: Statistic, seed: int, level: floa
     value = float(statistic(*arrays))
     if n < MINIMUM_N:
         return Interval(value=value, n=n)
-    count = max(RESAMPLES, math.ceil(2 * DRAWS_BEYOND / (1 - level)))
+    tail = _expanded_tail(n, level)
+    count = max(RESAMPLES, math.ceil(DRAWS_BEYOND / tail))
     draws = np.concatenate([statistic(*(array[rows] for array in arrays)) for rows in _resamples(n, seed, count)])
-    tail = (1 - level) / 2 * 100
-    low, high = np.nanpercentile(draws, [tail, 100 - tail])
+    low, high = np.nanpercentile(draws, [100 * tail, 100 - 100 * tail])
     return Interval(value=value, n=n, low=float(low), high=float(high), level=level)
+
+
+def _expanded_tail(n: int, level: float) -> float:
+    """The share of resamples beyond each bound: fewer than (1 - level) / 2, since a few rows spread too little."""
+    from statistics import NormalDist
+
+    from scipy.stats import t
+
+    return NormalDist().cdf(-math.sqrt(n / (n - 1)) * float(t.ppf((1 + level) / 2, n - 1)))
 
 
 def _arrays(columns: Sequence[Sequence[float]]) -> list[Column]:

@@ -97,7 +97,7 @@ def _paired(asked: Question, ours: Score, theirs: Score, *, slice: str | None = 
         return unknown(asked, f"{what} are too few; it takes {MINIMUM_N} at least", n=n, bound=bound)
     if not math.isfinite(base) or not math.isfinite(_value(ours)):
         return unknown(asked, f"{what} do not define it", n=n, bound=bound)
-    if ours.is_right_or_wrong and theirs.is_right_or_wrong:
+    if ours.is_right_or_wrong and theirs.is_right_or_wrong and asked.run.task not in _LONG:
         return decided(asked, bound, _of_shares(asked, ours, theirs, bound))
     return decided(asked, bound, _of_rows(asked, ours, theirs, bound))
 
