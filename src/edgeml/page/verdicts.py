@@ -47,13 +47,12 @@ def _outcome(found: Sequence[Verdict], finding: Finding) -> str:
 
 def change(one: Difference, finding: Finding) -> str:
     """A paired difference in words."""
-    what = f"{finding.short(one.variant)}: {title(one.metric)}"
-    they = finding.short(one.baseline)
-    if one.difference == 0:
-        said = f"{what} is that of {they}"
-    else:
+    what, they = title(one.metric), finding.short(one.baseline)
+    said = f"{finding.short(one.variant)}: no difference in {what} from {they}"
+    if one.difference:
         size = _amount(abs(one.difference), one)
-        said = f"{what} is {size} {'lower' if one.difference < 0 else 'higher'} than that of {they}"
+        than = f"{'lower' if one.difference < 0 else 'higher'} than that of {they}"
+        said = f"{finding.short(one.variant)}: {what} is {size} {than}"
     where = f" on rows with {one.slice}" if one.slice else ""
     if one.low is None or one.high is None:
         return f"{said}{where} (n = {one.n}, too few for an interval)"

@@ -33,6 +33,8 @@ _TITLES = {
     "contract.grounded": "grounded in the input",
     "contract.schema": "fits the schema",
     "contract.keys": "same keys",
+    "contract.truncated": "cut off",
+    "contract.deterministic": "same when repeated",
     "memory_peak_anon": "anonymous memory",
     "memory_peak_file": "file-backed memory",
     "memory_peak_pss": "proportional memory (PSS)",
