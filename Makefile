@@ -60,17 +60,17 @@ $(VENV)/.python:
 
 $(VENV)/.onnx: $(VENV)/.python pyproject.toml constraints.txt
 	@echo "installing edgeml and its ONNX half (torch, transformers, onnxruntime) ..."
-	@$(PIP) --editable '.[onnx]'
+	@$(PIP) --editable '.[onnx,report]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.onnx
 	@echo "installing the development tools ..."
-	@$(PIP) --editable '.[onnx,dev]'
+	@$(PIP) --editable '.[onnx,report,dev]'
 	@touch $@
 
 gguf: $(VENV)/.onnx
 	@if ! $(HAS_LLAMA); then $(MAKE) --no-print-directory compile-llama; fi
-	@$(PIP) --editable '.[onnx,gguf]'
+	@$(PIP) --editable '.[onnx,report,gguf]'
 
 # Shows the compiler's own count, e.g. [68/140]; pip keeps the result, so this happens once a machine.
 compile-llama:

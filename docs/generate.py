@@ -27,6 +27,7 @@ import msgspec
 
 from edgeml import recipe, types
 from edgeml.cli import INTERRUPTED, cli
+from edgeml.console import VERDICT_CODES
 from edgeml.errors import EdgemlError
 from edgeml.scores import scorer_of
 from edgeml.types import SCHEMES
@@ -144,6 +145,7 @@ EXIT_CODES = (
     (0, "done"),
     (2, "usage: an unknown command or option, or a missing argument"),
     (EdgemlError.exit_code, "the request cannot be met; stderr says why (`error:`) and what to do next (`hint:`)"),
+    *((code, f"a verdict is `{word}`" + ("; it beats 5" if code == 4 else "")) for word, code in VERDICT_CODES.items()),
     (INTERRUPTED, "interrupted (Ctrl-C or SIGTERM); nothing half-written is left"),
 )
 ENVIRONMENT = (
