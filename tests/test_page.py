@@ -218,6 +218,7 @@ def test_a_number_has_the_digits_that_its_interval_warrants(value, bounds, text)
     ("text", "clean"),
     [
         ("cannot read /home/alice/a b/x.csv", "cannot read \N{HORIZONTAL ELLIPSIS}/x.csv"),
+        ("at /home/alice/a b/kunde/x.csv", "at \N{HORIZONTAL ELLIPSIS}/x.csv"),
         ("see '/opt/kunde/x.csv': it is", "see '\N{HORIZONTAL ELLIPSIS}/x.csv': it is"),
         ("in ~/kunde/x.csv", "in \N{HORIZONTAL ELLIPSIS}/x.csv"),
         ("/sys/class/powercap is missing", "/sys/class/powercap is missing"),

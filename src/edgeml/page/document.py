@@ -21,6 +21,7 @@ from edgeml_runtime import __version__
 
 _OPEN = "This page shows texts of the data and answers to them: pass it on only to people who may read those."
 _CLOSED = "It shows neither texts of the data nor answers to them."
+_CUT = "\N{HORIZONTAL ELLIPSIS}"
 # A path from the root, but for those of the kernel's own files, which are the same everywhere.
 _PATH = re.compile(r"(?<![\w.:/<])~?/(?!(?:sys|proc|dev)/)(?:[^\s/'\",:;()]+/)+([^\s/'\",:;()]*)")
 
@@ -43,8 +44,8 @@ def document(model: str, findings: Sequence[Finding], *, private: Sequence[str],
 def without_paths(text: str, private: Sequence[str]) -> str:
     """The text with every path cut to its last name, and with what else is said of `private` folders left out."""
     for folder in sorted(filter(lambda one: len(one) > 1, private), key=len, reverse=True):
-        text = text.replace(folder, "\N{HORIZONTAL ELLIPSIS}")
-    return _PATH.sub("\N{HORIZONTAL ELLIPSIS}/\\1", text)
+        text = text.replace(folder, _CUT)
+    return _PATH.sub(f"{_CUT}/\\1", text).replace(_CUT * 2, _CUT)
 
 
 def _summary(finding: Finding) -> str:
