@@ -345,6 +345,11 @@ def test_patches_and_positions_become_what_the_quantizer_knows_and_answers_stay(
     np.testing.assert_allclose(after, before, atol=1e-5)
 
 
+@pytest.fixture(scope="module")
+def ready(tmp_path_factory):
+    return packed(tmp_path_factory.mktemp("ready"), wheels=False)
+
+
 def packed(tmp_path, **options):
     """A bundle's folder, of the tiny classifier of colours."""
     store = Store(tmp_path / "artifacts")
@@ -352,27 +357,26 @@ def packed(tmp_path, **options):
     return bundle_path(store, package(variant, store=store, profile=profile(None), kind="dir", **options))
 
 
-def test_a_bundle_tests_itself_on_drawn_pictures_and_predicts_those_of_a_file(tmp_path, capsys):
-    bundle, table = packed(tmp_path, wheels=False), colours(tmp_path / "data")
+def test_a_bundle_tests_itself_on_drawn_pictures_and_predicts_those_of_a_file(ready, tmp_path, capsys):
+    table = colours(tmp_path / "data")
     (tmp_path / "data" / "lines.txt").write_text("red.png\nblue.png\n")
     capsys.readouterr()
 
-    assert main(["selftest", str(bundle)]) == 0
+    assert main(["selftest", str(ready)]) == 0
     assert f"{len(PATTERNS)} pictures: agreement 1.000000" in capsys.readouterr().out
     for data, labels in ((table, ["red", "green", "blue"]), (tmp_path / "data" / "lines.txt", ["red", "blue"])):
-        assert main(["predict", str(bundle), "--input", str(data)]) == 0
+        assert main(["predict", str(ready), "--input", str(data)]) == 0
         assert [json.loads(line)["label"] for line in capsys.readouterr().out.splitlines()] == labels
-    assert main(["info", str(bundle)]) == 0
+    assert main(["info", str(ready)]) == 0
     assert "pictures, resized to 8 by 8 pixels" in capsys.readouterr().out
-    assert "Sees pictures as 8 by 8 pixels." in (bundle / "MODEL_CARD.md").read_text()
-    assert "pillow==" in (bundle / "requirements.txt").read_text()
+    assert "Sees pictures as 8 by 8 pixels." in (ready / "MODEL_CARD.md").read_text()
+    assert "pillow==" in (ready / "requirements.txt").read_text()
 
 
-def test_a_prediction_of_a_file_that_is_no_picture_names_it(tmp_path, capsys):
-    bundle = packed(tmp_path, wheels=False)
+def test_a_prediction_of_a_file_that_is_no_picture_names_it(ready, tmp_path, capsys):
     (tmp_path / "lines.txt").write_text("lines.txt\n")
 
-    assert main(["predict", str(bundle), "--input", str(tmp_path / "lines.txt")]) == 3
+    assert main(["predict", str(ready), "--input", str(tmp_path / "lines.txt")]) == 3
     assert "lines.txt: a picture cannot be decoded" in capsys.readouterr().err
 
 
@@ -387,10 +391,8 @@ def test_a_classifier_that_sees_otherwise_fails_its_self_test(tmp_path):
 
 
 def test_lines_of_text_are_no_goldens_of_a_model_that_reads_pictures(tmp_path):
-    (tmp_path / "lines.txt").write_text("one\ntwo\n")
-
     with pytest.raises(EdgemlError, match="goldens of a model that reads pictures cannot be texts"):
-        packed(tmp_path, wheels=False, goldens=tmp_path / "lines.txt")
+        record(image_variant(tmp_path / "variant"), ["one", "two"])
 
 
 def test_the_drawn_pictures_are_all_different_and_always_the_same():

@@ -5,7 +5,12 @@ import pytest
 from edgeml.errors import EdgemlError
 from edgeml.traits import folder_traits
 
-CONFIG = {"architectures": ["BertModel"], "model_type": "bert", "max_position_embeddings": 512}
+CONFIG = {
+    "architectures": ["BertModel"],
+    "model_type": "bert",
+    "max_position_embeddings": 512,
+    "decoder_start_token_id": 0,
+}
 
 
 def folder(tmp_path, **files):

@@ -135,12 +135,13 @@ def _end_tokens(folder: Path, config: dict[str, Any]) -> tuple[int, ...]:
     return tuple(found) if isinstance(found, list) else (int(found),)
 
 
-def _start_token(folder: Path, config: dict[str, Any]) -> int | None:
-    """The token that an answer begins with; None where nothing states one, which no seq2seq session takes."""
+def _start_token(folder: Path, config: dict[str, Any]) -> int:
+    """The token that an answer begins with."""
     for stated in (_json(folder / "generation_config.json", {}), config):
         if stated.get("decoder_start_token_id") is not None:
             return int(stated["decoder_start_token_id"])
-    return None
+    problem = f"{folder.name} does not say with which token an answer begins"
+    raise EdgemlError(problem, hint="set decoder_start_token_id in config.json")
 
 
 def _labels(config: dict[str, Any], name: str) -> tuple[str, ...]:
