@@ -22,7 +22,7 @@ from edgeml.formats.onnx_export import (
     export_tagger,
     write_tokenizer,
 )
-from edgeml.formats.onnx_fuse import fuse
+from edgeml.formats.onnx_fuse import fuse, split_skip_norms
 from edgeml.formats.onnx_graph import load, plain, save, split_heads
 from edgeml.formats.onnx_image import export_image, lookups_of_positions, products_of_patches
 from edgeml.formats.onnx_int8 import write_int8
@@ -80,6 +80,7 @@ def _shaped(exported: Path, scratch: Path, *, source: Path, kind: Kind, scheme: 
     if scheme == "int8" and kind == "image":
         products_of_patches(model)
         lookups_of_positions(model)
+        split_skip_norms(model)
     elif scheme == "int8":
         split_heads(model)
     path = scratch / "plain.onnx"

@@ -71,11 +71,12 @@ def split_skip_norms(model: ModelProto) -> None:
             continue
         data, skip, gamma, beta, bias = [*node.input, "", ""][:5]
         output = node.output[0]
+        total = "".join(node.output[3:]) or f"{output}_sum"  # where somebody else reads the sum, it has a name
         if bias:
             nodes.append(helper.make_node("Add", [data, bias], [f"{output}_biased"]))
             data = f"{output}_biased"
-        nodes.append(helper.make_node("Sum", [data, skip], [f"{output}_sum"]))
-        inputs = [name for name in (f"{output}_sum", gamma, beta) if name]
+        nodes.append(helper.make_node("Sum", [data, skip], [total]))
+        inputs = [name for name in (total, gamma, beta) if name]
         epsilon = settings(node).get("epsilon", _SKIP_EPSILON)
         nodes.append(helper.make_node("LayerNormalization", inputs, [output], axis=-1, epsilon=epsilon))
     replace(model.graph.node, nodes)
