@@ -41,6 +41,10 @@ def test_every_format_writes_runs_and_travels(format):
     assert format in choices("download", "runtime")
 
 
+def test_what_runs_each_kind_of_variant_can_be_fetched():
+    assert set(PACKAGES) == choices("download", "runtime")
+
+
 @pytest.mark.parametrize("found", profiles(), ids=lambda found: found.name)
 def test_every_target_has_known_schemes_kernels_and_wheels(found):
     for text in (*found.schemes_encoder, *found.schemes_decoder):

