@@ -206,6 +206,19 @@ def test_the_digest_of_a_variant_follows_each_of_its_graphs(tmp_path):
     assert len(digests) == 3
 
 
+def test_the_digest_of_a_large_graph_follows_its_weights_beside_it(tmp_path):
+    folder = seq2seq_variant(tmp_path / "one", graphs={}, weights="encoder.onnx")
+    manifest = read_record(folder / "variant.json", VariantManifest)
+    (plain,) = [file.sha256 for file in manifest.files if file.path == "encoder.onnx"]
+    digests = {manifest.weights_sha256}
+    for content in (b"one", b"another"):
+        (folder / "encoder.onnx.data").write_bytes(content)
+        digests.add(VariantManifest(**{**fields_of(manifest), "files": seq2seq_files(folder)}).weights_sha256)
+
+    assert manifest.weights_sha256 == plain
+    assert len(digests) == 3
+
+
 def seq2seq_files(folder):
     return tuple(file for file in describe(folder) if file.path != "variant.json")
 

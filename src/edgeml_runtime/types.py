@@ -107,12 +107,15 @@ class VariantManifest(Record, frozen=True, kw_only=True, tag_field="schema", tag
 
     @property
     def weights_sha256(self) -> str:
-        """The digest of the weights: of their file, or of the digests of several, one after the other by name."""
-        digests = {file.path: file.sha256 for file in self.files}
-        if not self.graphs:
-            return digests[self.weights]
-        together = "".join(digests[path] for path in sorted(self.graphs.values()))
-        return hashlib.sha256(together.encode()).hexdigest()
+        """The digest of the weights: of their file, or of the digests of several in the order of their names.
+
+        Several are the graphs of one model, and what lies beside a graph that is too large for one file.
+        """
+        graphs = set(self.graphs.values()) or {self.weights}
+        named = sorted((file.path, file.sha256) for file in self.files if file.path.removesuffix(".data") in graphs)
+        if len(named) == 1:
+            return named[0][1]
+        return hashlib.sha256("".join(digest for _, digest in named).encode()).hexdigest()
 
 
 class Generate(Record, frozen=True, kw_only=True):
