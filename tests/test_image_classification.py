@@ -409,6 +409,10 @@ def test_the_next_step_fetches_what_decodes_pictures_too(tmp_path):
     variant = load_variant(image_variant(store.variant_folder("tiny", "onnx-fp32")))
 
     assert after_quantize(variant, profile("pi5"), store) == ["edgeml download --runtime onnx-image --target pi5"]
+    assert after_quantize(variant, profile(None), store)[0] == "edgeml bench tiny --data FOLDER"
+    with pytest.raises(EdgemlError, match="image-classification needs data") as caught:
+        dataset_for(TASK, None, {}, limit=None)
+    assert "FOLDER" in caught.value.hint
 
 
 @pytest.mark.real

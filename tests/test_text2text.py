@@ -130,6 +130,7 @@ def test_data_has_texts_and_perhaps_what_is_expected(tmp_path):
     (tmp_path / "rows.jsonl").write_text('{"text": "a", "expected": "b"}\n')
 
     assert dataset_for(TASK, tmp_path / "rows.jsonl", {}, limit=None).rows == ({"text": "a", "expected": "b"},)
+    assert len(dataset_for(TASK, None, {}, limit=3).rows) == 3
 
 
 def test_answers_are_scored_whole_and_by_their_letters():

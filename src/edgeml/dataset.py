@@ -32,7 +32,13 @@ NEUTRAL_LINES = (
     "Transfer of 1,250.00 to the landlord for the warehouse, reference RENT 07, booked on the first working day.",
     "El envío llegó tarde y falta una pieza; adjunto tres fotos del embalaje y el número de seguimiento.",
 )
-_ON_PLAIN_TEXT = ("feature-extraction", "text-classification", "text-generation", "token-classification")
+_ON_PLAIN_TEXT = (
+    "feature-extraction",
+    "text-classification",
+    "text-generation",
+    "text2text-generation",
+    "token-classification",
+)
 
 
 def read_dataset(
@@ -82,7 +88,8 @@ def dataset_for(
         raise EdgemlError("a reference is for data of yours, and none was given", hint="--data FILE")
     task_of(task)  # an unknown one is refused, before it is said to need data
     if task not in _ON_PLAIN_TEXT:
-        raise EdgemlError(f"{task} needs data", hint="--data FILE")
+        pictures = " of rows that name pictures, or a FOLDER of them" if task == "image-classification" else ""
+        raise EdgemlError(f"{task} needs data", hint=f"--data FILE{pictures}")
     rows = _enough(ready(task, [{"text": line} for line in NEUTRAL_LINES[:limit]], "the neutral lines"), task)
     text = "\n".join(NEUTRAL_LINES).encode()
     return Dataset(name="neutral lines (no --data)", sha256=hashlib.sha256(text).hexdigest(), rows=rows)

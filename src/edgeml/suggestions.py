@@ -28,7 +28,7 @@ def after_download(model: Model) -> list[str]:
 
 def after_quantize(variant: Variant, target: Profile, store: Store) -> list[str]:
     """Variants are there: measure them, where that can be done here, and pack the last one."""
-    measure = [f"edgeml bench {variant.name.partition('/')[0]}"] if _is_own(target) else []
+    measure = [_bench(variant)] if _is_own(target) else []
     return [*measure, *_packing(variant, target, store)]
 
 
@@ -95,7 +95,14 @@ def anytime(store: Store) -> list[str]:
     models = store.models()
     if not models:
         return [EXAMPLE]
-    return [f"edgeml bench {models[0].name}"] if store.variants(models[0].name) else after_download(models[0])
+    variants = store.variants(models[0].name)
+    return [_bench(variants[-1])] if variants else after_download(models[0])
+
+
+def _bench(variant: Variant) -> str:
+    """All variants of that model; pictures must be the user's, for nobody else's cost the same to decode."""
+    data = " --data FOLDER" if variant.manifest.pixels else ""
+    return f"edgeml bench {variant.name.partition('/')[0]}{data}"
 
 
 def _is_own(target: Profile) -> bool:
