@@ -332,8 +332,8 @@ def test_patches_and_positions_become_what_the_quantizer_knows_and_answers_stay(
         helper.make_node("Transpose", ["rows"], ["turned"], perm=[0, 2, 1]),
         helper.make_node("Add", ["turned", "places"], ["logits"]),
     ]
-    model = graph_model(nodes, {"pixel_values": ["batch", 3, 14, 9]}, {"logits": ["batch", 12, 5]}, stored)
-    picture = {"pixel_values": chance.standard_normal((2, 3, 14, 9)).astype(np.float32)}
+    model = graph_model(nodes, {"pixel_values": ["batch", 3, 12, 8]}, {"logits": ["batch", 12, 5]}, stored)
+    picture = {"pixel_values": chance.standard_normal((2, 3, 12, 8)).astype(np.float32)}
     before = ort.InferenceSession(model.SerializeToString()).run(None, picture)[0]
 
     products_of_patches(model)
@@ -343,6 +343,26 @@ def test_patches_and_positions_become_what_the_quantizer_knows_and_answers_stay(
     assert {"MatMul", "Gather"} <= {node.op_type for node in model.graph.node}
     after = ort.InferenceSession(model.SerializeToString()).run(None, picture)[0]
     np.testing.assert_allclose(after, before, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("size", "settings"),
+    [([13, 8], {}), ([12, 8], {"pads": [0, 0, 1, 0]}), ([12, 8], {"strides": [2, 2]}), (["high", 8], {})],
+    ids=["not covered", "padded", "overlapping", "of any size"],
+)
+def test_a_convolution_of_another_kind_stays(size, settings):
+    from onnx import helper
+
+    from edgeml.formats.onnx_image import products_of_patches
+    from tiny.graphs import graph_model
+
+    node = helper.make_node("Conv", ["pixel_values", "weight"], ["logits"], **{"strides": [4, 2]} | settings)
+    shapes = {"pixel_values": ["batch", 3, *size]}, {"logits": ["batch", 5, "rows", "columns"]}
+    model = graph_model([node], *shapes, {"weight": np.ones((5, 3, 4, 2), np.float32)})
+
+    products_of_patches(model)
+
+    assert [one.op_type for one in model.graph.node] == ["Conv"]
 
 
 @pytest.fixture(scope="module")

@@ -67,16 +67,14 @@ def lookups_of_positions(model: ModelProto) -> None:
         model.graph.node.insert(0, helper.make_node("Gather", [table.name, f"{name}.places"], [name]))
 
 
-def has_convolutions(model: ModelProto) -> bool:
-    """Whether any convolution is left."""
-    return any(node.op_type == "Conv" for node in model.graph.node)
-
-
 def _cuts_patches(node: NodeProto, weight: TensorProto, shape: list[int] | None) -> bool:
+    """Whether the patches lie side by side and cover the whole of a picture whose size is fixed."""
     own, sides = settings(node), list(weight.dims[2:])
+    if shape is None or len(shape) != 4 or not all(shape[1:]) or len(sides) != 2:
+        return False
     plain = own.get("group", 1) == 1 and not any(own.get("pads", ())) and set(own.get("dilations", (1,))) == {1}
     side_by_side = own.get("auto_pad", b"NOTSET") in (b"NOTSET", b"VALID") and list(own.get("strides", ())) == sides
-    return plain and side_by_side and shape is not None and len(shape) == 4 and all(shape[1:])
+    return plain and side_by_side and shape[2] % sides[0] == shape[3] % sides[1] == 0
 
 
 def _product(node: NodeProto, weight: Any, shape: list[int]) -> tuple[list[NodeProto], dict[str, Any]]:
@@ -91,18 +89,10 @@ def _product(node: NodeProto, weight: Any, shape: list[int]) -> tuple[list[NodeP
         f"{name}.grid": np.array([0, made, rows, columns]),
     }
     cut, patches, product, grid = stored
-    picture, bias = node.input[0], node.input[2] if len(node.input) > 2 else ""
-    nodes = []
-    if (shape[2], shape[3]) != (rows * high, columns * wide):  # a convolution leaves the rest out
-        stored |= {f"{name}.from": np.array([0, 0]), f"{name}.to": np.array([rows * high, columns * wide])}
-        stored[f"{name}.axes"] = np.array([2, 3])
-        reads = [picture, f"{name}.from", f"{name}.to", f"{name}.axes"]
-        picture = f"{name}_whole"
-        nodes.append(helper.make_node("Slice", reads, [picture]))
+    bias = node.input[2] if len(node.input) > 2 else ""
     summed = f"{name}_summed" if bias else f"{name}_product"
     return [
-        *nodes,
-        helper.make_node("Reshape", [picture, cut], [f"{name}_cut"]),
+        helper.make_node("Reshape", [node.input[0], cut], [f"{name}_cut"]),
         helper.make_node("Transpose", [f"{name}_cut"], [f"{name}_turned"], perm=[0, 2, 4, 1, 3, 5]),
         helper.make_node("Reshape", [f"{name}_turned", patches], [f"{name}_patches"]),
         helper.make_node("MatMul", [f"{name}_patches", product], [f"{name}_product"]),
