@@ -7,11 +7,11 @@ from edgeml.bench import bench, forecast
 from edgeml.conditions import Conditions
 from edgeml.dataset import choose_task, dataset_for, read_dataset, read_schema
 from edgeml.errors import EdgemlError
-from edgeml.limits import limit_of
 from edgeml.measurements import differences
 from edgeml.store import Store
 from edgeml.targets import own_name, profile
 from edgeml.types import Run
+from edgeml.verdicts.limits import limit_of
 from edgeml_runtime.records import read_record
 from edgeml_runtime.rows import parse_columns
 from edgeml_runtime.types import Generate

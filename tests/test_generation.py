@@ -9,9 +9,9 @@ import msgspec
 import pytest
 
 from edgeml.errors import EdgemlError
-from edgeml.limits import is_cost, lower_is_better
 from edgeml.scores import scores
 from edgeml.scores.text_generation import conformance
+from edgeml.verdicts.limits import is_cost, lower_is_better
 from edgeml_runtime import reasoning
 from edgeml_runtime.checks import check_of
 from edgeml_runtime.errors import EdgemlError as Refused

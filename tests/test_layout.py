@@ -19,7 +19,7 @@ LEVELS = (
     ("store", "sources", "targets", "stats", "wheels", "preprocessing", "images"),
     ("scores", "dataset", "traits", "formats", "bundles"),
     ("measurements", "fidelity", "examples", "cards", "comparable", "threads", "sequential"),
-    ("limits", "evidence", "costs", "verdicts", "planning", "plots", "page"),
+    ("verdicts", "plots", "page"),
     ("conditions",),
     ("download", "quantize", "bench", "report", "package", "doctor"),  # the verbs: none imports another
     ("recipe", "render", "suggestions", "options"),
@@ -43,7 +43,16 @@ HEAVY = {
     "matplotlib",
     "jinja2",
 }
-TRAVELS = {"edgeml_runtime", "msgspec", "numpy", "tokenizers", "onnxruntime", "llama_cpp", "PIL", *sys.stdlib_module_names}
+TRAVELS = {
+    "edgeml_runtime",
+    "msgspec",
+    "numpy",
+    "tokenizers",
+    "onnxruntime",
+    "llama_cpp",
+    "PIL",
+    *sys.stdlib_module_names,
+}
 SPEAKERS = {"edgeml/cli.py", "edgeml/console.py", "edgeml_runtime/worker.py", "edgeml_runtime/__main__.py"}
 
 

@@ -1,7 +1,7 @@
 import pytest
 
 from edgeml.errors import EdgemlError
-from edgeml.limits import headline, is_cost, limit_of, limits_of, lower_is_better, named, require_answerable
+from edgeml.verdicts.limits import headline, is_cost, limit_of, limits_of, lower_is_better, named, require_answerable
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from edgeml.limits import limits_of
-from edgeml.planning import detectable, looks
 from edgeml.stats import normal_quantile, tango, tango_score
+from edgeml.verdicts.limits import limits_of
+from edgeml.verdicts.planning import detectable, looks
 
 
 def test_looks_end_at_all_rows_and_spend_no_more_than_the_stated_error():

@@ -3,10 +3,10 @@ import pytest
 from scipy import stats as scipy_stats
 
 from edgeml.errors import EdgemlError
-from edgeml.limits import limits_of
 from edgeml.stats import normal_quantile, tango_score
 from edgeml.types import Run
 from edgeml.verdicts import verdicts
+from edgeml.verdicts.limits import limits_of
 from edgeml_runtime.types import Absent, Environment, Generate, Outcome, Samples
 
 ENVIRONMENT = Environment(machine="x86_64", system="Linux", python="3.11", threads=1, cores=1, libraries={})

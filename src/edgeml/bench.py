@@ -12,9 +12,7 @@ from edgeml.conditions import Conditions, again, run_of
 from edgeml.dataset import slice_values
 from edgeml.errors import EdgemlError
 from edgeml.examples import examples
-from edgeml.limits import Limit, require_answerable
 from edgeml.measurements import differences, measurements, undefined
-from edgeml.planning import detectable, looks
 from edgeml.progress import Progress, silent
 from edgeml.scores import gold, unscored
 from edgeml.scores.text_generation import conformance
@@ -24,6 +22,8 @@ from edgeml.store import Store
 from edgeml.targets import own_name
 from edgeml.types import Dataset, Difference, Example, Measurement, Profile, Report, Run, Variant, Verdict
 from edgeml.verdicts import verdicts
+from edgeml.verdicts.limits import Limit, require_answerable
+from edgeml.verdicts.planning import detectable, looks
 from edgeml_runtime.records import verify
 from edgeml_runtime.types import Absent
 

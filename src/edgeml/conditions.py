@@ -11,12 +11,12 @@ from msgspec.structs import replace
 
 from edgeml.dataset import slice_values
 from edgeml.errors import EdgemlError
-from edgeml.limits import Limit
 from edgeml.progress import Progress, within
 from edgeml.scores import gold
 from edgeml.targets import local
 from edgeml.threads import sweep
 from edgeml.types import Dataset, Profile, Run, ThreadSweep, Variant
+from edgeml.verdicts.limits import Limit
 from edgeml_runtime import checks, meters
 from edgeml_runtime.errors import unknown
 from edgeml_runtime.machine import cores

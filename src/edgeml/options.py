@@ -74,9 +74,9 @@ def conditions_of(task: str, options: dict[str, Any]) -> Conditions:
     """What typed options stand for; raises EdgemlError for a value that cannot be read."""
     from edgeml.conditions import Conditions, energy_plan, parse_checks
     from edgeml.dataset import read_schema
-    from edgeml.limits import OPTIONS, limits_of
     from edgeml.targets import profile
     from edgeml.threads import parse_threads
+    from edgeml.verdicts.limits import OPTIONS, limits_of
     from edgeml_runtime.types import Generate
 
     return Conditions(

@@ -16,13 +16,13 @@ from edgeml.dataset import read_dataset, read_schema
 from edgeml.download import download, runtime_wheels
 from edgeml.errors import EdgemlError
 from edgeml.formats import missing_library
-from edgeml.limits import OPTIONS, limits_of
 from edgeml.package import package
 from edgeml.progress import Progress, silent
 from edgeml.quantize import Terms, quantize
 from edgeml.store import Store
 from edgeml.targets import profile
 from edgeml.types import Dataset, Model, ModelRef, Profile, Report, Scheme, Variant
+from edgeml.verdicts.limits import OPTIONS, limits_of
 from edgeml_runtime.records import build
 from edgeml_runtime.types import Bundle, Generate, Record
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from edgeml.limits import lower_is_better
 from edgeml.page.blocks import Block, Cell, Listing, Table
 from edgeml.page.finding import Finding, find, quality_of, whole
 from edgeml.page.verdicts import change
 from edgeml.page.words import bounds_of, bounds_text, digits, listed, measured_text, number, title, unit_of
 from edgeml.types import Difference, Measurement, Report
+from edgeml.verdicts.limits import lower_is_better
 
 _NONE = Cell(text="\N{EN DASH}", notes=("not measured",))
 

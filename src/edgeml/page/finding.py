@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from edgeml.limits import headline
 from edgeml.types import Measurement, Report, Run
+from edgeml.verdicts.limits import headline
 from edgeml_runtime.types import Record
 
 COSTS = ("latency", "size", "memory_peak", "energy")

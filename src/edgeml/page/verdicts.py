@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from edgeml.limits import lower_is_better
 from edgeml.page.blocks import Block, Listing, Statement, Text
 from edgeml.page.finding import Finding
 from edgeml.page.words import bounds_of, digits, listed, number, scaled, title, with_unit
 from edgeml.types import Difference, Verdict, VerdictWord
+from edgeml.verdicts.limits import lower_is_better
 
 _ORDER: tuple[VerdictWord, ...] = ("fail", "cannot tell", "pass")
 _HEADS = {"pass": "passes", "fail": "fails", "cannot tell": "cannot tell"}

@@ -4,10 +4,20 @@ from __future__ import annotations
 
 import math
 
-from edgeml.evidence import Bound, Evidence, Question, decided, marks_of, needed, samples_of, unknown, why_missing
-from edgeml.limits import lower_is_better
 from edgeml.stats import MINIMUM_PROCESSES, Interval, statistic_of, student, welch
 from edgeml.types import Run, Verdict
+from edgeml.verdicts.evidence import (
+    Bound,
+    Evidence,
+    Question,
+    decided,
+    marks_of,
+    needed,
+    samples_of,
+    unknown,
+    why_missing,
+)
+from edgeml.verdicts.limits import lower_is_better
 
 _FACTS = ("size", "memory")  # no sample of many: what was read is what it is
 _AGAIN = "; --processes 5"

@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from itertools import pairwise
 
-from edgeml.limits import Limit, is_cost, lower_is_better, named
 from edgeml.stats import LEVEL, MINIMUM_N, normal_quantile
+from edgeml.verdicts.limits import Limit, is_cost, lower_is_better, named
 from edgeml_runtime.types import Record
 
 # Spending of the error over the looks: share^3 of it by the time that this share of the rows is in (Kim and DeMets,

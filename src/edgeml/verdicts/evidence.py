@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 
-from edgeml.limits import Limit
 from edgeml.stats import Interval, normal_quantile
 from edgeml.types import Run, Verdict, VerdictWord
+from edgeml.verdicts.limits import Limit
 from edgeml_runtime.types import Record, Samples
 
 

@@ -11,10 +11,7 @@ from collections.abc import Sequence
 
 from msgspec.structs import replace
 
-from edgeml.costs import cost_verdict
-from edgeml.evidence import Bound, Evidence, Question, decided, marks_of, needed, unknown, why_missing
 from edgeml.fidelity import fidelity
-from edgeml.limits import Limit, is_cost, lower_is_better, named
 from edgeml.measurements import only, row_scores, slices_of
 from edgeml.scores import Score
 from edgeml.stats import (
@@ -28,6 +25,9 @@ from edgeml.stats import (
     with_unseen,
 )
 from edgeml.types import Run, Verdict
+from edgeml.verdicts.costs import cost_verdict
+from edgeml.verdicts.evidence import Bound, Evidence, Question, decided, marks_of, needed, unknown, why_missing
+from edgeml.verdicts.limits import Limit, is_cost, lower_is_better, named
 
 _LONG = ("perplexity",)  # a chunk is hundreds of tokens: what is rare among tokens is in every chunk
 _RANGE = {"spearman": 2.0, "pearson": 2.0}  # what a metric spans, and so what a share of broken rows costs; others 1
