@@ -29,6 +29,7 @@ from edgeml import recipe, types
 from edgeml.cli import INTERRUPTED, cli
 from edgeml.console import VERDICT_CODES
 from edgeml.errors import EdgemlError
+from edgeml.metrics import METRICS, Metric
 from edgeml.scores import scorer_of
 from edgeml.types import SCHEMES
 from edgeml_runtime import types as travelling
@@ -53,63 +54,6 @@ EXAMPLES = {
     "targets": "edgeml targets",
     "doctor": "edgeml doctor",
 }
-# Metric, unit, statistics, which tasks have it; how each is measured is in method.md. A test runs the tasks.
-_WHOLE_TEXTS = "sentence-similarity, feature-extraction, text-classification, token-classification"
-METRICS = (
-    ("spearman", "1", "spearman", "sentence-similarity"),
-    ("pearson", "1", "pearson", "sentence-similarity"),
-    ("nearest_accuracy", "1", "mean", "feature-extraction"),
-    ("accuracy", "1", "mean", "text-classification, image-classification"),
-    ("macro_f1", "1", "macro_f1", "text-classification, image-classification"),
-    ("entity_f1", "1", "f1", "token-classification"),
-    ("token_accuracy", "1", "share", "token-classification"),
-    ("contract.valid", "1", "mean", "text-generation"),
-    ("contract.schema", "1", "mean", "text-generation, with a schema"),
-    ("contract.keys", "1", "mean", "text-generation, with a schema or answers that are JSON objects"),
-    ("contract.grounded", "1", "mean", "text-generation, with a schema or answers that are JSON objects"),
-    ("contract.truncated", "1", "mean", "text-generation"),
-    ("contract.deterministic", "1", "mean", "text-generation, with the check `determinism`"),
-    ("contract.valid_free", "1", "mean", "text-generation, with a schema and the check `constrained`"),
-    ("exact_match", "1", "mean", "text-generation, text2text-generation"),
-    ("chrf", "1", "mean", "text2text-generation"),
-    ("fidelity.agreement", "1", "mean", "all whose answers are the same or not, with a baseline"),
-    ("fidelity.spearman", "1", "spearman", "sentence-similarity, with a baseline"),
-    ("fidelity.cosine", "1", "mean", "sentence-similarity, feature-extraction, with a baseline"),
-    ("perplexity", "perplexity", "exp_mean", "perplexity"),
-    ("kl_divergence", "nat", "mean", "perplexity, with a baseline"),
-    ("same_top", "share", "mean", "perplexity, with a baseline"),
-    ("latency", "ms", "median, mad, p90, p95, p99", "all but perplexity"),
-    ("latency_first_token", "ms", "median, mad, p90, p95, p99", "text-generation, text2text-generation"),
-    ("latency_first_character", "ms", "median, mad, p90, p95, p99", "text-generation, text2text-generation"),
-    ("latency_load", "ms", "once", "all"),
-    ("latency_first", "ms", "once", "all"),
-    ("prefill_rate", "token/s", "median", "text-generation, text2text-generation, perplexity"),
-    ("decode_rate", "token/s", "median", "text-generation, text2text-generation"),
-    ("decode_rate_free", "token/s", "median", "text-generation, with a schema and the check `constrained`"),
-    ("throughput", "text/s", "median", _WHOLE_TEXTS),
-    ("throughput", "image/s", "median", "image-classification"),
-    ("generated", "token", "median", "text-generation, text2text-generation"),
-    ("reasoning", "token", "median", "text-generation, of models that think aloud"),
-    ("truncated", "text", "sum", _WHOLE_TEXTS),
-    ("tokens", "token", "mean", f"{_WHOLE_TEXTS}, text-generation, text2text-generation"),
-    ("sensitivity.typos", "1", "mean", "all that read text, with the check `sensitivity`"),
-    ("sensitivity.case", "1", "mean", "all that read text, with the check `sensitivity`"),
-    ("sensitivity.spacing", "1", "mean", "all that read text, with the check `sensitivity`"),
-    ("batch.flips", "1", "mean", "feature-extraction and classifications, with the check `batch-invariance`"),
-    ("batch.shift", "1", "mean", "the same and sentence-similarity, with the check `batch-invariance`"),
-    ("memory_peak", "MiB", "max", "all"),
-    ("memory_peak_anon", "MiB", "max", "all"),
-    ("memory_peak_file", "MiB", "max", "all"),
-    ("memory_peak_pss", "MiB", "max", "all"),
-    ("memory_needed", "MiB", "max", "all"),
-    ("energy", "J", "median, mad", "all but perplexity, with a meter"),
-    ("energy_net", "J", "median, mad", "all but perplexity, with a meter"),
-    ("energy_prefill", "J/token", "median, mad", "text-generation, perplexity, with a meter"),
-    ("energy_decode", "J/token", "median, mad", "text-generation, with a meter"),
-    ("energy_estimated", "J", "min, max", "all but perplexity, with stated watts"),
-    ("power_idle", "W", "median", "all, with a meter"),
-    ("size", "byte", "once", "all"),
-)
 # Where each record that says its own schema is met.
 WHERE = {
     "edgeml.model/1": "`edgeml download --json`, `edgeml list --json`, `artifacts/<model>/model.json`",
@@ -170,12 +114,17 @@ def reference() -> str:
     parts += ["## Environment variables", "", *_table(("variable", "meaning"), ENVIRONMENT)]
     parts += ["## Schemes", "", *_schemes(), "## Tasks and their columns", "", *_tasks()]
     parts += ["## Metrics", "", "How each is measured: [method.md](method.md).", ""]
-    parts += _table(("metric", "unit", "statistics", "tasks"), METRICS)
+    rows = [(one.name, one.unit, one.statistics, one.tasks, _better(one)) for one in METRICS]
+    parts += _table(("metric", "unit", "statistics", "tasks", "better"), rows)
     parts += ["## JSON", "", "What is not known is left out: never 0, never null.", ""]
     parts += [line for kind in records(types, travelling) for line in _record(kind)]
     parts += ["## Recipes", "", "Paths are relative to the recipe's folder. A key that is not listed is refused.", ""]
     parts += [line for kind in records(recipe) for line in _record(kind)]
     return "\n".join(parts).rstrip("\n") + "\n"
+
+
+def _better(one: Metric) -> str:
+    return "less" if one.less else "more"
 
 
 def records(*modules: ModuleType) -> list[type[Record]]:

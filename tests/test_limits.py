@@ -134,3 +134,15 @@ def test_less_is_better_of_what_costs_and_of_what_surprises():
 def test_costs_are_of_the_machine_at_work():
     assert all(map(is_cost, ("latency", "decode_rate", "throughput", "energy", "size")))
     assert not any(map(is_cost, ("spearman", "perplexity", "contract.valid")))
+
+
+def test_a_misspelt_metric_is_refused_with_the_nearest_known():
+    with pytest.raises(EdgemlError, match="unknown metric 'spaerman'") as caught:
+        named(limit_of("max-drop", "spaerman=1%"), "sentence-similarity", labelled=True)
+
+    assert "spearman" in caught.value.hint
+
+
+@pytest.mark.parametrize("metric", ["perplexity", "contract.truncated", "batch.flips", "sensitivity.typos", "latency"])
+def test_less_is_better_of_what_should_be_small(metric):
+    assert lower_is_better(metric)

@@ -199,7 +199,8 @@ def test_a_metric_that_is_absent_cannot_tell_and_says_why():
     absent = [Absent(metric="energy", reason="no energy sensor", hint="")]
     pair = flipped(40, absent=absent)
 
-    assert judge(pair, max_drop="f1=1%").reason == "m/onnx-int8 has no f1: feature-extraction does not give it here"
+    reason = "m/onnx-int8 has no macro_f1: feature-extraction does not give it here"
+    assert judge(pair, max_drop="macro_f1=1%").reason == reason
     assert judge(pair, max_energy="1J").reason == "m/onnx-int8 has no energy: no energy sensor"
 
 

@@ -10,6 +10,7 @@ from typing import Literal, get_args
 from msgspec.structs import replace
 
 from edgeml.errors import EdgemlError
+from edgeml.metrics import metric as known_metric
 from edgeml.scores import scorer_of
 from edgeml_runtime.types import Record
 
@@ -27,15 +28,6 @@ _COSTS: dict[str, tuple[str, dict[str, float], str]] = {
 }
 _EXAMPLE = "1%, 0.01 or spearman=1%"
 _STATISTICS = ("p50", "median", "p90", "p95", "p99", "mean", "max")
-# Beginnings of the metrics of which less is better, and of those that are no property of an answer.
-_LOWER = (
-    *("perplexity", "kl_divergence", "latency", "memory", "energy", "size"),
-    *("truncated", "contract.truncated", "generated", "reasoning", "tokens"),
-)
-_COST = (
-    *("latency", "memory", "energy", "size", "throughput", "prefill_rate", "decode_rate"),
-    *("generated", "reasoning", "truncated"),
-)
 _BY_DEGREE = ("sentence-similarity",)  # tasks whose answers are not the same or different, only near or far
 _AMOUNT = re.compile(r"([+-]?)(\d+\.?\d*(?:[eE][+-]?\d+)?|\.\d+)\s*(\S*)")
 
@@ -101,10 +93,12 @@ def require_answerable(limits: Sequence[Limit], *, baseline: bool, sliced: bool)
 def named(limit: Limit, task: str, *, labelled: bool) -> Limit:
     """The limit with its metric named: left out, it is the task's headline, or likeness to the baseline without labels.
 
-    Raises EdgemlError for a drop that no share could exceed, such as `--max-drop 1` where `1%` was meant.
+    Raises EdgemlError for an unknown metric, or a drop that no share could exceed, such as `--max-drop 1` where `1%`
+    was meant.
     """
     full = replace(limit, metric=limit.metric or headline(task, labelled=labelled))
-    if full.is_drop and full.amount >= 1 and not lower_is_better(full.metric):
+    less = lower_is_better(full.metric)
+    if full.is_drop and full.amount >= 1 and not less:
         hint = "write 1% for a share of the baseline's value, or 0.01 in the metric's own unit"
         raise EdgemlError(f"{limit} allows any drop at all of {full.metric}", hint=hint)
     return full
@@ -120,12 +114,12 @@ def headline(task: str, *, labelled: bool) -> str:
 
 def lower_is_better(metric: str) -> bool:
     """Whether a metric's drop is its rise."""
-    return metric.startswith(_LOWER)
+    return known_metric(metric).less
 
 
 def is_cost(metric: str) -> bool:
     """Whether a metric is of the machine at work, so that its independent sample is a process and not a row."""
-    return metric.startswith(_COST)
+    return known_metric(metric).cost
 
 
 def _drop(option: str, text: str, metric: str, amount: str) -> Limit:
