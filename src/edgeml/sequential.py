@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 from msgspec.structs import replace
 
 from edgeml.errors import EdgemlError
@@ -19,15 +21,28 @@ def require_parts(task: str) -> None:
         )
 
 
+def drawn(dataset: Dataset, seed: int) -> Dataset:
+    """The rows in an order that is drawn: in a file that is sorted the first quarter stands for nothing."""
+    order = random.Random(seed).sample(range(len(dataset.rows)), len(dataset.rows))  # noqa: S311 - an order, no secret
+    rows = tuple(dataset.rows[index] for index in order)
+    return replace(dataset, rows=rows, numbers=tuple(index + 1 for index in order))
+
+
 def part(dataset: Dataset, start: int, stop: int) -> Dataset:
     """Those rows alone, still under the whole file's name and digest."""
-    return replace(dataset, rows=dataset.rows[start:stop])
+    return replace(dataset, rows=dataset.rows[start:stop], numbers=dataset.numbers[start:stop])
 
 
 def joined(first: Run, more: Run) -> Run:
     """One run of both parts; what was measured once a process stays the first part's."""
     slices = {column: (*values, *more.slices[column]) for column, values in first.slices.items()}
-    return replace(first, outcome=_joined(first.outcome, more.outcome), gold=(*first.gold, *more.gold), slices=slices)
+    return replace(
+        first,
+        outcome=_joined(first.outcome, more.outcome),
+        gold=(*first.gold, *more.gold),
+        slices=slices,
+        numbers=(*first.numbers, *more.numbers),
+    )
 
 
 def _joined(first: Outcome, more: Outcome) -> Outcome:

@@ -169,7 +169,8 @@ class Dataset(Record, frozen=True, kw_only=True):
     """Rows with a task's columns, or the plain text of `perplexity`; `sha256` is the file's own digest.
 
     `path` is the file's, absolute; `columns` is how its columns were mapped to the task's. `reference_rows` are of a
-    second file, labelled, among which `feature-extraction` seeks the nearest.
+    second file, labelled, among which `feature-extraction` seeks the nearest. `numbers` are the rows' places in the
+    file, from 1, where they do not follow its order.
     """
 
     name: str
@@ -178,6 +179,7 @@ class Dataset(Record, frozen=True, kw_only=True):
     text: str | None = None
     path: str | None = None
     columns: dict[str, str] = {}
+    numbers: tuple[int, ...] = ()
     reference_rows: tuple[Row, ...] = ()
     reference_sha256: str | None = None
 
@@ -285,6 +287,7 @@ class Run(Record, frozen=True, kw_only=True, tag_field="schema", tag="edgeml.run
 
     The data's texts are not kept: `dataset_path` and `columns` say where they were read. `slices` are the values of
     the columns that `--slice` names, a row each. `processes` are further processes that measured the cost again.
+    `numbers` are as in `Dataset`.
     """
 
     variant: str
@@ -310,6 +313,7 @@ class Run(Record, frozen=True, kw_only=True, tag_field="schema", tag="edgeml.run
     columns: dict[str, str] = {}
     processes: tuple[Outcome, ...] = ()
     sweep: ThreadSweep | None = None
+    numbers: tuple[int, ...] = ()
 
     @property
     def file_name(self) -> str:
