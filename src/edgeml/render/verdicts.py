@@ -27,7 +27,8 @@ def sentence(verdict: Verdict, label: Callable[[str], str] = str) -> str:
 def _found(verdict: Verdict, figure: Figure, label: Callable[[str], str]) -> str:
     if verdict.difference is not None:
         changed = f"changed by {_number(verdict.difference, figure, sign=True)}{_bounds(verdict, figure, sign=True)}"
-        return f"{changed} from {label(verdict.baseline or '')}, allowed {_number(verdict.bound, figure, sign=True)}"
+        allowed = f"allowed {_number(verdict.bound, figure, sign=True)}" if verdict.bound else "no loss allowed"
+        return f"{changed} from {label(verdict.baseline or '')}, {allowed}"
     if verdict.value is not None:
         found = f"is {_number(verdict.value, figure, sign=False)}{_bounds(verdict, figure, sign=False)}"
         return f"{found}, allowed {_number(verdict.bound, figure, sign=False)}"
