@@ -32,7 +32,7 @@ demo: onnx
 	@$(BIN)/edgeml run $(RECIPE)
 
 test: dev gguf
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n auto --dist loadfile
 	$(BIN)/python -m pytest -q -m real
 
 lint: dev
