@@ -13,9 +13,9 @@ from edgeml.scores import scores
 from edgeml.scores.text_generation import conformance
 from edgeml.verdicts.limits import is_cost, lower_is_better
 from edgeml_runtime import reasoning
-from edgeml_runtime.checks import check_of
+from edgeml_runtime.checks import check_of, moved
 from edgeml_runtime.errors import EdgemlError as Refused
-from edgeml_runtime.grounding import is_span, normalised, ungrounded
+from edgeml_runtime.grounding import equal, is_span, named_place, normalised, ungrounded
 from edgeml_runtime.reasoning import spans, visible
 from edgeml_runtime.session import Generation, open_session
 from edgeml_runtime.tasks import task_of
@@ -82,6 +82,27 @@ def by_metric(samples):
         ("東京", "私は東京都に", True),
         ("大阪", "私は東京都に", False),
         ("é", "cafe\u0301 e\u0301", True),
+        ("250", "total 1,250.00 EUR", False),
+        ("1", "1.250,00 EUR", False),
+        ("00", "1.250,00 EUR", False),
+        ("1.250", "1.250,00 EUR", False),
+        ("1.250,00", "total: 1.250,00, paid", True),
+        ("5", "12.5 kg", False),
+        ("12", "12,50", False),
+        ("250", "1'250 and 1\u2019250", False),
+        ("00", "1,00,000 rupees", False),
+        ("000", "1,000,000.50", False),
+        ("5", "12.5 of 5", True),
+        ("5", "No.5, then", True),
+        ("12", "rooms 12, 14", True),
+        ("2026", "26.11.2026", True),
+        ("26.11", "26.11.2026", True),
+        ("2026", "2026-11-26", True),
+        ("11", "26/11/2026", True),
+        ("62701", "IL 62701-1234", True),
+        ("14", "14-A", True),
+        ("10", "at 10:30", True),
+        ("4", "version 1.4.2", True),
     ],
 )
 def test_a_string_is_grounded_when_it_is_a_span_after_the_stated_normalisation(value, text, grounded):
@@ -132,6 +153,106 @@ def test_values_that_the_schema_names_do_not_count_wherever_it_names_them():
 @pytest.mark.parametrize("schema", [{"$ref": "#"}, {"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/a"}}}])
 def test_a_schema_that_refers_to_itself_ends(schema):
     assert ungrounded('{"a": "b"}', "", schema) == [("a", "b")]
+
+
+def test_numbers_that_the_schema_names_count_as_json_compares_them():
+    schema = {"properties": {"a": {"const": 7.0}, "b": {"enum": [True]}}}
+
+    assert ungrounded('{"a": 7, "b": 1}', "", schema) == [("b", "1")]
+
+
+@pytest.mark.parametrize(
+    ("place", "told"),
+    [("lines[0].price", "lines.price"), ("Erika.price", None), ("lines[49170].Erika", None), ("", None), ("[3]", None)],
+)
+def test_a_place_is_told_only_by_names_of_the_schema(place, told):
+    schema = {"properties": {"lines": {"type": "array", "items": {"properties": {"price": True}}}}}
+
+    assert named_place(place, schema) == told
+    assert named_place(place, None) is None
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("1", "true", False),
+        ('{"a":0}', '{"a":false}', False),
+        ("[1]", "[1.0]", True),
+        ('{"a":1}', '{"a":1,"b":1}', False),
+        ("[true]", "[true]", True),
+        ("[1,2]", "[1]", False),
+        ("null", "0", False),
+        ('{"b":1,"a":2}', '{"a":2,"b":1}', True),
+    ],
+)
+def test_json_values_are_the_same_by_their_types_too(one, other, same):
+    assert equal(json.loads(one), json.loads(other)) is same
+    [found] = [
+        score for score in scores("text-generation", [said(one)], (other,), Generate()) if score.metric == "exact_match"
+    ]
+    assert found.columns == ((float(same),),)
+    assert moved(said(one), said(other)) == float(not same)
+
+
+def said(text):
+    return {"text": text, "finish_reason": "stop", "tokens": 3}
+
+
+def metrics_of(texts, gold=(), beside=()):
+    beside = [said(text) for text in beside]
+    found = scores("text-generation", [said(text) for text in texts], gold, Generate(), beside=beside)
+    return {score.metric: score.columns[0] for score in found}
+
+
+def test_a_variant_cannot_escape_its_contract_by_giving_no_json():
+    good, bad = ['{"a":"x"}'] * 4, ["nope"] * 4
+
+    assert metrics_of(bad, gold=[*good])["contract.keys"] == (0, 0, 0, 0)
+    assert metrics_of(bad, beside=good)["contract.grounded"] == (0, 0, 0, 0)
+    assert metrics_of([*bad[:3], good[0]], beside=good)["contract.keys"] == (0, 0, 0, 1)
+    assert metrics_of(['{"b":"x"}'] * 4, beside=good)["contract.keys"] == (0, 0, 0, 0)
+    assert "contract.keys" not in metrics_of(bad, gold=["a", "b", "c", good[0]], beside=bad)
+
+
+def test_where_right_answers_are_json_each_row_has_its_own_keys():
+    found = metrics_of(['{"a":1}', '{"a":1}', '{"b":1}'], gold=['{"a":2}', '{"a":2,"b":3}', '{"b":9}'])
+
+    assert found["contract.keys"] == (1, 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("schema", "keys"),
+    [
+        ({"properties": {"a": True}, "required": ["a"]}, (1, 0, 0)),
+        ({"properties": {"a": {}, "b": {}}, "additionalProperties": {}}, (1, 1, 1)),
+        ({"properties": {"a": True, "b": False}}, (1, 1, 0)),
+        ({"anyOf": [False, {"properties": {"a": True}, "additionalProperties": False}]}, (1, 1, 0)),
+        ({"properties": {"a": {"items": True}}, "allOf": [True]}, (1, 1, 0)),
+    ],
+)
+def test_a_part_of_a_schema_may_be_true_or_false(schema, keys):
+    found = contract(['{"a": "Elm"}', "{}", '{"b": "Elm"}'], schema)
+
+    assert found["contract.keys"] == keys
+    assert found["contract.grounded"] == (1, 1, 1)
+
+
+def test_a_row_that_is_too_long_is_named(session, variant):
+    rows = (*ROWS[:2], {"text": "word " * 5000})
+
+    with pytest.raises(Refused, match=r"^row 3: \d+ tokens and 6 new ones do not fit") as caught:
+        TASK.answers(session, job(variant, rows), quiet)
+    assert caught.value.hint == "shorten the text, or ask for fewer new tokens"
+    with pytest.raises(Refused, match=r"^row 1: "):
+        TASK.cost(session, job(variant, rows[2:], warmups=1))
+
+
+def test_a_key_that_the_model_made_up_is_not_told():
+    made = Scripted('{"Erika Mustermann": "123"}', '{"Erika Mustermann": "456"}')
+
+    found = TASK.answers(made, job("x", ROWS[:2]), quiet)
+
+    assert found.warnings == ("2 of 2 answers hold values that do not stand in their text: the first is row 1",)
 
 
 def contract(texts, schema=None, rows=None, **more):

@@ -6,6 +6,12 @@ begins nor ends inside a word or a number: "14" is no span of "214", but of "14t
 capitals, of which many put no space between words, have no such ends. Words count only as they stand side by side in
 the input.
 
+Digits joined by `.`, `,` or an apostrophe are one number where they are written as one: two groups with a point or a
+comma between them ("12.5", "12,50"), or groups of thousands, with or without a fraction ("1,250.00", "1.250,00",
+"1'250", "1,00,000"). So "250" is no span of "1,250.00". Other rows of digits are parts that each stand for themselves:
+those of dates ("26.11.2026", "2026-11-26"), times, versions, and whatever a hyphen, a slash or a space joins
+("62701-1234", "14-A", "1 250").
+
 Numbers are compared as the answer writes them: 12.5 is no span of "12.50". Empty strings, strings of punctuation,
 null, true and false do not count, nor do values that the schema names as one of its own (`enum`, `const`).
 
@@ -15,12 +21,17 @@ Knows nothing of models.
 from __future__ import annotations
 
 import json
+import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 NO_JSON = object()  # stands for a text that is no JSON, since null is
 Node = dict[str, Any]
+# Points, commas, apostrophes and Arabic's own separators between digits.
+_DIGITS = re.compile(r"\d+(?:[.,'\u2019\u066b\u066c]\d+)*")
+_NUMBER = re.compile(r"\d+(?:[.,\u066b]\d+)?|\d{1,3}([.,'\u2019\u066c])(?:\d{2,3}\1)*\d{3}(?:[.,\u066b]\d+)?")
+_STEP = re.compile(r"\.|\[\d+\]")  # between the names of a place such as lines[0].price
 
 
 class _Number(str):
@@ -32,6 +43,24 @@ class _Number(str):
 def parsed(text: str) -> Any:
     """The JSON value that a text is, or `NO_JSON`. NaN and Infinity, which Python reads, are no JSON."""
     return _parsed(text)
+
+
+def equal(one: Any, other: Any) -> bool:
+    """Whether two JSON values are the same: 1 is 1.0, but neither is true, whatever Python says."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(equal(one[key], other[key]) for key in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(equal, one, other))
+    return isinstance(one, bool) == isinstance(other, bool) and bool(one == other)
+
+
+def named_place(place: str, schema: Any) -> str | None:
+    """The names of a place, such as `lines.price`, where a schema names every one; a model may name a key anything.
+
+    So an answer's own key, which may be a customer's name, is never told.
+    """
+    names = [name for name in _STEP.split(place) if name]
+    return ".".join(names) if names and set(names) <= _properties(schema) else None
 
 
 def ungrounded(answer: str, source: str, schema: Node | None = None) -> list[tuple[str, str]]:
@@ -59,16 +88,22 @@ def is_span(value: str, text: str) -> bool:
     start = text.find(value)
     while start >= 0:
         end = start + len(value)
-        before, after = text[start - 1 : start] + value[:1], value[-1:] + text[end : end + 1]
-        if not (_is_inside(before) or _is_inside(after)):
+        if not (_cuts(text, start) or _cuts(text, end)):
             return True
         start = text.find(value, start + 1)
     return False
 
 
-def _is_inside(pair: str) -> bool:
-    """Whether both characters are letters of a script that has capitals, or both are digits."""
-    return len(pair) == 2 and (all(map(str.islower, pair)) or all(map(str.isdecimal, pair)))
+def _cuts(text: str, place: int) -> bool:
+    """Whether a place between two characters is inside a word of a script that has capitals, or inside a number."""
+    pair = text[place - 1 : place + 1] if place else ""
+    if len(pair) < 2:
+        return False
+    if all(map(str.islower, pair)) or all(map(str.isdecimal, pair)):
+        return True
+    return any(map(str.isdecimal, pair)) and any(
+        found.start() < place < found.end() and _NUMBER.fullmatch(found[0]) for found in _DIGITS.finditer(text)
+    )
 
 
 def _without_ends(text: str) -> str:
@@ -105,8 +140,18 @@ def _leaves(value: Any, place: str, nodes: list[Node], root: Node) -> Iterator[t
 def _is_named(leaf: str, nodes: list[Node]) -> bool:
     named = [one for node in nodes for one in (*node.get("enum", ()), *([node["const"]] if "const" in node else []))]
     if isinstance(leaf, _Number):
-        return leaf in [json.dumps(one) for one in named]
+        return any(equal(json.loads(leaf), one) for one in named)
     return leaf in named
+
+
+def _properties(schema: Any) -> set[str]:
+    """Every name of a property in a JSON Schema."""
+    if isinstance(schema, list):
+        return {name for part in schema for name in _properties(part)}
+    if not isinstance(schema, dict):
+        return set()
+    own = schema.get("properties")
+    return {*(own if isinstance(own, dict) else ()), *(name for part in schema.values() for name in _properties(part))}
 
 
 def _children(nodes: list[Node], key: str, root: Node) -> list[Node]:

@@ -80,9 +80,17 @@ def unscored(task: str, expected: Sequence[Any]) -> list[Absent]:
     return [Absent(metric=scorer.HEADLINE, reason=f"the data has no column {scorer.GOLD!r}", hint=hint)]
 
 
-def scores(task: str, answers: Sequence[Any], expected: Sequence[Any], generate: Generate) -> list[Score]:
-    """The metrics of one run's answers."""
-    return scorer_of(task).scores(answers, expected, generate)
+def scores(
+    task: str, answers: Sequence[Any], expected: Sequence[Any], generate: Generate, *, beside: Sequence[Any] = ()
+) -> list[Score]:
+    """The metrics of one run's answers.
+
+    `beside` are a baseline's answers to the same rows: what these are tells some scorers, which have a function
+    `scores_beside`, what the run's were meant to be.
+    """
+    scorer = scorer_of(task)
+    compared: Callable[..., list[Score]] | None = getattr(scorer, "scores_beside", None)
+    return compared(answers, expected, generate, beside) if compared else scorer.scores(answers, expected, generate)
 
 
 def score(metric: str, columns: Sequence[Sequence[float]], name: str, statistic: Statistic) -> Score:

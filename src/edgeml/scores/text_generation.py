@@ -1,7 +1,8 @@
 """Text generation, judged by what a program that reads the answers relies on: the `contract.` metrics, 0 or 1 a row.
 
 Keys and grounding count where answers are meant to be JSON: where a schema is given, or most of a run's answers are
-JSON objects. There, an answer that is no JSON fails both.
+JSON objects, or most of the right ones, or most of a baseline's that it is held against. There, an answer that is no
+JSON fails both, so that a variant which gives none does not escape them.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 
 from edgeml.errors import EdgemlError
 from edgeml.scores import Score, as_text, share
-from edgeml_runtime.grounding import NO_JSON, local, parsed
+from edgeml_runtime.grounding import NO_JSON, equal, local, parsed
 from edgeml_runtime.types import Generate, Row
 
 GOLD = "expected"
@@ -27,10 +28,18 @@ def read_gold(rows: Sequence[Row]) -> tuple[str, ...]:
 
 
 def scores(answers: Sequence[Any], gold: Sequence[Any], generate: Generate) -> list[Score]:
-    """The contract, and with right answers `exact_match`.
+    """The contract, and with right answers `exact_match`, of a run that is held against no other."""
+    return scores_beside(answers, gold, generate, ())
+
+
+def scores_beside(
+    answers: Sequence[Any], gold: Sequence[Any], generate: Generate, beside: Sequence[Any]
+) -> list[Score]:
+    """The contract, and with right answers `exact_match`. `beside` are a baseline's answers to the same rows.
 
     `contract.valid`: JSON. `contract.schema`: JSON of the schema, where one is given. `contract.keys`: with the keys
-    that the schema requires and no others, or without a schema those that most answers of the run have; at every depth.
+    that the schema requires and no others; without a schema those of the row's right answer, where most of these are
+    JSON objects, else those that most answers of the baseline have, or of the run; at every depth.
     `contract.grounded`: no value that is no span of its text. `contract.truncated`: cut before its end; less is better.
     """
     values = [parsed(answer["text"]) for answer in answers]
@@ -38,13 +47,15 @@ def scores(answers: Sequence[Any], gold: Sequence[Any], generate: Generate) -> l
     if generate.schema is not None:
         conforms = conformance(generate.schema)
         found.append(share("contract.schema", [value is not NO_JSON and conforms(value) for value in values]))
-    if generate.schema is not None or sum(isinstance(value, dict) for value in values) > len(values) / 2:
-        found.append(share("contract.keys", _keys(values, generate.schema)))
+    right = [parsed(str(want)) for want in gold]
+    theirs = [parsed(answer["text"]) for answer in beside]
+    if generate.schema is not None or any(map(_are_objects, (values, right, theirs))):
+        found.append(share("contract.keys", _keys(values, generate.schema, right, theirs)))
         found.append(share("contract.grounded", _grounded(answers, values, generate.schema)))
     found.append(share("contract.truncated", [answer["finish_reason"] == "length" for answer in answers]))
     if gold:
-        right = [_matches(answer["text"], str(want)) for answer, want in zip(answers, gold, strict=True)]
-        found.append(share(HEADLINE, right))
+        matches = [_matches(answer["text"], str(want)) for answer, want in zip(answers, gold, strict=True)]
+        found.append(share(HEADLINE, matches))
     return found
 
 
@@ -85,15 +96,29 @@ def conformance(schema: Schema) -> Callable[[Any], bool]:
 
 def _matches(text: str, want: str) -> bool:
     ours, theirs = parsed(text), parsed(want)
-    return text.strip() == want.strip() if theirs is NO_JSON else bool(ours == theirs)
+    return text.strip() == want.strip() if theirs is NO_JSON else equal(ours, theirs)
 
 
-def _keys(values: Sequence[Any], schema: Schema | None) -> list[bool]:
+def _are_objects(values: Sequence[Any]) -> bool:
+    """Whether most are JSON objects."""
+    return sum(isinstance(value, dict) for value in values) > len(values) / 2
+
+
+def _keys(values: Sequence[Any], schema: Schema | None, right: Sequence[Any], theirs: Sequence[Any]) -> list[bool]:
     if schema is not None:
         return [value is not NO_JSON and _has_keys(value, schema, schema) for value in values]
-    sets = [frozenset(_places(value)) if isinstance(value, dict) else None for value in values]
-    usual = Counter(one for one in sets if one is not None).most_common(1)[0][0]
-    return [one == usual for one in sets]
+    sets = [_key_set(value) for value in values]
+    if _are_objects(right):
+        wanted = [_key_set(value) for value in right]
+    else:
+        like = theirs if _are_objects(theirs) else values
+        usual = Counter(one for one in map(_key_set, like) if one is not None).most_common(1)[0][0]
+        wanted = [usual] * len(values)
+    return [one is not None and want in (None, one) for one, want in zip(sets, wanted, strict=True)]
+
+
+def _key_set(value: Any) -> frozenset[tuple[str, ...]] | None:
+    return frozenset(_places(value)) if isinstance(value, dict) else None
 
 
 def _places(value: Any, place: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
@@ -109,6 +134,8 @@ def _places(value: Any, place: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]
 
 def _has_keys(value: Any, node: Any, root: Schema) -> bool:
     """Whether objects have all keys that the schema requires and none that it does not name, at every depth."""
+    if node is False:  # of which nothing is
+        return False
     node = _joined(node, root)
     choices = node.get("anyOf") or node.get("oneOf") or ()
     if choices and not any(_has_keys(value, choice, root) for choice in choices):
@@ -128,7 +155,7 @@ def _object_has_keys(value: dict[str, Any], node: Schema, root: Schema) -> bool:
     named = node.get("properties", {})
     is_open = "properties" not in node or "anyOf" in node or "oneOf" in node
     others = node.get("additionalProperties", is_open)
-    if not set(node.get("required", ())) <= value.keys() or not (others or value.keys() <= named.keys()):
+    if not set(node.get("required", ())) <= value.keys() or (others is False and not value.keys() <= named.keys()):
         return False
     return all(_has_keys(child, named.get(key, others), root) for key, child in value.items())
 

@@ -5,12 +5,12 @@ One module a check; each gives one value a row, so that checks can be sliced and
 
 from __future__ import annotations
 
-import json
 import random
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from edgeml_runtime.errors import unknown
+from edgeml_runtime.grounding import NO_JSON, equal, parsed
 
 if TYPE_CHECKING:
     from edgeml_runtime.session import Session
@@ -51,7 +51,7 @@ def moved(before: Any, after: Any) -> float:
     """1 for another answer than before, 0 for the same; the absolute change of one that is a number."""
     if isinstance(before, float):
         return abs(float(after) - before)
-    return float(_essence(before) != _essence(after))
+    return float(not equal(_essence(before), _essence(after)))
 
 
 def _essence(answer: Any) -> Any:
@@ -63,7 +63,5 @@ def _essence(answer: Any) -> Any:
 
 
 def _json(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text.strip()
+    value = parsed(text)
+    return text.strip() if value is NO_JSON else value

@@ -2,13 +2,14 @@
 
 Method: `edgeml_runtime.perturbations` changes the texts of at most 200 seeded rows, and each is answered again; 1 is a
 row whose answer is another one. Answers that differ only by degree, such as cosines, give the absolute change instead.
-Words that come as a list keep their number: their spacing is not changed.
+Words that come as a list stay those words, also such as hold spaces: their spacing is not changed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
@@ -58,7 +59,10 @@ def _changed(job: Job, rows: Sequence[int], columns: Sequence[str], kind: str) -
 def _perturbed(value: str | list[str], kind: str, seed: int) -> str | list[str]:
     if isinstance(value, str):
         return perturb(value, kind, seed)
-    return value if kind == "spacing" else perturb(" ".join(value), kind, seed).split(" ")
+    if kind == "spacing":
+        return value
+    parts = iter(perturb(" ".join(value), kind, seed).split(" "))  # neither typos nor case touches a space
+    return [" ".join(islice(parts, word.count(" ") + 1)) for word in value]
 
 
 def _answered(session: Session, job: Job, changed: Changed, tick: Tick) -> Sequence[Any]:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, cast
 import msgspec
 
 from edgeml_runtime.errors import EdgemlError
-from edgeml_runtime.grounding import parsed, ungrounded
+from edgeml_runtime.grounding import named_place, parsed, ungrounded
 from edgeml_runtime.meters.clock import drift
 from edgeml_runtime.reasoning import first_visible, visible
 from edgeml_runtime.tasks import Answers
@@ -44,8 +44,9 @@ def first(session: Encoder | Decoder, job: Job) -> None:
 
 def cost(session: Encoder | Decoder, job: Job) -> list[Samples]:
     """Warm-ups alone: the timings come from the answers, so that nothing is generated twice."""
-    for prompt in islice(cycle(_prompts(session, job)), job.warmups):
-        decoder(session).generate(prompt, job.generate)
+    prompts = _prompts(session, job)
+    for place in islice(cycle(range(len(prompts))), job.warmups):
+        _generate(session, prompts, place, job)
     return []
 
 
@@ -60,7 +61,7 @@ def answers(session: Encoder | Decoder, job: Job, tick: Tick) -> Answers:
     order = random.Random(job.seed).sample(range(len(prompts)), len(prompts))  # noqa: S311 - an order, not a secret
     total = max(len(prompts), job.repeats)
     for index, place in enumerate(islice(cycle(order), total)):
-        made.append(decoder(session).generate(prompts[place], job.generate))
+        made.append(_generate(session, prompts, place, job))
         tick("answers", index + 1, total)
     samples = tuple(_samples(made, _method(job)))
     if not job.answers or job.generate.past_end:
@@ -169,6 +170,14 @@ def _prompts(session: Encoder | Decoder, job: Job) -> list[list[int]]:
     return found
 
 
+def _generate(session: Encoder | Decoder, prompts: Sequence[list[int]], place: int, job: Job) -> Generation:
+    """What is written for one prompt; raises EdgemlError naming the row where there is no room for it."""
+    try:
+        return decoder(session).generate(prompts[place], job.generate)
+    except EdgemlError as error:
+        raise EdgemlError(f"row {place + 1}: {error.message}", hint=error.hint) from error
+
+
 def _warnings(session: Encoder | Decoder, made: Sequence[Any], job: Job) -> Iterator[str]:
     if decoder(session).omits_chat_template:
         yield f"prompts are plain: a chat template of the model is not applied in {session.manifest.scheme}"
@@ -178,7 +187,8 @@ def _warnings(session: Encoder | Decoder, made: Sequence[Any], job: Job) -> Iter
     invented = [(row, one["ungrounded"][0][0]) for row, one in enumerate(made, 1) if "ungrounded" in one]
     if invented:
         row, place = invented[0]
-        where = f"the first is {place} of row {row}" if place else f"the first is row {row}"
+        known = named_place(place, job.generate.schema)  # another name is the model's own, and may be a customer's
+        where = f"the first is {known} of row {row}" if known else f"the first is row {row}"
         yield f"{len(invented)} of {len(made)} answers hold values that do not stand in their text: {where}"
 
 
