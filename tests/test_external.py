@@ -7,7 +7,7 @@ import pytest
 from edgeml_runtime.errors import EdgemlError
 from edgeml_runtime.machine import environment
 from edgeml_runtime.meters import absent
-from edgeml_runtime.meters.external import laid_over, read_log
+from edgeml_runtime.meters.external import awaited_log, laid_over, read_log, require_log
 from edgeml_runtime.types import Energy, Outcome, Samples, Window
 
 START = 1_790_000_000.0
@@ -122,3 +122,57 @@ def test_a_missing_or_foreign_file_is_refused(tmp_path):
     for name in ("missing.csv", "binary"):
         with pytest.raises(EdgemlError, match="cannot read"):
             read_log(tmp_path / name)
+
+
+def test_a_log_is_waited_for_until_a_line_lies_beyond_the_windows(tmp_path, monkeypatch):
+    file, slept = write(tmp_path, f"timestamp,watts\n{START},5\n"), []
+
+    def wait(seconds):
+        slept.append(seconds)
+        with file.open("a") as lines:
+            lines.write(f"{START + 1},5\n" if len(slept) == 2 else "")
+
+    monkeypatch.setattr("edgeml_runtime.meters.external.time.sleep", wait)
+
+    assert awaited_log(file, START + 0.5)[-1] == (START + 1, 5.0)
+    assert len(slept) == 2
+    assert awaited_log(file, START + 10.5, offset_s=10.0)[-1] == (START + 1, 5.0)
+    assert len(slept) == 2
+
+
+def test_a_log_that_has_ended_is_waited_for_no_longer_than_a_gap_may_be(tmp_path, monkeypatch):
+    file, now = write(tmp_path, f"timestamp,watts\n{START},5\n{START + 1},5"), [0.0]
+    monkeypatch.setattr("edgeml_runtime.meters.external.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("edgeml_runtime.meters.external.time.sleep", lambda seconds: now.append(now.pop() + seconds))
+
+    assert awaited_log(file, START + 9) == read_log(file)  # with its last line, which nothing will end any more
+    assert 5.0 <= now[0] < 6.0
+
+
+def test_a_line_that_is_being_written_is_not_read_by_half(tmp_path, monkeypatch):
+    file = write(tmp_path, f"timestamp,watts\n{START},5\n{START + 1},1")
+
+    def wait(seconds):
+        with file.open("a") as lines:
+            lines.write("5.5\n")
+
+    monkeypatch.setattr("edgeml_runtime.meters.external.time.sleep", wait)
+
+    require_log(file)
+    assert awaited_log(file, START + 0.5)[-1] == (START + 1, 15.5)
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [("time,watts\n", "has no columns"), ("", "has no columns"), ("timestamp,watts\nx,1\n", "line 2")],
+)
+def test_a_log_that_could_never_be_read_is_refused_before(tmp_path, text, complaint):
+    with pytest.raises(EdgemlError, match=complaint):
+        require_log(write(tmp_path, text))
+    with pytest.raises(EdgemlError, match="cannot read"):
+        require_log(tmp_path / "nowhere.csv")
+
+
+def test_a_log_may_hold_no_reading_before_the_run(tmp_path):
+    require_log(write(tmp_path, "timestamp,watts\n"))
+    require_log(write(tmp_path, "timestamp,watts"))

@@ -245,3 +245,33 @@ def test_an_estimate_within_a_measured_run_is_never_called_measured_and_has_no_i
         "min": (4.0, "estimated", None),
         "max": (8.0, "estimated", None),
     }
+
+
+@pytest.mark.parametrize(("metric", "values"), [("generated", (0.0, 0.0, 3.0)), ("energy_net", (-0.1, 0.1, 0.3))])
+def test_processes_with_a_value_of_zero_or_less_have_an_arithmetic_mean(metric, values):
+    of_process = [sample((value,), unit="generation", metric=metric, statistic="median") for value in values]
+    outcomes = [Outcome(environment=MACHINE, samples=(one,)) for one in of_process]
+
+    [found, _] = measurements(run(samples=outcomes[0].samples, processes=tuple(outcomes[1:])), size_bytes=1)
+
+    assert found.value == pytest.approx(sum(values) / 3)
+    assert found.low < found.value < found.high
+    assert "; mean of the median of 3 processes" in found.provenance["method"]
+
+
+def test_the_spread_of_single_samples_is_zero_in_every_process():
+    one = sample((5.0,), unit="window", metric="energy", statistic="mad")
+    outcome = Outcome(environment=MACHINE, samples=(one,))
+
+    [found, _] = measurements(run(samples=(one,), processes=(outcome,) * 4), size_bytes=1)
+
+    assert (found.value, found.n) == (0.0, 5)
+
+
+def test_a_mean_over_processes_is_as_estimated_as_its_samples():
+    one = msgspec.structs.replace(sample((5.0,), unit="window", metric="energy", statistic="median"), how="estimated")
+    outcome = Outcome(environment=MACHINE, samples=(one,))
+
+    [found, _] = measurements(run(samples=(one,), processes=(outcome,) * 2), size_bytes=1)
+
+    assert (found.n, found.how) == (3, "estimated")

@@ -190,3 +190,9 @@ def test_bench_compares_with_the_baseline_and_gives_perplexity_not_its_logarithm
         found["tiny/gguf-q4_0", "perplexity"].value - found["tiny/gguf-f16", "perplexity"].value
     )
     assert not math.isnan(difference.difference)
+
+
+def test_times_of_chunks_are_no_chunks_and_so_pair_nothing(full):
+    [rate] = task_of("perplexity").cost(open_session(full, threads=1), job(full, repeats=3))
+
+    assert (rate.metric, len(rate.values), rate.unit_of_sample) == ("prefill_rate", 3, "evaluation")

@@ -1,4 +1,5 @@
 import pytest
+from msgspec.structs import replace
 
 from edgeml.errors import EdgemlError
 from edgeml.progress import silent
@@ -59,3 +60,18 @@ def test_a_thread_count_that_is_none_is_refused(text):
 
 def test_a_thread_count_is_a_number_or_auto_or_every_processor():
     assert [parse_threads(text) for text in ("3", "auto", None)] == [3, "auto", None]
+
+
+@pytest.mark.parametrize("task", ["text-generation", "text2text-generation", "perplexity"])
+def test_a_count_is_tried_by_a_few_generations_however_many_rows_there_are(task):
+    asked = []
+
+    def run(job, progress):
+        asked.append(job)
+        return outcome(job.threads, {"prefill_rate": 100.0, "decode_rate": 10.0})
+
+    rows = tuple({"text": str(index)} for index in range(1000))
+    sweep(replace(JOB, task=task, rows=rows, repeats=200), run, progress=silent)
+
+    assert {job.repeats for job in asked} == {3}
+    assert task == "perplexity" or {job.generate.past_end for job in asked} == {True}  # one prompt, made of all rows

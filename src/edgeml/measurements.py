@@ -168,14 +168,22 @@ def _sampled(run: Run, sample: Samples, statistic: str) -> Measurement:
 
 
 def _over_processes(run: Run, samples: Sequence[Samples], statistic: str) -> Measurement:
-    """The geometric mean of the processes' statistics, with the t interval of its logarithm: n is the processes."""
+    """The mean of the processes' statistics, with its t interval: n is the processes.
+
+    It is the geometric mean, and the interval that of its logarithm, where every process's value is above 0.
+    """
     values = [fact(one.values, statistic_of(statistic)).value for one in samples]
-    logs = student([math.log(value) for value in values])
+    geometric = min(values) > 0
+    found = _exponential(student([math.log(value) for value in values])) if geometric else student(values)
+    mean = f"{'geometric ' if geometric else ''}mean of the {statistic} of {len(values)} processes"
+    one = _measurement(run, samples[0], statistic, f"{samples[0].method}; {mean}", found)
+    marks = dict.fromkeys(mark for each in samples for mark in each.marks)
+    return msgspec.structs.replace(one, marks=tuple(marks), how=samples[0].how or run.how)
+
+
+def _exponential(logs: Interval) -> Interval:
     low, high = (None if bound is None else math.exp(bound) for bound in (logs.low, logs.high))
-    found = Interval(value=math.exp(logs.value), n=logs.n, low=low, high=high, level=logs.level)
-    method = f"{samples[0].method}; geometric mean of the {statistic} of {len(values)} processes"
-    one = _measurement(run, samples[0], statistic, method, found)
-    return msgspec.structs.replace(one, marks=tuple(dict.fromkeys(mark for each in samples for mark in each.marks)))
+    return msgspec.structs.replace(logs, value=math.exp(logs.value), low=low, high=high)
 
 
 def _size(size_bytes: int) -> Samples:

@@ -11,6 +11,7 @@ from edgeml.errors import EdgemlError
 from edgeml.progress import Progress, silent
 from edgeml.types import ThreadSweep
 from edgeml_runtime.machine import cores
+from edgeml_runtime.tasks import task_of
 from edgeml_runtime.types import Job, Outcome
 
 _NEAR = 0.03  # a count that is this near the best wins if it is smaller: threads that gain nothing cost energy
@@ -66,15 +67,18 @@ def fastest(metric: str, tried: dict[str, float]) -> int:
 
 
 def _short(job: Job, count: int) -> Job:
-    if job.task == "text-generation":
+    """The job with little to do: `_REPEATS` single rows, or `_GENERATIONS` where each of them takes seconds."""
+    task = task_of(job.task)
+    if task.STEADY_IN_ANSWERS:
         from edgeml_runtime.tasks.text_generation import paced
 
         return replace(paced(job, repeats=_GENERATIONS), threads=count, threads_prefill=count)
+    most = _REPEATS if task.DEFAULT_REPEATS else _GENERATIONS
     return replace(
         job,
         threads=count,
         threads_prefill=None,
-        repeats=min(job.repeats or _REPEATS, _REPEATS),
+        repeats=min(job.repeats or most, most),
         answers=False,
         checks=(),
         reference=None,

@@ -8,7 +8,9 @@ Knows no meter: USB testers, smart plugs and bench supplies write such logs, the
 from __future__ import annotations
 
 import csv
+import io
 import math
+import time
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -24,15 +26,34 @@ from edgeml_runtime.types import Absent, Energy, Outcome, Window
 
 LONGEST_GAP_S = 5.0
 _COLUMNS = ("timestamp", "watts")
+_POLL_S = 0.2
+
+
+def require_log(path: Path) -> None:
+    """Raise EdgemlError for a log that could not be read after a run either; it may hold no reading yet."""
+    _points(path, written_so_far=True)
 
 
 def read_log(path: Path) -> tuple[Point, ...]:
     """Unix seconds and watts of each line; raises EdgemlError naming the first line that cannot be read."""
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as lines:
-            return _points(path, csv.DictReader(lines))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise EdgemlError(f"cannot read {path}: {error}", hint="give a CSV file with timestamp,watts") from error
+    found = _points(path)
+    if not found:
+        raise EdgemlError(f"{path} holds no reading", hint="log during the whole run")
+    return found
+
+
+def awaited_log(path: Path, until_s: float, *, offset_s: float = 0.0) -> tuple[Point, ...]:
+    """The log as soon as a line lies at `until_s` or later, since a logger writes its next one only then.
+
+    No longer than a gap may be: after LONGEST_GAP_S seconds it is read as it is. `offset_s` is that of `laid_over`.
+    """
+    deadline_s = time.monotonic() + LONGEST_GAP_S
+    while time.monotonic() < deadline_s:
+        found = _points(path, written_so_far=True)
+        if found and found[-1][0] + offset_s >= until_s:
+            return found
+        time.sleep(_POLL_S)
+    return read_log(path)
 
 
 def laid_over(outcome: Outcome, log: Sequence[Point], *, offset_s: float = 0.0) -> Outcome:
@@ -43,7 +64,7 @@ def laid_over(outcome: Outcome, log: Sequence[Point], *, offset_s: float = 0.0) 
     """
     if outcome.energy is None:
         return outcome
-    points = [(time + offset_s, watts) for time, watts in log]
+    points = [(at_s + offset_s, watts) for at_s, watts in log]
     windows = [_read(window, points) for window in outcome.energy.windows]
     missing = [one for one in windows if isinstance(one, Absent)]
     kept = tuple(one for one in outcome.absent if one.metric != "energy")
@@ -54,7 +75,18 @@ def laid_over(outcome: Outcome, log: Sequence[Point], *, offset_s: float = 0.0) 
     return msgspec.structs.replace(outcome, absent=kept, samples=(*samples, *figures(energy)), energy=energy)
 
 
-def _points(path: Path, rows: csv.DictReader[str]) -> tuple[Point, ...]:
+def _points(path: Path, *, written_so_far: bool = False) -> tuple[Point, ...]:
+    """The readings, of whole lines alone where the log may just be written to."""
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+        if written_so_far:
+            text = text[: text.rfind("\n") + 1] or text
+        return _parsed(path, csv.DictReader(io.StringIO(text, newline="")))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise EdgemlError(f"cannot read {path}: {error}", hint="give a CSV file with timestamp,watts") from error
+
+
+def _parsed(path: Path, rows: csv.DictReader[str]) -> tuple[Point, ...]:
     if not set(_COLUMNS) <= set(rows.fieldnames or ()):
         raise EdgemlError(f"{path} has no columns {' and '.join(_COLUMNS)}", hint="write them in its first line")
     found: list[Point] = []
@@ -66,8 +98,6 @@ def _points(path: Path, rows: csv.DictReader[str]) -> tuple[Point, ...]:
         if found and point[0] < found[-1][0]:
             raise EdgemlError(f"{path}, line {rows.line_num}: time goes back", hint="sort the log, or cut it there")
         found.append(point)
-    if not found:
-        raise EdgemlError(f"{path} holds no reading", hint="log during the whole run")
     return tuple(found)
 
 

@@ -59,7 +59,7 @@ def cost(session: Encoder | Decoder, job: Job) -> list[Samples]:
             values=tuple(rates[job.warmups :]),
             warmups=tuple(rates[: job.warmups]),
             statistics=("median",),
-            unit_of_sample="chunk",
+            unit_of_sample="evaluation",  # of one chunk again and again: no chunk of the text that could be paired
             method=f"teacher-forced chunks of {len(chunk)} tokens with all logits, monotonic clock",
         )
     ]
