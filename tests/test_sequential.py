@@ -1,7 +1,7 @@
 import pytest
 
 from edgeml.errors import EdgemlError
-from edgeml.sequential import drawn, joined, part, require_parts
+from edgeml.sequential import drawn, joined, lacks_rows, part, require_parts
 from edgeml.types import Dataset
 from edgeml_runtime.types import Outcome, Samples, Vectors
 from test_comparable import HERE, run
@@ -59,3 +59,65 @@ def test_parts_of_a_sorted_file_are_drawn_and_keep_their_numbers():
     assert [row["text"] for row in found.rows] == list(map(str, found.numbers))
     assert max(found.numbers) > 20
     assert drawn(whole, 20) == drawn(whole, 20) != drawn(whole, 21)
+
+
+def sample(metric, values, unit_of_sample, statistic="mean"):
+    return Samples(
+        metric=metric, unit="1", values=values, statistics=(statistic,), unit_of_sample=unit_of_sample, method=""
+    )
+
+
+def parts(ours, theirs):
+    pair = [
+        run(outcome=Outcome(environment=HERE, samples=samples, answers=(0.5,) * 3), slices={"lang": ("a", "b", "a")})
+        for samples in (ours, theirs)
+    ]
+    return {one.metric: one for one in joined(*pair).outcome.samples}
+
+
+@pytest.mark.parametrize("theirs", [(), (sample("sensitivity.typos", (1.0, 1.0), "sampled row"),)])
+def test_a_check_of_the_first_part_alone_is_of_sampled_rows_and_never_one_value_a_row(theirs):
+    found = parts((sample("sensitivity.typos", (0.0, 1.0, 0.0), "row"),), theirs)
+
+    assert (found["sensitivity.typos"].unit_of_sample, found["sensitivity.typos"].values) == (
+        "sampled row",
+        (0.0, 1.0, 0.0),
+    )
+
+
+def test_what_is_counted_over_the_data_is_added_up():
+    found = parts((sample("truncated", (2.0,), "dataset", "sum"),), (sample("truncated", (3.0,), "dataset", "sum"),))
+
+    assert found["truncated"].values == (5.0,)
+
+
+def test_counts_in_warnings_are_those_of_all_parts():
+    def told(*warnings):
+        return run(outcome=Outcome(environment=HERE, samples=(), warnings=warnings))
+
+    first = told(
+        "1 of 100 answers were cut at 128 tokens",
+        "2 of 200 texts in 100 rows are cut at 128 tokens",
+        "prompts are plain",
+    )
+    more = told(
+        "1 of 100 answers were cut at 128 tokens",
+        "5 of 206 texts in 103 rows are cut at 128 tokens",
+        "prompts are plain",
+        "3 of 103 answers say nothing",
+    )
+
+    assert joined(first, more).outcome.warnings == (
+        "2 of 200 answers were cut at 128 tokens",
+        "7 of 406 texts in 203 rows are cut at 128 tokens",
+        "prompts are plain",
+        "3 of 103 answers say nothing",
+    )
+
+
+@pytest.mark.parametrize(("rare", "lacks"), [(9, True), (10, False), (0, True)])
+def test_a_slice_of_the_whole_data_with_too_few_rows_so_far_is_noticed(rare, lacks):
+    whole = {"lang": ("en",) * 90 + ("fi",) * 10}
+
+    assert lacks_rows({"lang": ("en",) * 90 + ("fi",) * rare}, whole) is lacks
+    assert not lacks_rows({}, {})

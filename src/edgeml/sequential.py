@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import random
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
 from msgspec.structs import replace
 
 from edgeml.errors import EdgemlError
+from edgeml.stats import MINIMUM_N
 from edgeml.types import Dataset, Run
 from edgeml_runtime.types import Outcome, Samples, Vectors
 
+_COUNTED = re.compile(r"(\d+) of (\d+) (\w+)(?: in (\d+) (\w+))?")  # how a warning begins that counts the data
 _WHOLE = {"feature-extraction": "its nearest rows", "perplexity": "its chunks"}  # an answer depends on all of the data
 
 
@@ -33,8 +38,17 @@ def part(dataset: Dataset, start: int, stop: int) -> Dataset:
     return replace(dataset, rows=dataset.rows[start:stop], numbers=dataset.numbers[start:stop])
 
 
+def lacks_rows(so_far: Mapping[str, Sequence[str]], whole: Mapping[str, Sequence[str]]) -> bool:
+    """Whether a slice of the whole data has too few rows so far for a verdict; both are slices as `Run` keeps them."""
+    counts = {column: Counter(so_far[column]) for column in whole}
+    return any(counts[column][value] < MINIMUM_N for column, values in whole.items() for value in set(values))
+
+
 def joined(first: Run, more: Run) -> Run:
-    """One run of both parts; what was measured once a process stays the first part's."""
+    """One run of both parts; what was measured once a process stays the first part's.
+
+    So does a check, whose rows are then a sample of all rows.
+    """
     slices = {column: (*values, *more.slices[column]) for column, values in first.slices.items()}
     return replace(
         first,
@@ -47,21 +61,46 @@ def joined(first: Run, more: Run) -> Run:
 
 def _joined(first: Outcome, more: Outcome) -> Outcome:
     theirs = {sample.metric: sample for sample in more.samples}
-    samples = tuple(
-        replace(one, values=(*one.values, *theirs[one.metric].values)) if _by_row(one, theirs) else one
-        for one in first.samples
-    )
     return replace(
         first,
-        samples=samples,
+        samples=tuple(_of_both(one, theirs.get(one.metric)) for one in first.samples),
         answers=(*first.answers, *more.answers),
-        warnings=tuple(dict.fromkeys((*first.warnings, *more.warnings))),
+        warnings=_added_up(first.warnings, more.warnings),
         vectors=_stacked(first.vectors, more.vectors),
     )
 
 
-def _by_row(sample: Samples, theirs: dict[str, Samples]) -> bool:
-    return sample.unit_of_sample == "row" and sample.metric in theirs
+def _of_both(ours: Samples, theirs: Samples | None) -> Samples:
+    if ours.unit_of_sample == "dataset" and theirs:
+        return replace(ours, values=(sum((*ours.values, *theirs.values)),))
+    if ours.unit_of_sample != "row":
+        return ours
+    if theirs and theirs.unit_of_sample == "row":
+        return replace(ours, values=(*ours.values, *theirs.values))
+    return replace(ours, unit_of_sample="sampled row")
+
+
+def _added_up(first: Sequence[str], more: Sequence[str]) -> tuple[str, ...]:
+    """Each warning once, with the counts that it begins with those of both parts."""
+    found = {_uncounted(text): text for text in first}
+    for text in more:
+        before = found.get(_uncounted(text))
+        found[_uncounted(text)] = text if before is None else _summed(before, text)
+    return tuple(found.values())
+
+
+def _uncounted(text: str) -> str:
+    """What two warnings of one kind share."""
+    return _COUNTED.sub(r"\3 \5", text, count=1)
+
+
+def _summed(first: str, more: str) -> str:
+    one, other = _COUNTED.match(first), _COUNTED.match(more)
+    if one is None or other is None:
+        return first
+    some, total, rows = (int(one[group] or 0) + int(other[group] or 0) for group in (1, 2, 4))
+    within = f" in {rows} {one[5]}" if one[5] else ""
+    return f"{some} of {total} {one[3]}{within}{first[one.end() :]}"
 
 
 def _stacked(first: Vectors | None, more: Vectors | None) -> Vectors | None:
