@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from jsonschema import Draft202012Validator
 
 from edgeml_runtime.backends import gguf_grammar
 from edgeml_runtime.backends.gguf_grammar import grammar_text
@@ -348,6 +349,44 @@ def test_whatever_a_model_prefers_the_answer_is_json_of_the_schema(decoder, sche
         assert list(answer) == schema["required"]
         wanted = next(iter(schema["properties"].values()))
         assert answer[schema["required"][0]] == wanted.get("const", answer[schema["required"][0]])
+
+
+@pytest.mark.parametrize(
+    ("schema", "held"),
+    [
+        ({"type": "object", "properties": {"a": True}, "required": ["a"]}, {"type": "object", "required": ["a"]}),
+        ({"type": "object", "properties": {"a": {}, "b": False}, "required": ["a"]}, {"properties": {"b": False}}),
+        ({"anyOf": [False, {"type": "boolean"}]}, {"type": "boolean"}),
+        ({"type": "array", "items": True, "minItems": 2, "maxItems": 2}, {"type": "array", "minItems": 2}),
+        ({"type": "object", "allOf": [True, {"$ref": "#/$defs/x"}], "$defs": {"x": {"properties": {"y": True}}}}, {}),
+        ({"$ref": "#/$defs/any", "$defs": {"any": True}}, {}),
+        ({"prefixItems": [{"type": "boolean"}, True], "items": False}, {"type": "array", "minItems": 2, "maxItems": 2}),
+    ],
+)
+def test_a_part_of_a_schema_may_be_true_or_false(decoder, schema, held):
+    grammar = gguf_grammar.Grammar(decoder._model, schema)  # llama.cpp takes it
+    made = decoder.generate([1, 70, 71], Generate(max_new_tokens=60, schema=schema))
+
+    assert "value" in grammar_text(json.dumps(schema)) or schema == {"anyOf": [False, {"type": "boolean"}]}
+    if made.finish_reason == "stop":
+        assert Draft202012Validator(held).is_valid(json.loads(made.text))
+    grammar.close()
+
+
+def test_anything_may_stand_where_a_schema_says_true():
+    rules = grammar_text('{"properties": {"a": true, "b": {}}, "additionalProperties": true}')
+
+    assert "a ::= value" in rules.splitlines()
+    assert "b ::= value" in rules.splitlines()
+    assert "additional-value ::= value" in rules.splitlines()
+
+
+@pytest.mark.parametrize(
+    "schema", [{"properties": {"a": False}, "required": ["a"]}, {"anyOf": [False]}, {"allOf": [False]}]
+)
+def test_a_schema_that_allows_nothing_is_refused_in_words(schema):
+    with pytest.raises(EdgemlError, match="false allows nothing"):
+        grammar_text(json.dumps(schema))
 
 
 def test_control_characters_never_stand_inside_a_string(decoder):

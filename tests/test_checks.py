@@ -120,6 +120,17 @@ def test_tags_are_compared_word_by_word_and_their_spacing_is_left_alone(tmp_path
     assert "it changed 0 of 10 rows" in changed["sensitivity.spacing"].method
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_words_that_hold_spaces_stay_words(kind):
+    words = ["New York", "is", "a  big", "", "city state"]
+
+    changed = [_perturbed(words, kind, seed) for seed in range(20)]
+
+    assert {len(one) for one in changed} == {5}
+    assert {tuple(word.count(" ") for word in one) for one in changed} == {(1, 0, 2, 0, 1)}
+    assert (changed[0] != words) == (kind != "spacing")
+
+
 def test_pictures_are_tried_in_batches_as_texts_are(tmp_path):
     folder = picture_folder(tmp_path / "pictures", 2)
     rows = dataset_for("image-classification", folder, {}, limit=None).rows

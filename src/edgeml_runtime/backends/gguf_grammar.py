@@ -93,8 +93,38 @@ def grammar_text(schema: str) -> str:
 
 
 def _converter() -> Any:
-    class Converter(library("llama_grammar").SchemaConverter):  # type: ignore[misc] # the base is not typed
+    base: Any = library("llama_grammar")
+
+    class Converter(base.SchemaConverter):  # type: ignore[misc] # the base is not typed
+        """With parts of a schema that are `true`, `false` or empty, which the base takes for objects or not at all."""
+
+        def visit(self, schema: Any, name: str) -> Any:
+            if schema is True or schema == {}:
+                return self._add_rule(name or "root", self._add_primitive("value", base.PRIMITIVE_RULES["value"]))
+            return super().visit(_without_true(_allowed(schema)), name)
+
+        def _generate_union_rule(self, name: str, alt_schemas: Any) -> Any:
+            possible = [one for one in alt_schemas if one is not False]
+            return super()._generate_union_rule(name, possible or [False])
+
+        def _build_object_rule(self, properties: Any, required: set[str], *rest: Any, **more: Any) -> Any:
+            possible = [(key, part) for key, part in properties if part is not False or key in required]
+            return super()._build_object_rule(possible, required, *rest, **more)
+
         def _format_literal(self, literal: str) -> str:
             return json.dumps(json.dumps(json.loads(literal), ensure_ascii=False), ensure_ascii=False)
 
     return Converter(prop_order={}, allow_fetch=False, dotall=False, raw_pattern=False)
+
+
+def _allowed(schema: Any) -> Any:
+    if schema is False:
+        raise ValueError("false allows nothing")
+    return schema
+
+
+def _without_true(schema: Any) -> Any:
+    """A part of a schema without what `allOf` says nothing by."""
+    kept = [_allowed(part) for part in schema.get("allOf", ()) if part not in (True, {})]
+    others = {key: part for key, part in schema.items() if key != "allOf"}
+    return others | {"allOf": kept} if kept else others
