@@ -349,6 +349,120 @@ def test_slices_have_a_row_each_and_the_worst_is_named():
     assert "onnx-int8 changed most for the worse in region=north: -0.200 [-0.300, +0.100] on 30 rows" in text
 
 
+def change(name, metric, place, value, *, low=-1.0, n=30):
+    """A difference of a slice from the baseline."""
+    return Difference(
+        variant=name, baseline=NAMES[0], target="laptop", metric=metric, unit="1", difference=value, low=low, high=1.0,
+        n=n, slice=place,
+    )  # fmt: skip
+
+
+def figure(name, metric, value, place=None, *, statistic="mean", task="feature-extraction"):
+    """A measurement, of a slice or of all rows."""
+    return Measurement(
+        variant=name, target="laptop", how="measured", task=task, metric=metric, unit="1", value=value, n=30,
+        statistic=statistic, provenance={"dataset": "lines.csv", "seed": "20"}, environment=HERE, slice=place,
+        low=value - 0.01, high=value + 0.01,
+    )  # fmt: skip
+
+
+def test_without_labels_slices_show_likeness_to_the_baseline_and_never_tokens():
+    places = ("lang=de", "lang=en")
+    other = "minilm/onnx-q4"
+    tokens = tuple(change(name, "tokens", place, 0.0) for name in (NAMES[1], other) for place in places)
+    likeness = (
+        figure(NAMES[1], "fidelity.cosine", 0.95, "lang=de"),
+        figure(NAMES[1], "fidelity.cosine", 0.99, "lang=en"),
+        figure(NAMES[1], "fidelity.spearman", 0.1, "lang=en"),
+        figure(other, "fidelity.cosine", 0.98, "lang=de"),
+        figure(other, "fidelity.cosine", 0.90, "lang=en"),
+    )
+    whole = (figure(NAMES[0], "latency", 2.0, statistic="median"),)
+
+    text = as_text([Report(measurements=(*whole, *likeness), differences=tokens)])
+
+    assert "tokens" not in text
+    assert row(text, "lang=de").split()[:2] == ["lang=de", "30"]
+    assert "0.9500 [0.9400, 0.9600]" in row(text, "lang=de")
+    assert "0.9000 [0.8900, 0.9100]" in row(text, "lang=en")
+    assert "onnx-int8 is least like the baseline in lang=de: 0.9500 [0.9400, 0.9600] on 30 rows" in text
+    assert "onnx-q4 is least like the baseline in lang=en: 0.9000" in text
+
+
+def test_slices_with_nothing_but_tokens_have_no_table():
+    shown = as_text([msgspec.structs.replace(report(), differences=(change(NAMES[1], "tokens", "lang=de", 0.0),))])
+
+    assert "lang=de" not in shown
+
+
+def test_slices_show_the_tasks_headline_whatever_stands_first():
+    changes = tuple(
+        change(NAMES[1], metric, place, value)
+        for metric, moves in (("tokens", (0.0, 1.0)), ("nearest_accuracy", (-0.2, 0.1)))
+        for place, value in zip(("lang=de", "lang=en"), moves, strict=True)
+    )
+
+    text = as_text([msgspec.structs.replace(report(), differences=changes)])
+
+    assert "change of nearest_accuracy" in text
+    assert "onnx-int8 changed most for the worse in lang=de: -0.200" in text
+
+
+def test_of_a_metric_that_is_better_low_the_worst_slice_is_the_one_that_rose_most():
+    changes = (
+        change(NAMES[1], "contract.truncated", "lang=de", -0.3),
+        change(NAMES[1], "contract.truncated", "lang=en", 0.2),
+    )
+    made = Report(
+        measurements=(figure(NAMES[0], "contract.truncated", 0.1, task="text-generation"),), differences=changes
+    )
+
+    assert "onnx-int8 changed most for the worse in lang=en: +0.200" in as_text([made])
+
+
+def test_where_no_slice_lost_none_is_called_the_worst():
+    changes = tuple(change(NAMES[1], "nearest_accuracy", place, value) for place, value in (("a=1", 0.0), ("a=2", 0.1)))
+
+    assert "for the worse" not in as_text([msgspec.structs.replace(report(), differences=changes)])
+
+
+@pytest.mark.parametrize("metric", ["fidelity.agreement", "fidelity.cosine"])
+def test_likeness_to_the_baseline_stays_on_a_narrow_screen_where_it_is_all_that_is_known(metric):
+    base = report(names=NAMES)
+    costs = tuple(one for one in base.measurements if one.metric != "nearest_accuracy")
+    likeness = figure(NAMES[1], metric, 0.912)
+
+    title = {"fidelity.agreement": "as baseline", "fidelity.cosine": "cosine to"}[metric]
+    alone = as_text([Report(measurements=(*costs, likeness))], width=60)
+    beside = as_text([Report(measurements=(*base.measurements, likeness), differences=base.differences)], width=60)
+    assert title in alone.partition("(no room for")[0]
+    assert title in beside.partition("(no room for")[2]
+
+
+def test_many_variants_have_a_row_each_in_every_slice():
+    names = tuple(f"minilm/onnx-variant{number}" for number in range(5))
+    changes = tuple(
+        change(name, "nearest_accuracy", place, -0.1 * number)
+        for number, name in enumerate(names)
+        for place in ("lang=de", "lang=en")
+    )
+    text = as_text([msgspec.structs.replace(report(), differences=changes)], width=110)
+
+    lines = [line for line in text.splitlines() if line.startswith("lang=")]
+    assert len(lines) == 10
+    assert lines[1].split() == ["lang=de", "30", "onnx-variant1", "-0.100", "[-1.000,", "+1.000]"]
+    assert max(map(len, lines)) <= 110
+    assert text.count("changed most for the worse") == 4
+
+
+def test_an_answer_that_is_not_of_the_schema_is_told_with_its_row():
+    made = Example(variant=NAMES[1], kind="invalid", row=7, answer='{"zip":\n 1}')
+
+    assert 'onnx-int8: row 7: the answer is not of the schema: {"zip": 1}' in as_text([report(examples=(made,))])
+    empty = msgspec.structs.replace(made, answer=" ")
+    assert as_text([report(examples=(empty,))]).endswith("onnx-int8: row 7: the answer is not of the schema")
+
+
 def test_what_puts_a_figure_in_doubt_is_said_once_with_the_metrics_that_it_concerns():
     base = report()
     marked = tuple(

@@ -59,7 +59,7 @@ def figures(report: Report, names: Sequence[str], short: Callable[[str], str]) -
     """A column for each statistic that some variant has, and one for its change from the baseline."""
     found = {(one.variant, one.metric, one.statistic): one for one in report.measurements if one.slice is None}
     differing = {(one.variant, one.metric): one for one in report.differences if one.slice is None}
-    columns = []
+    columns, leading = [], _leading(one.metric for one in report.measurements if one.slice is None)
     for (metric, statistic), figure in FIGURES.items():
         row = [found.get((name, metric, statistic)) for name in names]
         if not any(row):
@@ -68,11 +68,20 @@ def figures(report: Report, names: Sequence[str], short: Callable[[str], str]) -
         cells = tuple(_cell(figure, one, best) for one in row)
         unit = next(one.unit for one in row if one)
         title = figure.title.replace("text/s", unit)  # pictures a second, where the model reads those
-        columns.append(Column(title=title, cells=cells, rank=figure.rank, right=True))
+        rank = 0 if metric == leading else figure.rank
+        columns.append(Column(title=title, cells=cells, rank=rank, right=True))
         paired = [differing.get((name, metric)) for name in names]
         if figure.change and any(paired):
             columns.append(_change(figure, paired, short))
     return columns
+
+
+def _leading(metrics: Iterable[str]) -> str | None:
+    """Likeness to the baseline, where nothing says how right the answers are: it then shows on any screen."""
+    there = set(metrics)
+    if any(metric in there for (metric, _), figure in FIGURES.items() if figure.change):
+        return None
+    return next((metric for metric, _ in FIGURES if metric.startswith("fidelity.") and metric in there), None)
 
 
 def _cell(figure: Figure, one: Measurement | None, best: Measurement | None) -> str:

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from edgeml.render.figures import FIGURES, figures
-from edgeml.render.tables import Column, short, table
+from edgeml.render.tables import Column, fits, short, table
 from edgeml.render.verdicts import sentence
-from edgeml.types import Difference, Example, Report
+from edgeml.types import Difference, Example, Measurement, Report
+from edgeml.verdicts.limits import headline, lower_is_better
 from edgeml_runtime.types import Absent
 
 _LEGEND = "* best of its column, or within 5 % of the best"
 _EXAMPLES = 5
+_LIKENESS = ("fidelity.agreement", "fidelity.cosine")
 _ANSWER = 60  # characters of an answer that a line has room for
 
 
@@ -73,39 +75,90 @@ def _verdicts(report: Report, label: Callable[[str], str]) -> list[str]:
 
 
 def _slices(report: Report, label: Callable[[str], str], width: int) -> list[str]:
-    """One row a slice, with what each variant lost there; the worst of each variant is named below."""
-    changes = [one for one in report.differences if one.slice is not None]
-    metric = next((one.metric for one in changes), None)
-    changes = [one for one in changes if one.metric == metric]
-    names = list(dict.fromkeys(one.variant for one in changes))
-    slices = sorted({one.slice for one in changes if one.slice})
-    if not slices:
+    """What each variant lost in each slice, or how like the baseline it is there; the worst ones are named below.
+
+    One row a slice, or one a slice and variant where the variants do not fit side by side.
+    """
+    told = _told(report)
+    if not told:
         return []
-    by_place = {(one.slice, one.variant): one for one in changes}
-    rows = {one.slice: one.n for one in changes}
+    wide = _wide(told, label)
+    names = {one.variant for one in told}
+    columns = wide if len(names) == 1 or fits(wide, width) else _tall(told, label)
+    return [table(columns, width), *_worst(told, label)]
+
+
+def _wide(told: Sequence[Difference | Measurement], label: Callable[[str], str]) -> list[Column]:
+    """A row a slice, a column a variant."""
+    by_place = {(one.slice, one.variant): one for one in told}
+    rows = {one.slice or "": str(one.n) for one in sorted(told, key=lambda one: one.slice or "")}
     columns = [
-        Column(title="slice", cells=tuple(slices)),
-        Column(title="rows", cells=tuple(str(rows[name]) for name in slices), right=True),
+        Column(title="slice", cells=tuple(rows)),
+        Column(title="rows", cells=tuple(rows.values()), right=True),
     ]
-    for name in names:
-        cells = tuple(_change(by_place.get((place, name))) for place in slices)
-        columns.append(Column(title=f"{label(name)}\nchange of {metric} [95 %]", cells=cells, right=True))
-    return [table(columns, width), *_worst(changes, label)]
+    for name in dict.fromkeys(one.variant for one in told):
+        cells = tuple(_value(by_place.get((place, name))) for place in rows)
+        columns.append(Column(title=f"{label(name)}\n{_told_title(told[0])}", cells=cells, right=True))
+    return columns
 
 
-def _change(one: Difference | None) -> str:
+def _tall(told: Sequence[Difference | Measurement], label: Callable[[str], str]) -> list[Column]:
+    """A row a slice and variant."""
+    ordered = sorted(told, key=lambda one: one.slice or "")
+    return [
+        Column(title="slice", cells=tuple(one.slice or "" for one in ordered)),
+        Column(title="rows", cells=tuple(str(one.n) for one in ordered), right=True),
+        Column(title="variant", cells=tuple(label(one.variant) for one in ordered)),
+        Column(title=_told_title(told[0]), cells=tuple(map(_value, ordered)), right=True),
+    ]
+
+
+def _told(report: Report) -> list[Difference] | list[Measurement]:
+    """What is told of slices: the change of the task's headline, else likeness to the baseline, else another change.
+
+    Never tokens: what a text costs to read does not hang on the variant.
+    """
+    changes = [one for one in report.differences if one.slice is not None and one.metric != "tokens"]
+    likeness = [one for one in report.measurements if one.slice is not None and one.metric in _LIKENESS]
+    there = {one.metric for one in changes}
+    judging = headline(report.measurements[0].task, labelled=True)
+    if judging not in there and likeness:
+        metric = min((one.metric for one in likeness), key=_LIKENESS.index)
+        return [one for one in likeness if one.metric == metric]
+    metric = judging if judging in there else next((one.metric for one in changes), "")
+    return [one for one in changes if one.metric == metric]
+
+
+def _told_title(one: Difference | Measurement) -> str:
+    if isinstance(one, Difference):
+        return f"change of {one.metric} [95 %]"
+    return "as baseline [95 %]" if one.metric == "fidelity.agreement" else "cosine to baseline [95 %]"
+
+
+def _value(one: Difference | Measurement | None) -> str:
     if one is None:
         return "-"
-    digits = next((figure.digits for (metric, _), figure in FIGURES.items() if metric == one.metric), 4)
-    bounds = "" if one.low is None else f" [{one.low:+.{digits}f}, {one.high:+.{digits}f}]"
-    return f"{one.difference:+.{digits}f}{bounds}"
+    if isinstance(one, Difference):
+        value, sign = one.difference, "+"
+    else:
+        value, sign = one.value, ""
+    form = f"{sign}.{next((figure.digits for (metric, _), figure in FIGURES.items() if metric == one.metric), 4)}f"
+    bounds = "" if one.low is None else f" [{one.low:{form}}, {one.high:{form}}]"
+    return f"{value:{form}}{bounds}"
 
 
-def _worst(changes: Sequence[Difference], label: Callable[[str], str]) -> Iterator[str]:
-    for name in dict.fromkeys(one.variant for one in changes):
-        worst = min((one for one in changes if one.variant == name), key=lambda one: one.difference)
+def _worst(told: Sequence[Difference] | Sequence[Measurement], label: Callable[[str], str]) -> Iterator[str]:
+    """The worst slice of each variant; none where no slice lost anything."""
+    sign = -1 if lower_is_better(told[0].metric) else 1
+    for name in dict.fromkeys(one.variant for one in told):
+        own = [(sign * (one.difference if isinstance(one, Difference) else one.value), one) for one in told]
+        good, worst = min((pair for pair in own if pair[1].variant == name), key=lambda pair: pair[0])
         few = "; too few rows for an interval" if worst.low is None else ""
-        yield f"{label(name)} changed most for the worse in {worst.slice}: {_change(worst)} on {worst.n} rows{few}"
+        shown = f"{worst.slice}: {_value(worst)} on {worst.n} rows{few}"
+        if isinstance(worst, Measurement):
+            yield f"{label(name)} is least like the baseline in {shown}"
+        elif good < 0:
+            yield f"{label(name)} changed most for the worse in {shown}"
 
 
 def _examples(report: Report, label: Callable[[str], str]) -> list[str]:
@@ -122,7 +175,9 @@ def _example(one: Example) -> str:
     if one.kind == "flipped":
         expected = "" if one.expected is None else f" (expected {_cut(one.expected)})"
         return f"row {one.row} flipped from {_cut(one.baseline_answer or '')} to {_cut(one.answer)}{expected}"
-    return f"row {one.row}: {_cut(one.answer)} is not in the input" if one.kind == "ungrounded" else _cut(one.answer)
+    if one.kind == "ungrounded":
+        return f"row {one.row}: {_cut(one.answer)} is not in the input"
+    return f"row {one.row}: the answer is not of the schema{f': {shown}' if (shown := _cut(one.answer)) else ''}"
 
 
 def _cut(text: str) -> str:

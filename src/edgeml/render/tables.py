@@ -30,10 +30,15 @@ def size(size_bytes: float) -> str:
     return f"{size_bytes / MEGA:.1f} MB" if size_bytes < 1000 * MEGA else f"{size_bytes / MEGA / 1000:.2f} GB"
 
 
+def fits(columns: Sequence[Column], width: int) -> bool:
+    """Whether all columns stand side by side on so many characters."""
+    return sum(one.width + _GAP for one in columns) - _GAP <= width
+
+
 def table(columns: Sequence[Column], width: int) -> str:
     """Aligned text under a rule, with a note of the columns that did not fit."""
     kept, left_out = list(columns), []
-    while sum(one.width + _GAP for one in kept) - _GAP > width and any(one.rank for one in kept):
+    while not fits(kept, width) and any(one.rank for one in kept):
         least = max(kept, key=lambda one: one.rank)
         kept.remove(least)
         left_out.append(least.title.replace("\n", " ").replace(", ", " in "))
