@@ -1,7 +1,7 @@
 import msgspec
 import pytest
 
-from edgeml.comparable import differing_machine, require_comparable
+from edgeml.comparable import differing_machine, differing_question, require_comparable
 from edgeml.errors import EdgemlError
 from edgeml.types import Run
 from edgeml_runtime.types import Environment, Generate, Outcome
@@ -33,7 +33,7 @@ def run(environment=HERE, **fields):
 
 
 def test_runs_of_the_same_question_on_the_same_machine_are_comparable():
-    require_comparable(run(), run(variant="tiny/onnx-int8", seed=21))
+    require_comparable(run(), run(variant="tiny/onnx-int8", repeats=50))
 
 
 def test_a_comparison_across_machines_is_refused_and_every_differing_key_is_named():
@@ -63,3 +63,19 @@ def test_runs_on_other_data_or_with_other_options_are_refused():
 
 def test_a_patch_of_python_changes_nothing_that_is_measured():
     assert differing_machine(HERE, msgspec.structs.replace(HERE, python="3.11.9")) == []
+
+
+def test_runs_that_sampled_rows_otherwise_are_refused():
+    with pytest.raises(EdgemlError, match="seed 20, not 21; batch_size 32, not 4"):
+        require_comparable(run(), run(seed=21, batch_size=4))
+
+
+def test_a_run_that_stopped_early_is_no_run_of_the_whole_file():
+    def answered(count, **fields):
+        return run(outcome=Outcome(environment=HERE, samples=(), answers=(0.5,) * count), **fields)
+
+    whole, stopped = answered(4), answered(2, numbers=(4, 1))
+
+    assert differing_question(whole, stopped) == ["answers 4, not 2", "order that of the file, not drawn"]
+    assert differing_question(whole, answered(4, numbers=(4, 1, 2, 3))) == ["order that of the file, not drawn"]
+    assert differing_question(stopped, answered(2, numbers=(4, 1))) == []

@@ -245,6 +245,8 @@ def test_a_row_that_is_too_long_is_named(session, variant):
     assert caught.value.hint == "shorten the text, or ask for fewer new tokens"
     with pytest.raises(Refused, match=r"^row 1: "):
         TASK.cost(session, job(variant, rows[2:], warmups=1))
+    with pytest.raises(Refused, match=r"^row 40: "):
+        TASK.answers(session, job(variant, rows, numbers=(9, 4, 40)), quiet)
 
 
 def test_a_key_that_the_model_made_up_is_not_told():
@@ -547,6 +549,10 @@ def test_an_answer_that_differs_names_its_row_and_the_variation(session, variant
         "1 of 4 answers differ in reverse order: the first is row 3",
         "1 of 4 answers differ in a fresh session: the first is row 3",
     )
+    drawn = check_of("determinism").run(
+        session, msgspec.structs.replace(asked, numbers=(9, 4, 17, 2)), tuple(answers), quiet
+    )
+    assert drawn.warnings[0] == "1 of 4 answers differ repeated: the first is row 17"
 
 
 def test_of_many_rows_eight_are_drawn_by_the_seed(session, variant):

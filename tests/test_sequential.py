@@ -99,18 +99,21 @@ def test_counts_in_warnings_are_those_of_all_parts():
         "1 of 100 answers were cut at 128 tokens",
         "2 of 200 texts in 100 rows are cut at 128 tokens",
         "prompts are plain",
+        "4 of 100 answers hold no value: the first is row 7",
     )
     more = told(
         "1 of 100 answers were cut at 128 tokens",
         "5 of 206 texts in 103 rows are cut at 128 tokens",
         "prompts are plain",
         "3 of 103 answers say nothing",
+        "2 of 103 answers hold no value: the first is row 40",
     )
 
     assert joined(first, more).outcome.warnings == (
         "2 of 200 answers were cut at 128 tokens",
         "7 of 406 texts in 203 rows are cut at 128 tokens",
         "prompts are plain",
+        "6 of 203 answers hold no value: the first is row 7",
         "3 of 103 answers say nothing",
     )
 

@@ -2,46 +2,86 @@
 
 from __future__ import annotations
 
-import msgspec
+from collections.abc import Collection, Sequence
 
 from edgeml.errors import EdgemlError
 from edgeml.types import Run
-from edgeml_runtime.types import Environment, Record
+from edgeml_runtime.types import Environment, Generate, Record
 
-_QUESTION = ("task", "dataset_sha256", "reference_sha256", "limit", "context_tokens", "generate", "columns")
 _ANYWHERE = {"python"}  # changes neither answers nor their cost by anything that we could measure
+
+
+class Asked(Record, frozen=True, kw_only=True):
+    """What decides an answer, or which rows a check tries; names as in `Run`.
+
+    `answers` is the number of rows, and `order` says whether they stand as in their file.
+    """
+
+    task: str
+    dataset_sha256: str
+    reference_sha256: str | None
+    limit: int | None
+    context_tokens: int
+    generate: Generate
+    columns: dict[str, str]
+    seed: int
+    batch_size: int
+    answers: int
+    order: str
+
+
+def asked_of(run: Run) -> Asked:
+    """What a run was asked."""
+    names = [name for name in Asked.__struct_fields__ if name not in ("answers", "order")]
+    own = {name: getattr(run, name) for name in names}
+    return Asked(**own, answers=len(run.outcome.answers), order=order_of(run.numbers))
+
+
+def order_of(numbers: Sequence[int]) -> str:
+    """How the rows with these places in their file stand, in words; no places are those of the file."""
+    return "drawn" if numbers else "that of the file"
 
 
 def differing_question(ours: Run, theirs: Run) -> list[str]:
     """What the two runs were asked differently, each as `key: ours, not theirs`."""
-    return [_said(key, getattr(ours, key), getattr(theirs, key)) for key in _QUESTION if _differ(ours, theirs, key)]
+    return _differing(asked_of(ours), asked_of(theirs))
 
 
 def differing_machine(ours: Environment, theirs: Environment) -> list[str]:
     """How the two machines differ, each as `key: ours, not theirs`; integer kernels make even answers depend on it."""
-    keys = [field.name for field in msgspec.structs.fields(Environment) if field.name not in _ANYWHERE]
-    return [_said(key, getattr(ours, key), getattr(theirs, key)) for key in keys if _differ(ours, theirs, key)]
+    return _differing(ours, theirs, leaving_out=_ANYWHERE)
 
 
 def require_comparable(ours: Run, theirs: Run) -> None:
     """Raise EdgemlError where a comparison would mean nothing, naming every key that differs."""
-    question = differing_question(ours, theirs)
-    if question:
+    require_same_question(asked_of(ours), theirs)
+    require_same_machine(ours.outcome.environment, ours.target, theirs)
+
+
+def require_same_question(ours: Asked, theirs: Run) -> None:
+    """Raise EdgemlError for a run that was asked something else, naming every key that differs."""
+    differing = _differing(ours, asked_of(theirs))
+    if differing:
         raise EdgemlError(
-            f"{theirs.file_name} was asked something else: {'; '.join(question)}",
+            f"{theirs.file_name} was asked something else: {'; '.join(differing)}",
             hint="measure both on the same data and with the same options",
         )
-    machine = differing_machine(ours.outcome.environment, theirs.outcome.environment)
-    if machine or ours.target != theirs.target:
-        what = machine or [_said("target", ours.target, theirs.target)]
+
+
+def require_same_machine(ours: Environment, target: str, theirs: Run) -> None:
+    """Raise EdgemlError for a run of another machine or target, naming every key that differs."""
+    differing = differing_machine(ours, theirs.outcome.environment)
+    if differing or target != theirs.target:
+        what = differing or [_said("target", target, theirs.target)]
         raise EdgemlError(
             f"{theirs.file_name} was measured on another machine: {'; '.join(what)}",
             hint="measure the baseline here, in the same command: --baseline VARIANT",
         )
 
 
-def _differ(ours: Record, theirs: Record, key: str) -> bool:
-    return bool(getattr(ours, key) != getattr(theirs, key))
+def _differing(ours: Record, theirs: Record, *, leaving_out: Collection[str] = ()) -> list[str]:
+    pairs = {name: (getattr(ours, name), getattr(theirs, name)) for name in ours.__struct_fields__}
+    return [_said(name, *pair) for name, pair in pairs.items() if name not in leaving_out and pair[0] != pair[1]]
 
 
 def _said(key: str, ours: object, theirs: object) -> str:

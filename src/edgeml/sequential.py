@@ -15,6 +15,7 @@ from edgeml.types import Dataset, Run
 from edgeml_runtime.types import Outcome, Samples, Vectors
 
 _COUNTED = re.compile(r"(\d+) of (\d+) (\w+)(?: in (\d+) (\w+))?")  # how a warning begins that counts the data
+_FIRST = ": the first is "  # and how it ends where it names a row
 _WHOLE = {"feature-extraction": "its nearest rows", "perplexity": "its chunks"}  # an answer depends on all of the data
 
 
@@ -91,7 +92,7 @@ def _added_up(first: Sequence[str], more: Sequence[str]) -> tuple[str, ...]:
 
 def _uncounted(text: str) -> str:
     """What two warnings of one kind share."""
-    return _COUNTED.sub(r"\3 \5", text, count=1)
+    return _COUNTED.sub(r"\3 \5", text, count=1).partition(_FIRST)[0]
 
 
 def _summed(first: str, more: str) -> str:

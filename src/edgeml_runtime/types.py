@@ -154,6 +154,7 @@ class Job(Record, frozen=True, kw_only=True, tag_field="schema", tag="edgeml.job
     each of `context_tokens`. `threads_prefill` are those that read a decoder's prompt; left out, `threads`. `checks`
     name modules of `edgeml_runtime.checks`. With `answers` false only the cost is measured, for one more process.
     `reference_rows` are labelled rows that `feature-extraction` seeks the nearest among; left out, the other rows.
+    `numbers` are the rows' places in the data's file, from 1, where they do not follow its order.
     """
 
     variant: str
@@ -175,6 +176,11 @@ class Job(Record, frozen=True, kw_only=True, tag_field="schema", tag="edgeml.job
     answers: bool = True
     energy: EnergyPlan = EnergyPlan()
     reference_rows: tuple[Row, ...] = ()
+    numbers: tuple[int, ...] = ()
+
+    def number(self, row: int) -> int:
+        """The place in the data's file, from 1, of a row of `rows`, counted from 0."""
+        return self.numbers[row] if self.numbers else row + 1
 
 
 class Samples(Record, frozen=True, kw_only=True):

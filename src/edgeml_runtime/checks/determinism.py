@@ -45,7 +45,7 @@ def run(session: Session, job: Job, answers: tuple[Any, ...], tick: Tick) -> Ans
         unit_of_sample=kind,
         method=f"share of these that gave the same answer: {', '.join(same)}",
     )
-    return Answers(values=(), samples=(sample,), warnings=tuple(_warnings(rows, same)))
+    return Answers(values=(), samples=(sample,), warnings=tuple(_warnings([job.number(row) for row in rows], same)))
 
 
 def _variations(session: Session, job: Job, rows: Sequence[int]) -> Iterator[tuple[str, dict[int, Any]]]:
@@ -71,8 +71,8 @@ def _answers(session: Session, job: Job, rows: Sequence[int]) -> dict[int, Any]:
     return {row: answer(job.rows[row], generated(model, job.rows[row], job.generate), job.generate) for row in rows}
 
 
-def _warnings(rows: Sequence[int], same: dict[str, list[bool]]) -> Iterator[str]:
+def _warnings(numbers: Sequence[int], same: dict[str, list[bool]]) -> Iterator[str]:
     for how, column in same.items():
         if not all(column):
             changed = column.count(False)
-            yield f"{changed} of {len(column)} answers differ {how}: the first is row {rows[column.index(False)] + 1}"
+            yield f"{changed} of {len(column)} answers differ {how}: the first is row {numbers[column.index(False)]}"

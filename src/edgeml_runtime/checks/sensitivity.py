@@ -75,7 +75,8 @@ def _answered(session: Session, job: Job, changed: Changed, tick: Tick) -> Seque
     if again is not None:
         return list(again(session, job, changed, told))
     # Batches of one, so that a task which also times batches spends next to nothing on that.
-    asked = replace(job, rows=tuple(row for _, row in changed), repeats=0, batch_size=1)
+    numbers = tuple(job.number(index) for index, _ in changed)
+    asked = replace(job, rows=tuple(row for _, row in changed), numbers=numbers, repeats=0, batch_size=1)
     return task.answers(session, asked, told).values
 
 

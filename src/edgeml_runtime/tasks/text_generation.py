@@ -175,7 +175,7 @@ def _generate(session: Encoder | Decoder, prompts: Sequence[list[int]], place: i
     try:
         return decoder(session).generate(prompts[place], job.generate)
     except EdgemlError as error:
-        raise EdgemlError(f"row {place + 1}: {error.message}", hint=error.hint) from error
+        raise EdgemlError(f"row {job.number(place)}: {error.message}", hint=error.hint) from error
 
 
 def _warnings(session: Encoder | Decoder, made: Sequence[Any], job: Job) -> Iterator[str]:
@@ -184,9 +184,9 @@ def _warnings(session: Encoder | Decoder, made: Sequence[Any], job: Job) -> Iter
     cut = sum(one["finish_reason"] == "length" for one in made)
     if cut:
         yield f"{cut} of {len(made)} answers were cut at {job.generate.max_new_tokens} tokens"
-    invented = [(row, one["ungrounded"][0][0]) for row, one in enumerate(made, 1) if "ungrounded" in one]
+    invented = [(row, one["ungrounded"][0][0]) for row, one in enumerate(made) if "ungrounded" in one]
     if invented:
-        row, place = invented[0]
+        row, place = job.number(invented[0][0]), invented[0][1]
         known = named_place(place, job.generate.schema)  # another name is the model's own, and may be a customer's
         where = f"the first is {known} of row {row}" if known else f"the first is row {row}"
         yield f"{len(invented)} of {len(made)} answers hold values that do not stand in their text: {where}"
