@@ -13,10 +13,18 @@ import pytest
 
 from browser import executable, open_page
 from edgeml.errors import EdgemlError
+from edgeml.examples import examples
+from edgeml.measurements import differences, measurements, undefined
 from edgeml.report import Wanted, report
+from edgeml.scores import unscored
 from edgeml.store import Store
+from edgeml.types import Report, Run
+from edgeml.verdicts import verdicts
+from edgeml.verdicts.limits import limit_of
+from edgeml_runtime.tasks.text_generation import _warnings
+from edgeml_runtime.types import Generate, Job
 from tiny.commands import inside
-from tiny.reports import ANSWERS, EXAMPLES, HERE, MODEL, TEXTS, keep, verdict
+from tiny.reports import ANSWERS, BASE, EXAMPLES, HERE, MODEL, SMALL, TEXTS, a_run, keep, verdict
 
 ALL, SHOWN = Wanted(), Wanted(show_inputs=True)
 
@@ -109,6 +117,101 @@ def test_by_default_neither_text_nor_answer_nor_path_nor_name_leaves_the_house(s
     seen = re.sub(r"<[^>]*>", " ", text)
     assert not re.search(r"(?<![\w.:/])/(?!sys/|proc/|dev/)\w+/\w+", seen)
     assert not re.search(rf"\b({re.escape(socket.gethostname())}|{re.escape(getpass.getuser())})\b", seen)
+
+
+CANARY = "Erika Mustermann, IBAN DE02 1203"
+_ANSWERS = {  # what a model may answer, by task: it may say anything where it says anything of its own
+    "text-generation": [{"text": json.dumps({f"{CANARY} {row}": CANARY}), "finish_reason": "stop", "tokens": 3,
+                         "ungrounded": [[f"{CANARY}[{row}].zip", CANARY]]} for row in range(12)],
+    "text2text-generation": [{"text": f"{CANARY} {row}", "finish_reason": "length", "tokens": 3} for row in range(12)],
+    "text-classification": [{"label": f"{CANARY} {row % 3}", "score": 0.5} for row in range(12)],
+    "token-classification": [{"tags": [f"B-{CANARY} {row}", "O"]} for row in range(12)],
+    "feature-extraction": [{"nearest": (row + 1) % 12} for row in range(12)],
+    "sentence-similarity": [row / 12 for row in range(12)],
+}  # fmt: skip
+_GOLD = {"token-classification": (f"I-{CANARY}", "O"), "sentence-similarity": 1.0}
+# Slices are told by their names, as they are asked for.
+_TOLD = {"variant", "variant_sha256", "target", "how", "task", "started", "dataset", "dataset_sha256", "slices"}
+_TOLD |= {"reference_sha256"}
+_NUMBERS = {"seed", "repeats", "warmups", "batch_size", "context_tokens", "limit", "numbers", "sweep", "size_bytes"}
+
+
+def full_of_canaries(task, variant, answers, *, started, told):
+    """A run with the canary in every field that data or answers can come into; `told` are its worker's warnings."""
+    base = a_run(variant, started=started)
+    outcome = msgspec.structs.replace(base.outcome, answers=tuple(answers), warnings=told)
+    return msgspec.structs.replace(
+        base,
+        task=task,
+        outcome=outcome,
+        processes=(outcome,),
+        gold=tuple(_GOLD.get(task, f"{CANARY} {row}") for row in range(12)),
+        generate=Generate(
+            max_new_tokens=len(started),
+            instruction=f"{started} {CANARY}",
+            schema={"title": CANARY, "enum": [CANARY, started], "properties": {"zip": {"const": CANARY}}},
+        ),
+        slices={"language": ("de", "en") * 6},
+        dataset_path=f"/srv/{CANARY}/{CANARY}.jsonl",
+        columns={"text": f"{CANARY} {started}"},
+    )
+
+
+@pytest.mark.parametrize("task", sorted(_ANSWERS))
+def test_no_field_of_a_run_carries_texts_or_answers_to_the_page(task, store):
+    assert set(Run.__struct_fields__) == _TOLD | _NUMBERS | {
+        "outcome", "processes", "gold", "generate", "dataset_path", "columns",
+    }  # fmt: skip
+    for started in ("2026-11-20T10:00:00.000+00:00", "2026-11-26T10:00:00.000+00:00Z"):
+        answers = _ANSWERS[task]
+        generate = Generate(schema={"properties": {"zip": {}}} if "0Z" in started else None)
+        told = tuple(_warnings(Silent(), answers, a_job(task, generate))) if "text" in str(answers[0]) else ()
+        runs = [
+            full_of_canaries(task, SMALL, answers, started=started, told=told),
+            full_of_canaries(task, BASE, [*answers[1:], answers[0]], started=started, told=told),
+        ]
+        for run in runs:
+            store.add_run(run)
+        store.add_report(MODEL, report_of(runs, started))
+
+    text = (written if task == "text-generation" else words)(store)  # plots take most of the time
+
+    assert "language" in text
+    assert "another instruction" in text
+    assert "onnx-int8, row" in text
+    for secret in ("Erika", "Muster", "IBAN", "DE02", "1203"):
+        assert secret not in text
+
+
+class Silent:
+    """A decoder as its warnings know it."""
+
+    omits_chat_template = False
+
+    def generate(self):
+        """Never asked."""
+
+
+def a_job(task, generate):
+    return Job(variant="x", task=task, target="laptop", threads=1, warmups=0, repeats=0, seed=1, generate=generate)
+
+
+def report_of(runs, started):
+    """What bench makes of a variant's run and its baseline's."""
+    small, base = runs
+    absent = [*undefined(small, base), *unscored(small.task, small.gold), *unscored(small.task, ())]
+    return Report(
+        started=started,
+        measurements=(
+            *measurements(base, size_bytes=2, baseline=None),
+            *measurements(small, size_bytes=1, baseline=base),
+        ),
+        differences=tuple(differences(small, base)),
+        examples=tuple(examples(small, base)),
+        verdicts=tuple(verdicts(small, base, [limit_of("max-drop", "1%")], sizes=(1, 2))),
+        absent=tuple(msgspec.structs.replace(one, variant=SMALL) for one in absent),
+        warnings=tuple(f"{run.variant}: {text}" for run in runs for text in run.outcome.warnings),
+    )
 
 
 def test_row_numbers_and_what_changed_are_told_without_the_answer(store, data):

@@ -22,8 +22,10 @@ from edgeml_runtime import __version__
 _OPEN = "This page shows texts of the data and answers to them: pass it on only to people who may read those."
 _CLOSED = "It shows neither texts of the data nor answers to them."
 _CUT = "\N{HORIZONTAL ELLIPSIS}"
-# A path from the root, but for those of the kernel's own files, which are the same everywhere.
-_PATH = re.compile(r"(?<![\w.:/<])~?/(?!(?:sys|proc|dev)/)(?:[^\s/'\",:;()]+/)+([^\s/'\",:;()]*)")
+# A path from the root, the home or this folder, but for those of the kernel's own files, which are the same everywhere.
+_PATH = re.compile(
+    r"(?:(?<=file://)|(?<![\w./<]))(?:~|\.\.?)?/(?!(?:sys|proc|dev)/)(?:[^\s/'\",:;()]+/)+([^\s/'\",:;()]*)"
+)
 
 
 def document(model: str, findings: Sequence[Finding], *, private: Sequence[str], drawn: bool = True) -> Document:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from edgeml.comparable import differing_machine, differing_question
 from edgeml.page.blocks import Block, Listing
 from edgeml.page.figures import headline
 from edgeml.page.finding import Finding, Past, find, run_of
 from edgeml.page.words import day, measured_text, title
 from edgeml.types import Run
+from edgeml_runtime.types import Generate
 
 
 def earlier(finding: Finding) -> list[Block]:
@@ -35,7 +38,19 @@ def _compared(variant: str, finding: Finding) -> str | None:
 def _differing(ours: Run, theirs: Run) -> list[str]:
     weights = [] if ours.variant_sha256 == theirs.variant_sha256 else ["other weights under the same name"]
     machine = differing_machine(ours.outcome.environment, theirs.outcome.environment)
-    return [*weights, *differing_question(ours, theirs), *machine]
+    return [*weights, *_question(ours, theirs), *machine]
+
+
+def _question(ours: Run, theirs: Run) -> list[str]:
+    """What the two were asked differently; by name alone where it is in words, which may quote the data."""
+    asked = differing_question(*(replace(run, generate=Generate(), columns={}) for run in (ours, theirs)))
+    options = [name for name in Generate.__struct_fields__ if _differ(ours.generate, theirs.generate, name)]
+    columns = ["other columns"] if ours.columns != theirs.columns else []
+    return [*asked, *(f"another {name}" for name in options), *columns]
+
+
+def _differ(ours: Generate, theirs: Generate, name: str) -> bool:
+    return bool(getattr(ours, name) != getattr(theirs, name))
 
 
 def _sentence(variant: str, past: Past, finding: Finding) -> str:

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import re
-from typing import Any
-
 from edgeml.fidelity import essences
 from edgeml.page.blocks import Block, Cell, Listing, Table, Text
 from edgeml.page.finding import Finding
 from edgeml.page.words import counted, listed
 from edgeml.types import Example, Run
+from edgeml_runtime.grounding import named_place
 
 _KINDS = {
     "flipped": "answers that differ from the baseline's",
     "ungrounded": "values that are not in the input",
     "invalid": "answers that are not of the demanded form",
 }
-_STEP = re.compile(r"\.|\[\d+\]")  # between the names of a place such as lines[0].price
 _HIDDEN = "Inputs and answers are left out; edgeml report --show-inputs shows them to those who may see the data."
 
 
@@ -62,20 +59,7 @@ def _matter(one: Example, finding: Finding) -> str:
 
 def _place(one: Example, run: Run | None) -> str | None:
     """Where in the answer a value stands, if the user's own schema names that place; a model may name it anything."""
-    place = one.answer.partition(": ")[0]
-    names = [name for name in _STEP.split(place) if name]
-    known = _properties(run.generate.schema) if run else set()
-    return place if names and set(names) <= known else None
-
-
-def _properties(schema: Any) -> set[str]:
-    """Every name of a property in a JSON Schema."""
-    if isinstance(schema, list):
-        return {name for part in schema for name in _properties(part)}
-    if not isinstance(schema, dict):
-        return set()
-    own = schema.get("properties")
-    return {*(own if isinstance(own, dict) else ()), *(name for part in schema.values() for name in _properties(part))}
+    return named_place(one.answer.partition(": ")[0], run.generate.schema) if run else None
 
 
 def _right(one: Example) -> str:
