@@ -9,9 +9,11 @@ import msgspec
 import pytest
 
 from edgeml.errors import EdgemlError
-from edgeml.scores import scores
+from edgeml.measurements import measurements
+from edgeml.scores import scores, scores_by_baseline
 from edgeml.scores.text_generation import conformance
-from edgeml.verdicts.limits import is_cost, lower_is_better
+from edgeml.verdicts import verdicts
+from edgeml.verdicts.limits import is_cost, limit_of, lower_is_better
 from edgeml_runtime import reasoning
 from edgeml_runtime.checks import check_of, moved
 from edgeml_runtime.errors import EdgemlError as Refused
@@ -23,6 +25,7 @@ from edgeml_runtime.tasks.text_generation import paced
 from edgeml_runtime.types import Generate, Job
 from tiny.gguf import llama_gguf
 from tiny.graphs import decoder_variant
+from tiny.reports import BASE, SMALL, a_run
 from tiny.variants import gguf_variant, onnx_variant
 
 ROOT = Path(__file__).parent.parent
@@ -200,8 +203,12 @@ def said(text):
 
 def metrics_of(texts, gold=(), beside=()):
     beside = [said(text) for text in beside]
-    found = scores("text-generation", [said(text) for text in texts], gold, Generate(), beside=beside)
-    return {score.metric: score.columns[0] for score in found}
+    answers = [said(text) for text in texts]
+    own = scores("text-generation", answers, gold, Generate())
+    return {
+        score.metric: score.columns[0]
+        for score in (*own, *scores_by_baseline("text-generation", answers, gold, Generate(), beside))
+    }
 
 
 def test_a_variant_cannot_escape_its_contract_by_giving_no_json():
@@ -210,8 +217,25 @@ def test_a_variant_cannot_escape_its_contract_by_giving_no_json():
     assert metrics_of(bad, gold=[*good])["contract.keys"] == (0, 0, 0, 0)
     assert metrics_of(bad, beside=good)["contract.grounded"] == (0, 0, 0, 0)
     assert metrics_of([*bad[:3], good[0]], beside=good)["contract.keys"] == (0, 0, 0, 1)
-    assert metrics_of(['{"b":"x"}'] * 4, beside=good)["contract.keys"] == (0, 0, 0, 0)
     assert "contract.keys" not in metrics_of(bad, gold=["a", "b", "c", good[0]], beside=bad)
+
+
+def kept_run(name, text, rows=300):
+    """A run without a schema or right answers, in which every row got the same answer."""
+    made = a_run(name, started="2026-11-26T10:00:00.000+00:00")
+    outcome = msgspec.structs.replace(made.outcome, answers=(said(text),) * rows)
+    return msgspec.structs.replace(made, generate=Generate(), outcome=outcome)
+
+
+def test_a_bound_on_keys_or_grounding_fails_a_variant_that_gives_no_json():
+    base, bad = (kept_run(name, text) for name, text in ((BASE, '{"a":"x"}'), (SMALL, "nope")))
+
+    for metric in ("contract.keys", "contract.grounded"):
+        [found] = verdicts(bad, base, [limit_of("max-drop", f"{metric}=1%")], sizes=(1, 1))
+        assert (found.verdict, found.difference) == ("fail", -1.0)
+        assert [one.value for one in measurements(bad, size_bytes=1, baseline=base) if one.metric == metric] == [0.0]
+        [passed] = verdicts(base, base, [limit_of("max-drop", f"{metric}=5%")], sizes=(1, 1))
+        assert passed.verdict == "pass"
 
 
 def test_where_right_answers_are_json_each_row_has_its_own_keys():

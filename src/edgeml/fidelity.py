@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from edgeml.errors import EdgemlError
-from edgeml.scores import Score, score, scorer_of, share
+from edgeml.scores import Score, score, scorer_of, scores_by_baseline, share
 from edgeml.scores.sentence_similarity import spearman
 from edgeml.stats import statistic_of
 from edgeml.types import Run
@@ -22,13 +22,15 @@ def fidelity(run: Run, baseline: Run) -> list[Score]:
 
     `fidelity.agreement` is the share of rows with the same answer, where answers are the same or not;
     `fidelity.spearman` the rank correlation of the two runs' cosines of pairs; `fidelity.cosine` the mean cosine of
-    both runs' vectors of a text, a row's texts averaged. Raises EdgemlError where nothing pairs the rows of the two.
+    both runs' vectors of a text, a row's texts averaged. Then what the baseline's answers show to be demanded of the
+    run's, such as the keys of JSON, where those alone would not. Raises EdgemlError where nothing pairs the rows of the
+    two.
     """
     _require_same_rows(run, baseline)
     if not run.outcome.answers:
         return []
     found = [_agreement(run, baseline), _ranks(run, baseline), _cosines(run, baseline)]
-    return [one for one in found if one is not None]
+    return [*(one for one in found if one is not None), *_demanded(run, baseline)]
 
 
 def essences(run: Run) -> list[str] | None:
@@ -73,6 +75,10 @@ def _cosines(run: Run, baseline: Run) -> Score | None:
     cosines = (_unit(ours) * _unit(theirs)).sum(axis=1)
     by_row = cosines.reshape(len(run.outcome.answers), -1).mean(axis=1)
     return score("fidelity.cosine", [by_row.tolist()], "mean", statistic_of("mean"))
+
+
+def _demanded(run: Run, baseline: Run) -> list[Score]:
+    return scores_by_baseline(run.task, run.outcome.answers, run.gold, run.generate, baseline.outcome.answers)
 
 
 def _unit(vectors: Vectors) -> NDArray[np.float64]:

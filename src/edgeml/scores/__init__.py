@@ -61,14 +61,19 @@ def gold(task: str, rows: Sequence[Row], labels: Sequence[str] = ()) -> tuple[An
     """
     scorer = scorer_of(task)
     column = scorer.GOLD
-    if column is None or all(row.get(column) is None for row in rows):
+    if column is None or all(_is_absent(row.get(column)) for row in rows):
         return ()
     for index, row in enumerate(rows):
-        if row.get(column) is None:
+        if _is_absent(row.get(column)):
             raise EdgemlError(f"row {index + 1} has no {column}, others have", hint="complete the column, or drop it")
     found = scorer.read_gold(rows)
     named: Callable[[Any, Sequence[str]], tuple[Any, ...]] | None = getattr(scorer, "named", None)
     return named(found, labels) if named and labels else found
+
+
+def _is_absent(value: Any) -> bool:
+    """Whether a cell holds no right answer: a CSV file has no other way to say so than to leave it blank."""
+    return value is None or (isinstance(value, str) and not value.strip())
 
 
 def unscored(task: str, expected: Sequence[Any]) -> list[Absent]:
@@ -76,21 +81,29 @@ def unscored(task: str, expected: Sequence[Any]) -> list[Absent]:
     scorer = scorer_of(task)
     if expected or scorer.GOLD is None:
         return []
-    hint = f"give --data with a column {scorer.GOLD}, or map one: --columns yours={scorer.GOLD}"
+    hint = f"give --data with a column {scorer.GOLD}, or map one: --columns YOURS={scorer.GOLD}"
     return [Absent(metric=scorer.HEADLINE, reason=f"the data has no column {scorer.GOLD!r}", hint=hint)]
 
 
-def scores(
-    task: str, answers: Sequence[Any], expected: Sequence[Any], generate: Generate, *, beside: Sequence[Any] = ()
-) -> list[Score]:
-    """The metrics of one run's answers.
+def scores(task: str, answers: Sequence[Any], expected: Sequence[Any], generate: Generate) -> list[Score]:
+    """The metrics of one run's answers."""
+    return scorer_of(task).scores(answers, expected, generate)
 
-    `beside` are a baseline's answers to the same rows: what these are tells some scorers, which have a function
-    `scores_beside`, what the run's were meant to be.
+
+def scores_by_baseline(
+    task: str, answers: Sequence[Any], expected: Sequence[Any], generate: Generate, beside: Sequence[Any]
+) -> list[Score]:
+    """The further metrics of a run's answers that a baseline's, to the same rows, show to be meant.
+
+    So a variant whose answers are broken has a value where its baseline has one. A scorer that can tell has a function
+    `scores_beside`.
     """
     scorer = scorer_of(task)
     compared: Callable[..., list[Score]] | None = getattr(scorer, "scores_beside", None)
-    return compared(answers, expected, generate, beside) if compared else scorer.scores(answers, expected, generate)
+    if compared is None:
+        return []
+    own = {one.metric for one in scorer.scores(answers, expected, generate)}
+    return [one for one in compared(answers, expected, generate, beside) if one.metric not in own]
 
 
 def score(metric: str, columns: Sequence[Sequence[float]], name: str, statistic: Statistic) -> Score:
