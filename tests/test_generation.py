@@ -26,6 +26,7 @@ from edgeml_runtime.types import Generate, Job
 from tiny.gguf import llama_gguf
 from tiny.graphs import decoder_variant
 from tiny.reports import BASE, SMALL, a_run
+from tiny.seq2seq import seq2seq_variant
 from tiny.variants import gguf_variant, onnx_variant
 
 ROOT = Path(__file__).parent.parent
@@ -267,10 +268,27 @@ def test_a_row_that_is_too_long_is_named(session, variant):
     with pytest.raises(Refused, match=r"^row 3: \d+ tokens and 6 new ones do not fit") as caught:
         TASK.answers(session, job(variant, rows), quiet)
     assert caught.value.hint == "shorten the text, or ask for fewer new tokens"
-    with pytest.raises(Refused, match=r"^row 1: "):
-        TASK.cost(session, job(variant, rows[2:], warmups=1))
     with pytest.raises(Refused, match=r"^row 40: "):
         TASK.answers(session, job(variant, rows, numbers=(9, 4, 40)), quiet)
+    for step in (TASK.cost, TASK.first):
+        with pytest.raises(Refused, match=r"^row 41: "):
+            step(session, job(variant, rows[2:], warmups=1, numbers=(41,)))
+
+
+@pytest.mark.parametrize("made", [decoder_variant, seq2seq_variant])
+def test_a_row_that_is_too_long_is_named_in_every_format(tmp_path, made):
+    folder = made(tmp_path / "variant", max_tokens=8)
+    rows = ({"text": "a"}, {"text": "a word " * 40})
+
+    with pytest.raises(Refused, match=r"^row 2: the \w+ has \d+ tokens"):
+        TASK.answers(open_session(folder, threads=1), job(folder, rows, generate=Generate(max_new_tokens=2)), quiet)
+
+
+def test_what_is_wrong_with_all_rows_is_not_laid_on_one(session, variant):
+    asked = job(variant, generate=Generate(max_new_tokens=4, schema={"type": "gigantic"}))
+
+    with pytest.raises(Refused, match=r"^the schema cannot become a grammar"):
+        TASK.answers(session, asked, quiet)
 
 
 def test_a_key_that_the_model_made_up_is_not_told():

@@ -17,6 +17,14 @@ class EdgemlError(Exception):
         self.hint = hint
 
 
+class UnfitError(EdgemlError):
+    """The refusal of one text that a model cannot take: whoever knows its row says which that is, with `of_row`."""
+
+    def of_row(self, number: int) -> EdgemlError:
+        """The same, of the row with that place in the data's file."""
+        return EdgemlError(f"row {number}: {self.message}", hint=self.hint)
+
+
 def unknown(noun: str, wanted: str, known: Iterable[str], *, plural: str) -> EdgemlError:
     """The refusal of a name that is not among the known ones: with the nearest of them, or with them all."""
     names = list(known)

@@ -13,7 +13,7 @@ from edgeml_runtime import reasoning
 from edgeml_runtime.backends.gguf_chat import Chat
 from edgeml_runtime.backends.gguf_grammar import Grammar
 from edgeml_runtime.backends.gguf_model import Context, Floats, Model, room
-from edgeml_runtime.errors import EdgemlError
+from edgeml_runtime.errors import EdgemlError, UnfitError
 from edgeml_runtime.session import Generation, plain_prompt
 from edgeml_runtime.types import Generate, VariantManifest
 
@@ -151,9 +151,9 @@ class GgufDecoder:
         limit = min(self.manifest.max_tokens, CONTEXT_LIMIT)
         if given + wanted > limit:
             problem = f"{given} tokens and {wanted} new ones do not fit the {limit} of {self.manifest.name}"
-            raise EdgemlError(problem, hint="shorten the text, or ask for fewer new tokens")
+            raise UnfitError(problem, hint="shorten the text, or ask for fewer new tokens")
         if not given:
-            raise EdgemlError("there is no token to continue from", hint="give a text")
+            raise UnfitError("there is no token to continue from", hint="give a text")
         self._context = room(self._context, given + wanted, self._open)
         self._context.forget()
         return self._context

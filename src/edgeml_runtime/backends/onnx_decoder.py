@@ -16,7 +16,7 @@ import numpy as np
 
 from edgeml_runtime.backends.onnx import open_graph, open_tokenizer
 from edgeml_runtime.backends.onnx_greedy import written
-from edgeml_runtime.errors import EdgemlError
+from edgeml_runtime.errors import EdgemlError, UnfitError
 from edgeml_runtime.session import Generation, plain_prompt
 from edgeml_runtime.types import Generate, VariantManifest
 
@@ -112,7 +112,7 @@ class OnnxDecoder:
             raise EdgemlError("an ONNX model cannot be held to a schema", hint="use a gguf variant of the model")
         room = self.manifest.max_tokens - options.max_new_tokens
         if not tokens or len(tokens) > room:
-            raise EdgemlError(
+            raise UnfitError(
                 f"the prompt has {len(tokens)} tokens, and {room} fit before {options.max_new_tokens} new ones",
                 hint="shorten the text, or lower --max-new-tokens",
             )

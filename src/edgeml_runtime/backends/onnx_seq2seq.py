@@ -19,7 +19,7 @@ from tokenizers import Tokenizer
 
 from edgeml_runtime.backends.onnx import open_graph, open_tokenizer
 from edgeml_runtime.backends.onnx_greedy import written
-from edgeml_runtime.errors import EdgemlError
+from edgeml_runtime.errors import EdgemlError, UnfitError
 from edgeml_runtime.session import Generation
 from edgeml_runtime.types import Generate, VariantManifest
 
@@ -113,7 +113,7 @@ class OnnxSeq2Seq:
         if options.schema is not None:
             raise EdgemlError("an ONNX model cannot be held to a schema", hint="use a gguf variant of a decoder")
         if not tokens or len(tokens) > self.manifest.max_tokens:
-            raise EdgemlError(
+            raise UnfitError(
                 f"the text has {len(tokens)} tokens with its instruction, and at most {self.manifest.max_tokens} are "
                 "read",
                 hint="shorten the text, or split it",

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
-from edgeml_runtime.errors import EdgemlError
+from edgeml_runtime.errors import EdgemlError, UnfitError
 from edgeml_runtime.grounding import named_place, parsed, ungrounded
 from edgeml_runtime.meters.clock import drift
 from edgeml_runtime.reasoning import first_visible, visible
@@ -39,14 +39,15 @@ _LATENCY = ("median", "mad", "p90", "p95", "p99")
 
 def first(session: Encoder | Decoder, job: Job) -> None:
     """Generate a single token."""
-    generated(session, job.rows[0], Generate(max_new_tokens=1))
+    prompt = decoder(session).prompt(None, job.rows[0]["text"])
+    _generate(session, prompt, 0, job, Generate(max_new_tokens=1))
 
 
 def cost(session: Encoder | Decoder, job: Job) -> list[Samples]:
     """Warm-ups alone: the timings come from the answers, so that nothing is generated twice."""
     prompts = _prompts(session, job)
     for place in islice(cycle(range(len(prompts))), job.warmups):
-        _generate(session, prompts, place, job)
+        _generate(session, prompts[place], place, job)
     return []
 
 
@@ -61,7 +62,7 @@ def answers(session: Encoder | Decoder, job: Job, tick: Tick) -> Answers:
     order = random.Random(job.seed).sample(range(len(prompts)), len(prompts))  # noqa: S311 - an order, not a secret
     total = max(len(prompts), job.repeats)
     for index, place in enumerate(islice(cycle(order), total)):
-        made.append(_generate(session, prompts, place, job))
+        made.append(_generate(session, prompts[place], place, job))
         tick("answers", index + 1, total)
     samples = tuple(_samples(made, _method(job)))
     if not job.answers or job.generate.past_end:
@@ -170,12 +171,14 @@ def _prompts(session: Encoder | Decoder, job: Job) -> list[list[int]]:
     return found
 
 
-def _generate(session: Encoder | Decoder, prompts: Sequence[list[int]], place: int, job: Job) -> Generation:
-    """What is written for one prompt; raises EdgemlError naming the row where there is no room for it."""
+def _generate(
+    session: Encoder | Decoder, prompt: Sequence[int], place: int, job: Job, options: Generate | None = None
+) -> Generation:
+    """What is written for the prompt of a row of the job; raises EdgemlError naming a row that does not fit."""
     try:
-        return decoder(session).generate(prompts[place], job.generate)
-    except EdgemlError as error:
-        raise EdgemlError(f"row {job.number(place)}: {error.message}", hint=error.hint) from error
+        return decoder(session).generate(prompt, options or job.generate)
+    except UnfitError as error:
+        raise error.of_row(job.number(place)) from error
 
 
 def _warnings(session: Encoder | Decoder, made: Sequence[Any], job: Job) -> Iterator[str]:
