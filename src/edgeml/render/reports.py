@@ -138,27 +138,28 @@ def _told_title(one: Difference | Measurement) -> str:
 def _value(one: Difference | Measurement | None) -> str:
     if one is None:
         return "-"
-    if isinstance(one, Difference):
-        value, sign = one.difference, "+"
-    else:
-        value, sign = one.value, ""
+    sign = "+" if isinstance(one, Difference) else ""
     form = f"{sign}.{next((figure.digits for (metric, _), figure in FIGURES.items() if metric == one.metric), 4)}f"
     bounds = "" if one.low is None else f" [{one.low:{form}}, {one.high:{form}}]"
-    return f"{value:{form}}{bounds}"
+    return f"{_number(one):{form}}{bounds}"
 
 
-def _worst(told: Sequence[Difference] | Sequence[Measurement], label: Callable[[str], str]) -> Iterator[str]:
-    """The worst slice of each variant; none where no slice lost anything."""
+def _worst(told: Sequence[Difference | Measurement], label: Callable[[str], str]) -> Iterator[str]:
+    """The worst slice of each variant; none where no slice lost anything, or all are alike."""
     sign = -1 if lower_is_better(told[0].metric) else 1
     for name in dict.fromkeys(one.variant for one in told):
-        own = [(sign * (one.difference if isinstance(one, Difference) else one.value), one) for one in told]
-        good, worst = min((pair for pair in own if pair[1].variant == name), key=lambda pair: pair[0])
+        own = sorted((one for one in told if one.variant == name), key=lambda one: sign * _number(one))
+        worst, best = own[0], own[-1]
         few = "; too few rows for an interval" if worst.low is None else ""
         shown = f"{worst.slice}: {_value(worst)} on {worst.n} rows{few}"
-        if isinstance(worst, Measurement):
+        if isinstance(worst, Measurement) and _number(worst) != _number(best):
             yield f"{label(name)} is least like the baseline in {shown}"
-        elif good < 0:
+        elif isinstance(worst, Difference) and sign * worst.difference < 0:
             yield f"{label(name)} changed most for the worse in {shown}"
+
+
+def _number(one: Difference | Measurement) -> float:
+    return one.difference if isinstance(one, Difference) else one.value
 
 
 def _examples(report: Report, label: Callable[[str], str]) -> list[str]:
