@@ -89,7 +89,7 @@ def test_a_missing_column_is_named_with_those_present_and_a_way_out():
         check_columns([{"text": "a"}, {"body": "b"}], ["text"], "data.jsonl")
     assert "'text' in row 2" in caught.value.message
     assert "'body'" in caught.value.message
-    assert "--columns ours=text" in caught.value.hint
+    assert "--columns YOURS=text" in caught.value.hint
 
 
 def test_a_number_where_text_belongs_is_refused():
@@ -107,3 +107,14 @@ def test_columns_are_renamed_and_may_be_swapped():
 def test_a_mapping_leads_from_the_files_columns_to_the_tasks():
     assert parse_columns(["body=text", "a=b=label"]) == {"body": "text", "a": "b=label"}
     assert "'text'" in refusal(parse_columns, ["text"])
+
+
+def test_a_blank_text_is_refused_with_its_row():
+    with pytest.raises(EdgemlError, match="'text' in row 2 of lines.csv is blank"):
+        check_texts([{"text": "fuel"}, {"text": " "}], ["text"], "lines.csv")
+
+
+def test_a_column_that_the_file_does_not_have_cannot_be_mapped():
+    with pytest.raises(EdgemlError, match="has no column 'body' to map") as caught:
+        rename([{"line": "fuel"}], {"body": "text"}, "lines.csv")
+    assert caught.value.hint == "its columns: 'line'"

@@ -110,7 +110,7 @@ def test_predict_takes_a_variants_folder_too(bundle, say, rows):
         (["--task", "text-generation"], "generates no text"),
         (["--threads", "0"], "'0' is no count"),
         (["--schema", "none.json"], "cannot read none.json"),
-        (["--columns", "text"], "ours=theirs"),
+        (["--columns", "text"], "--columns body=text"),
     ],
 )
 def test_bad_values_exit_3_with_a_sentence_and_a_hint(bundle, say, rows, arguments, words):

@@ -47,7 +47,7 @@ def test_data_without_right_answers_makes_accuracy_absent_with_a_reason():
     [absent] = unscored("feature-extraction", expected)
 
     assert (absent.metric, expected) == ("nearest_accuracy", ())
-    assert "--columns yours=label" in absent.hint
+    assert "--columns YOURS=label" in absent.hint
 
 
 def test_equal_scores_are_refused_since_nothing_correlates_with_them():
@@ -55,7 +55,7 @@ def test_equal_scores_are_refused_since_nothing_correlates_with_them():
         gold("sentence-similarity", [{"sentence1": "a", "sentence2": "b", "score": 1}] * 3)
 
 
-@pytest.mark.parametrize("value", ["nan", "inf", float("nan"), 1e999, [1], {"a": 1}, ""])
+@pytest.mark.parametrize("value", ["nan", "inf", float("nan"), 1e999, [1], {"a": 1}])
 def test_a_score_that_is_not_finite_or_not_one_number_is_refused_with_its_row(value):
     rows = [{"sentence1": "a", "sentence2": "b", "score": 1}, {"sentence1": "a", "sentence2": "b", "score": value}]
 
@@ -79,3 +79,10 @@ def test_a_right_answer_that_some_rows_lack_is_refused_with_the_first_of_them(ta
 
 def test_a_column_of_nothing_but_null_is_no_column():
     assert gold("feature-extraction", [{"text": "a", "label": None}] * 2) == ()
+
+
+@pytest.mark.parametrize("blank", ["", "  ", None])
+def test_a_blank_cell_is_no_right_answer(blank):
+    with pytest.raises(EdgemlError, match="row 2 has no label, others have"):
+        gold("feature-extraction", [{"text": "a", "label": "x"}, {"text": "b", "label": blank}])
+    assert gold("feature-extraction", [{"text": "a", "label": blank}, {"text": "b", "label": blank}]) == ()

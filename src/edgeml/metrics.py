@@ -12,7 +12,7 @@ from edgeml_runtime.types import Record
 class Metric(Record, frozen=True, kw_only=True):
     """One metric. `less` is better of it, or more; a `cost` is of the machine at work, not of single rows.
 
-    `statistics` and `tasks` are words for a reader.
+    `statistics` and `tasks` are words for a reader. `check` names what must be tried for it beside the answers.
     """
 
     name: str
@@ -21,6 +21,12 @@ class Metric(Record, frozen=True, kw_only=True):
     tasks: str
     less: bool = False
     cost: bool = False
+    check: str | None = None
+
+    def is_of(self, task: str) -> bool:
+        """Whether the task can have it."""
+        words = self.tasks.replace(",", " ").split()
+        return words[0] == "all" or task in words or (task.endswith("-classification") and "classifications" in words)
 
 
 def metric(name: str) -> Metric:
@@ -32,11 +38,17 @@ def metric(name: str) -> Metric:
 
 
 def _of_rows(name: str, statistics: str, tasks: str, *, unit: str = "1", less: bool = False) -> Metric:
-    return Metric(name=name, unit=unit, statistics=statistics, tasks=tasks, less=less)
+    return Metric(name=name, unit=unit, statistics=statistics, tasks=tasks, less=less, check=_check_in(tasks))
 
 
 def _cost(name: str, unit: str, statistics: str, tasks: str = "all", *, less: bool = True) -> Metric:
-    return Metric(name=name, unit=unit, statistics=statistics, tasks=tasks, less=less, cost=True)
+    return Metric(
+        name=name, unit=unit, statistics=statistics, tasks=tasks, less=less, cost=True, check=_check_in(tasks)
+    )
+
+
+def _check_in(tasks: str) -> str | None:
+    return tasks.rpartition("check `")[2].rstrip("`") if "check `" in tasks else None
 
 
 _GENERATION = "text-generation, text2text-generation"
@@ -85,7 +97,12 @@ METRICS = (
     _of_rows(
         "batch.flips", "mean", "feature-extraction, classifications, with the check `batch-invariance`", less=True
     ),
-    _of_rows("batch.shift", "mean", "the same and sentence-similarity, with the check `batch-invariance`", less=True),
+    _of_rows(
+        "batch.shift",
+        "mean",
+        "feature-extraction, sentence-similarity, classifications, with the check `batch-invariance`",
+        less=True,
+    ),
     _cost("memory_peak", "MiB", "max"),
     _cost("memory_peak_anon", "MiB", "max"),
     _cost("memory_peak_file", "MiB", "max"),

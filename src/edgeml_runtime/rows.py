@@ -34,7 +34,7 @@ def check_columns(rows: Sequence[Row], columns: Sequence[str], where: str) -> No
             if column not in row:
                 raise EdgemlError(
                     f"{where} has no column {column!r} in row {number}; present: {', '.join(map(repr, row))}",
-                    hint=f"say which column holds it: --columns ours={column}",
+                    hint=f"say which of your columns holds it: --columns YOURS={column}",
                 )
 
 
@@ -45,21 +45,27 @@ def check_texts(rows: Sequence[Row], columns: Sequence[str], where: str) -> None
         for column in columns:
             if not isinstance(row[column], str):
                 raise EdgemlError(f"{column!r} in row {number} of {where} is no text", hint="write it in quotes")
+            if not row[column].strip():
+                raise EdgemlError(f"{column!r} in row {number} of {where} is blank", hint="fill it, or drop the row")
 
 
 def parse_columns(texts: Sequence[str]) -> dict[str, str]:
-    """The mapping from a file's columns to a task's that `ours=theirs`, written any number of times, stands for."""
+    """The mapping from a file's columns to a task's that `yours=task's`, written any number of times, stands for."""
     found: dict[str, str] = {}
     for text in texts:
         ours, separator, theirs = text.partition("=")
         if not (ours and separator and theirs):
-            raise EdgemlError(f"cannot read --columns {text!r}", hint="write ours=theirs, such as --columns body=text")
+            raise EdgemlError(f"cannot read --columns {text!r}", hint="write your column, then the task's, such as --columns body=text")
         found[ours] = theirs
     return found
 
 
 def rename(rows: Sequence[Row], mapping: Mapping[str, str], where: str = "the data") -> list[Row]:
     """The rows of `where` with the file's columns of `mapping` under the task's names; others stay as they are."""
+    for ours in mapping:
+        if not any(ours in row for row in rows):
+            known = ", ".join(map(repr, dict.fromkeys(name for row in rows for name in row)))
+            raise EdgemlError(f"{where} has no column {ours!r} to map", hint=f"its columns: {known}")
     check_columns(rows, list(mapping), where)
     taken = {*mapping, *mapping.values()}
     return [
