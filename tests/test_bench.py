@@ -4,17 +4,20 @@ import msgspec
 import pytest
 
 from edgeml.bench import bench, forecast
-from edgeml.conditions import Conditions
+from edgeml.conditions import Conditions, done
 from edgeml.dataset import choose_task, dataset_for, read_dataset, read_schema
 from edgeml.errors import EdgemlError
 from edgeml.measurements import differences
+from edgeml.sequential import drawn
 from edgeml.store import Store
 from edgeml.targets import own_name, profile
+from edgeml.threads import candidates
 from edgeml.types import Run
 from edgeml.verdicts.limits import limit_of
+from edgeml_runtime.machine import cores
 from edgeml_runtime.records import read_record
 from edgeml_runtime.rows import parse_columns
-from edgeml_runtime.types import Generate
+from edgeml_runtime.types import EnergyPlan, Generate
 from tiny.variants import onnx_variant
 
 PAIRS = "sentence1\tsentence2\tscore\nrent march\trent april\t4\nfuel\trent\t1\nfuel\tfuel\t5\npost\tpost office\t3\n"
@@ -320,3 +323,138 @@ def test_a_schema_that_is_none_is_refused_before_anything_is_measured(store):
     with pytest.raises(EdgemlError, match="schema"):
         bench([first], dataset, terms, store=store)
     assert not (store.root / "tiny" / "measurements").exists()
+
+
+@pytest.fixture
+def jobs(monkeypatch):
+    """Every job that is done, in order."""
+    asked = []
+
+    def noted(job, progress):
+        asked.append(job)
+        return done(job, progress)
+
+    monkeypatch.setattr("edgeml.conditions.done", noted)
+    return asked
+
+
+def many(tmp_path, rows, *, rare=0):
+    """So many pairs, of which the first ones are in another language."""
+    path = tmp_path / "many.tsv"
+    lines = [line.rstrip("\n") for line in PAIRS.splitlines()[1:]] * (rows // 4)
+    langs = ["fi"] * rare + ["en"] * (rows - rare)
+    body = "".join(f"{line}\t{lang}\n" for line, lang in zip(lines, langs, strict=True))
+    path.write_text(f"sentence1\tsentence2\tscore\tlang\n{body}")
+    return read_dataset(path, task="sentence-similarity", columns={})
+
+
+def equal_variants(store):
+    names = ("onnx-fp32", "onnx-int8")
+    return tuple(onnx_variant(store.root / "tiny" / name, name=f"tiny/{name}") for name in names)
+
+
+def kept(store, scheme):
+    [path] = (store.root / "tiny" / "measurements").glob(f"{scheme}.*.json")
+    return read_record(path, Run)
+
+
+def test_a_sequential_bench_passes_no_slice_before_it_has_rows_of_every_slice(store, tmp_path):
+    first, same = equal_variants(store)
+    dataset = many(tmp_path, 400, rare=10)
+    seed = next(seed for seed in range(99) if "fi" not in {row["lang"] for row in drawn(dataset, seed).rows[:100]})
+    terms = bounded("50%", option="max-drop-worst-slice", slices=("lang",), sequential=True, seed=seed, checks=())
+
+    report = bench([same], dataset, terms, store=store, baseline=first)
+
+    [verdict] = report.verdicts
+    assert (verdict.verdict, verdict.slice) == ("cannot tell", "lang=fi")
+    assert len(kept(store, "onnx-int8").outcome.answers) == 400
+
+
+def test_a_later_part_of_the_data_gives_answers_alone(store, tmp_path, jobs):
+    first, second = equal_variants(store)
+    terms = bounded("fidelity.cosine=0.0001", sequential=True, checks=("sensitivity",), processes=2)
+    terms = msgspec.structs.replace(terms, threads="auto")
+    dataset = many(tmp_path, 20)
+
+    report = bench([second], dataset, terms, store=store, baseline=first)
+
+    swept, measured = [job for job in jobs if not job.answers], [job for job in jobs if job.answers]
+    again = swept[-2:]
+    assert [len(job.rows) for job in measured] == [10] * 4
+    assert [bool(job.checks) for job in measured] == [True, True, False, False]
+    assert {job.threads for job in measured[::2]} == {kept(store, "onnx-fp32").sweep.threads}
+    assert len(swept) - len(again) == 2 * len(candidates(cores()))
+    assert all(job.rows == measured[0].rows for job in again)  # its cost stands beside that of the first part
+    samples = {sample.metric: sample for sample in kept(store, "onnx-int8").outcome.samples}
+    assert (samples["sensitivity.typos"].unit_of_sample, len(samples["sensitivity.typos"].values)) == (
+        "sampled row",
+        10,
+    )
+    assert "sensitivity.typos" in {one.metric for one in report.differences}
+
+
+def test_a_bound_on_a_cost_does_not_tell_when_to_stop(store, pairs):
+    with pytest.raises(EdgemlError, match="when to stop"):
+        measured(store, pairs, bounded("latency=10%", sequential=True))
+
+
+@pytest.mark.parametrize(
+    ("fields", "complaint"),
+    [
+        ({"seed": 21}, "seed 21, not 20"),
+        ({"batch_size": 4}, "batch_size 4, not 32"),
+        ({"limit": 8}, "limit 8, not unknown"),
+        ({"generate": Generate(max_new_tokens=5)}, "generate"),
+        ({"threads": 7}, "threads 7, not 1"),
+    ],
+)
+def test_an_earlier_run_that_was_asked_something_else_is_refused_before_anything_runs(
+    store, pairs, jobs, fields, complaint
+):
+    first, second = two_variants(store)
+    dataset = read_dataset(pairs, task="sentence-similarity", columns={})
+    bench([first], dataset, conditions(checks=()), store=store)
+    jobs.clear()
+
+    terms = msgspec.structs.replace(conditions(checks=()), **fields)
+    with pytest.raises(EdgemlError, match=complaint):
+        bench([second], dataset, terms, store=store, baseline=kept(store, "onnx-fp32"))
+    assert not jobs
+
+
+def test_a_run_that_stopped_early_is_refused_as_the_baseline_of_a_whole_one(store, tmp_path, jobs):
+    first, same = equal_variants(store)
+    dataset = many(tmp_path, 400)
+    bench([same], dataset, bounded("50%", sequential=True, checks=()), store=store, baseline=first)
+    jobs.clear()
+
+    with pytest.raises(EdgemlError, match="answers 400, not 100; order that of the file, not drawn"):
+        bench([same], dataset, conditions(checks=()), store=store, baseline=kept(store, "onnx-fp32"))
+    assert not jobs
+
+
+def test_the_size_of_an_earlier_run_is_one_to_compare_with(store, pairs):
+    first, second = two_variants(store)
+    dataset = read_dataset(pairs, task="sentence-similarity", columns={})
+    bench([first], dataset, conditions(), store=store)
+
+    terms = bounded("200%", option="max-size")
+    [verdict] = bench([second], dataset, terms, store=store, baseline=kept(store, "onnx-fp32")).verdicts
+
+    assert kept(store, "onnx-fp32").size_bytes == first.manifest.size_bytes
+    assert (verdict.verdict, verdict.bound) == ("pass", first.manifest.size_bytes)
+
+
+def test_the_log_of_an_outside_meter_is_looked_at_before_anything_runs(store, pairs, tmp_path, jobs):
+    first, _ = two_variants(store)
+    dataset = read_dataset(pairs, task="sentence-similarity", columns={})
+    log = tmp_path / "log.csv"
+    terms = conditions(energy_log=log, energy=EnergyPlan(meter="external"))
+
+    with pytest.raises(EdgemlError, match=r"cannot read .*log\.csv"):
+        bench([first], dataset, terms, store=store)
+    log.write_text("time;power\n")
+    with pytest.raises(EdgemlError, match="no columns timestamp and watts"):
+        bench([first], dataset, terms, store=store)
+    assert not jobs

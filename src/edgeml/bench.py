@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 import msgspec
 
-from edgeml.comparable import require_comparable
-from edgeml.conditions import Conditions, again, run_of
+from edgeml.comparable import require_comparable, require_same_machine, require_same_question
+from edgeml.conditions import Conditions, again, asked, run_of, threads_of
 from edgeml.dataset import slice_values
 from edgeml.errors import EdgemlError
 from edgeml.examples import examples
@@ -16,25 +18,29 @@ from edgeml.measurements import differences, measurements, undefined
 from edgeml.progress import Progress, silent
 from edgeml.scores import gold, unscored
 from edgeml.scores.text_generation import conformance
-from edgeml.sequential import drawn, joined, part, require_parts
+from edgeml.sequential import drawn, joined, lacks_rows, part, require_parts
 from edgeml.stats import LEVEL
 from edgeml.store import Store
 from edgeml.targets import own_name
-from edgeml.types import Dataset, Difference, Example, Measurement, Profile, Report, Run, Variant, Verdict
+from edgeml.types import Dataset, Profile, Report, Run, Variant, Verdict
 from edgeml.verdicts import verdicts
-from edgeml.verdicts.limits import Limit, require_answerable
+from edgeml.verdicts.limits import Limit, is_cost, require_answerable
 from edgeml.verdicts.planning import detectable, looks
+from edgeml_runtime.machine import environment
+from edgeml_runtime.meters.external import require_log
 from edgeml_runtime.records import verify
 from edgeml_runtime.types import Absent
 
 LOOKS = 4  # that a sequential bench takes at most
-_CLEAR = ("pass", "fail")
 
 
 def forecast(dataset: Dataset, conditions: Conditions) -> list[str]:
     """Which drop this many rows can show at all, a sentence for each bound on one; to be told before measuring."""
     labelled = bool(gold(conditions.task, dataset.rows))
-    return detectable(conditions.limits, conditions.task, rows=len(dataset.rows), labelled=labelled)
+    sliced = slice_values(dataset, conditions.slices).values()
+    smallest = min((count for values in sliced for count in Counter(values).values()), default=None)
+    rows = len(dataset.rows)
+    return detectable(conditions.limits, conditions.task, rows=rows, labelled=labelled, smallest_slice=smallest)
 
 
 def bench(
@@ -79,15 +85,31 @@ def _require_possible(dataset: Dataset, conditions: Conditions, baseline: Varian
     if conditions.generate.schema is not None:
         conformance(conditions.generate.schema)
     slice_values(dataset, conditions.slices)
+    require_given(conditions.limits, conditions.task)
     require_answerable(conditions.limits, baseline=baseline is not None, sliced=bool(conditions.slices))
-    if not conditions.sequential:
-        return
+    if conditions.energy_log is not None:
+        require_log(conditions.energy_log)
+    if conditions.sequential:
+        _require_parts(conditions, baseline)
+    elif isinstance(baseline, Run):
+        _require_same(dataset, conditions, baseline)
+
+
+def _require_parts(conditions: Conditions, baseline: Variant | Run | None) -> None:
+    """Raise EdgemlError where the data cannot be measured part by part, or no verdict would tell when to stop."""
     require_parts(conditions.task)
-    if not any(limit.is_drop for limit in conditions.limits):
+    if not any(_stops(limit) for limit in conditions.limits):
         raise EdgemlError("nothing would tell when to stop", hint="bound a drop: --max-drop 1%")
     if isinstance(baseline, Run):
         message = "an earlier run cannot be measured part by part"
         raise EdgemlError(message, hint="name a variant as the baseline, or leave --sequential out")
+
+
+def _require_same(dataset: Dataset, conditions: Conditions, baseline: Run) -> None:
+    """Raise EdgemlError for an earlier run of another question or machine; threads yet to be chosen may fit."""
+    require_same_question(asked(dataset, conditions), baseline)
+    chosen = baseline.outcome.environment.threads if conditions.threads == "auto" else threads_of(conditions)
+    require_same_machine(environment(chosen), conditions.profile.name, baseline)
 
 
 def _distinct(variants: Sequence[Variant]) -> list[Variant]:
@@ -101,8 +123,51 @@ def _distinct(variants: Sequence[Variant]) -> list[Variant]:
     return found
 
 
+class Result(NamedTuple):
+    """A variant, its run so far, and the baseline's, which the baseline itself has none of."""
+
+    variant: Variant
+    run: Run
+    base: Run | None
+
+
+class Bounds:
+    """The limits of a bench, and the verdicts that became clear before all rows were run, which stay."""
+
+    def __init__(self, conditions: Conditions, dataset: Dataset) -> None:
+        self._limits = conditions.limits
+        self._slices = slice_values(dataset, conditions.slices)
+        self._clear: dict[tuple[str, Limit], Verdict] = {}
+        self._level = LEVEL
+
+    def verdicts(self, result: Result) -> list[Verdict]:
+        """One verdict a limit, in their order."""
+        return [self._clear.get((result.run.variant, one)) or self._verdict(result, one) for one in self._limits]
+
+    def all_clear(self, results: Sequence[Result], level: float) -> bool:
+        """Whether every verdict on a drop is clear by now, those of this look at its own level."""
+        self._level = level
+        open_keys = [(result, limit) for result in results for limit in self._limits if _stops(limit)]
+        for result, limit in open_keys:
+            key = result.run.variant, limit
+            found = self._clear.get(key) or self._verdict(result, limit)
+            if found.verdict == "fail" or (found.verdict == "pass" and not self._lacks_rows(limit, result.run)):
+                self._clear[key] = found
+        return all((result.run.variant, limit) in self._clear for result, limit in open_keys)
+
+    def _lacks_rows(self, limit: Limit, run: Run) -> bool:
+        """A slice that was not seen yet may be the worst."""
+        return limit.option == "max-drop-worst-slice" and lacks_rows(run.slices, self._slices)
+
+    def _verdict(self, result: Result, limit: Limit) -> Verdict:
+        sizes = result.variant.manifest.size_bytes, result.base.size_bytes if result.base else None
+        level = self._level if _stops(limit) else LEVEL
+        [found] = verdicts(result.run, result.base, [limit], sizes=sizes, level=level)
+        return found
+
+
 class Trial:
-    """One bench under way: the runs so far, by variant, and the verdicts that became clear before all rows were run."""
+    """One bench under way: the newest run of each variant, kept as soon as it is there."""
 
     def __init__(
         self,
@@ -121,102 +186,93 @@ class Trial:
         self._baseline = baseline
         self._progress = progress
         self._runs: dict[str, Run] = {}
-        self._clear: dict[tuple[str, Limit], Verdict] = {}
-        self._level = LEVEL
+        self._bounds = Bounds(conditions, dataset)
 
     def measure(self) -> None:
-        """Run everything, and keep each run as soon as it is there."""
-        if self._conditions.sequential:
-            self._measure_in_parts()
-        else:
-            self._measure_part(self._dataset)
+        """Run everything: part by part until the verdicts are clear, then the further processes on the first part."""
+        parts = _parts(self._dataset, self._conditions)
+        for dataset, level in parts:
+            self._measure_part(dataset)
+            if self._conditions.sequential and self._bounds.all_clear(self._judged(), level):
+                break
         # In rounds, so that a machine that gets slower does so for every variant.
         for _ in range(1, self._conditions.process_count):
             for variant in self._variants:
                 run = self._runs[variant.name]
-                self._keep(again(run, variant, self._dataset, self._conditions, progress=self._progress))
+                self._keep(again(run, variant, parts[0][0], self._conditions, progress=self._progress))
 
     def report(self) -> Report:
         """What the runs show."""
-        pairs = [(variant, self._runs[variant.name]) for variant in self._variants]
-        found: list[Measurement] = []
-        absent: list[Absent] = []
-        for variant, run in pairs:
-            base = self._base_of(variant)
-            found += measurements(run, size_bytes=variant.manifest.size_bytes, baseline=base)
-            missing = [*run.outcome.absent, *unscored(run.task, run.gold), *undefined(run, base)]
-            absent += [msgspec.structs.replace(one, variant=run.variant, target=run.target) for one in missing]
-        compared = [(variant, run, base) for variant, run in pairs if (base := self._base_of(variant))]
-        differing: list[Difference] = [one for _, run, base in compared for one in differences(run, base)]
-        rows: list[Example] = [one for variant, run in pairs for one in examples(run, self._base_of(variant))]
-        judged: list[Verdict] = [one for variant in self._judged() for one in self._verdicts(variant).values()]
+        results = self._results()
+        compared = [(one.run, one.base) for one in results if one.base]
         return Report(
-            measurements=tuple(found),
-            verdicts=tuple(judged),
-            differences=tuple(differing),
-            absent=tuple(absent),
-            warnings=tuple(text for variant, run in pairs for text in _warnings(variant, run)),
-            examples=tuple(rows),
+            measurements=tuple(
+                found
+                for variant, run, base in results
+                for found in measurements(run, size_bytes=variant.manifest.size_bytes, baseline=base)
+            ),
+            verdicts=tuple(found for one in self._judged() for found in self._bounds.verdicts(one)),
+            differences=tuple(found for run, base in compared for found in differences(run, base)),
+            absent=tuple(found for _, run, base in results for found in _absent(run, base)),
+            warnings=tuple(text for variant, run, _ in results for text in _warnings(variant, run)),
+            examples=tuple(found for _, run, base in results for found in examples(run, base)),
         )
 
     def _measure_part(self, dataset: Dataset) -> None:
-        first = not self._runs
-        conditions = self._conditions if first else _answers_alone(self._conditions)
         reference = self._baseline if isinstance(self._baseline, Variant) else None
         for variant in self._variants:
-            run = run_of(variant, dataset, conditions, reference=reference, progress=self._progress)
+            before = self._runs.get(variant.name)
+            conditions = _answers_alone(self._conditions) if before else self._conditions
+            chosen = before.sweep if before else None
+            run = run_of(variant, dataset, conditions, reference=reference, progress=self._progress, chosen=chosen)
             if isinstance(self._baseline, Run):
                 require_comparable(run, self._baseline)
-            self._keep(run if first else joined(self._runs[variant.name], run))
+            self._keep(joined(before, run) if before else run)
 
-    def _measure_in_parts(self) -> None:
-        before, rows = 0, drawn(self._dataset, self._conditions.seed)
-        for look in looks(len(rows.rows), LOOKS):
-            self._measure_part(part(rows, before, look.rows))
-            before, self._level = look.rows, look.level
-            found = {(variant.name, limit): one for variant in self._judged() for limit, one in self._drops(variant)}
-            self._clear |= {key: one for key, one in found.items() if one.verdict in _CLEAR and key not in self._clear}
-            if found.keys() <= self._clear.keys():
-                return
-
-    def _drops(self, variant: Variant) -> list[tuple[Limit, Verdict]]:
-        return [(limit, one) for limit, one in self._verdicts(variant).items() if limit.is_drop]
-
-    def _verdicts(self, variant: Variant) -> dict[Limit, Verdict]:
-        """The verdict on each limit; one that was clear at an earlier look stays."""
-        limits, run, base = self._conditions.limits, self._runs[variant.name], self._base_of(variant)
-        base_bytes = next(
-            (one.manifest.size_bytes for one in self._variants if base and one.name == base.variant), None
+    def _results(self) -> list[Result]:
+        runs = {variant.name: self._runs[variant.name] for variant in self._variants}
+        base = (
+            self._baseline
+            if isinstance(self._baseline, Run)
+            else runs.get(self._baseline.name)
+            if self._baseline
+            else None
         )
-        sizes = (variant.manifest.size_bytes, base_bytes)
-        found = {limit: self._clear[variant.name, limit] for limit in limits if (variant.name, limit) in self._clear}
-        for limit in limits:
-            if limit not in found:
-                level = self._level if limit.is_drop else LEVEL
-                [found[limit]] = verdicts(run, base, [limit], sizes=sizes, level=level)
-        return {limit: found[limit] for limit in limits}
+        return [Result(one, runs[one.name], None if runs[one.name] is base else base) for one in self._variants]
 
-    def _judged(self) -> list[Variant]:
+    def _judged(self) -> list[Result]:
         """All but the baseline, which sets the bounds."""
         own = self._baseline.name if isinstance(self._baseline, Variant) else None
-        return [variant for variant in self._variants if variant.name != own]
-
-    def _base_of(self, variant: Variant) -> Run | None:
-        if isinstance(self._baseline, Run):
-            return self._baseline
-        if self._baseline is None or variant.name == self._baseline.name:
-            return None
-        return self._runs[self._baseline.name]
+        return [one for one in self._results() if one.variant.name != own]
 
     def _keep(self, run: Run) -> None:
         self._runs[run.variant] = run
         self._store.add_run(run)
 
 
+def _parts(dataset: Dataset, conditions: Conditions) -> list[tuple[Dataset, float]]:
+    """The data as it is measured, with the level of the verdicts after each part."""
+    if not conditions.sequential:
+        return [(dataset, LEVEL)]
+    rows, found = drawn(dataset, conditions.seed), looks(len(dataset.rows), LOOKS)
+    starts = [0, *(look.rows for look in found)]
+    return [(part(rows, start, look.rows), look.level) for start, look in zip(starts, found, strict=False)]
+
+
+def _stops(limit: Limit) -> bool:
+    """Whether rows decide a limit, so that it may be clear before all were run."""
+    return limit.is_drop and not (limit.metric and is_cost(limit.metric))
+
+
+def _absent(run: Run, base: Run | None) -> list[Absent]:
+    missing = [*run.outcome.absent, *unscored(run.task, run.gold), *undefined(run, base)]
+    return [msgspec.structs.replace(one, variant=run.variant, target=run.target) for one in missing]
+
+
 def _answers_alone(conditions: Conditions) -> Conditions:
-    """For a later part of the data: the cost was measured on the first."""
+    """For a later part of the data: the cost was measured, and the checks were made, on the first."""
     energy = msgspec.structs.replace(conditions.energy, meter="off")
-    return msgspec.structs.replace(conditions, repeats=1, warmups=0, energy=energy)
+    return msgspec.structs.replace(conditions, repeats=1, warmups=0, energy=energy, energy_log=None, checks=())
 
 
 def _warnings(variant: Variant, run: Run) -> list[str]:

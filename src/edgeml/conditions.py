@@ -9,8 +9,10 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
+from edgeml.comparable import Asked, order_of
 from edgeml.dataset import slice_values
 from edgeml.errors import EdgemlError
+from edgeml.metrics import metric
 from edgeml.progress import Progress, within
 from edgeml.scores import gold
 from edgeml.targets import local
@@ -20,7 +22,7 @@ from edgeml.verdicts.limits import Limit
 from edgeml_runtime import checks, meters
 from edgeml_runtime.errors import unknown
 from edgeml_runtime.machine import cores
-from edgeml_runtime.meters.external import laid_over, read_log
+from edgeml_runtime.meters.external import awaited_log, laid_over
 from edgeml_runtime.tasks import task_of
 from edgeml_runtime.types import EnergyPlan, Generate, Job, Outcome, Record
 
@@ -65,24 +67,51 @@ class Conditions(Record, frozen=True, kw_only=True):
         return self.processes or (PROCESSES_TO_COMPARE if timed else 1)
 
 
+def asked(dataset: Dataset, conditions: Conditions) -> Asked:
+    """What a run over all of the data is going to be asked."""
+    return Asked(
+        task=conditions.task,
+        dataset_sha256=dataset.sha256,
+        reference_sha256=dataset.reference_sha256,
+        limit=conditions.limit,
+        context_tokens=conditions.context_tokens,
+        generate=conditions.generate,
+        columns=dataset.columns,
+        seed=conditions.seed,
+        batch_size=conditions.batch_size,
+        answers=len(dataset.rows),
+        order=order_of(dataset.numbers),
+    )
+
+
 def run_of(
-    variant: Variant, dataset: Dataset, conditions: Conditions, *, reference: Variant | None, progress: Progress
+    variant: Variant,
+    dataset: Dataset,
+    conditions: Conditions,
+    *,
+    reference: Variant | None,
+    progress: Progress,
+    chosen: ThreadSweep | None = None,
 ) -> Run:
-    """One fresh process does the whole job; thread counts are tried before, where they are to be chosen."""
+    """One fresh process does the whole job; thread counts are tried before, unless they are `chosen` already."""
     progress = within(progress, f"bench {variant.name}")
     job = job_of(variant, dataset, conditions, reference=reference)
-    chosen: ThreadSweep | None = None
     if conditions.threads == "auto":
-        chosen = sweep(job, done, progress=progress)
+        chosen = chosen or sweep(job, done, progress=progress)
         job = replace(job, threads=chosen.threads, threads_prefill=chosen.threads_prefill)
     started = datetime.now(UTC).isoformat(timespec="milliseconds")
+    outcome = _metered(job, conditions, progress)
+    return replace(_kept(variant, dataset, conditions, job, outcome), started=started, sweep=chosen)
+
+
+def _kept(variant: Variant, dataset: Dataset, conditions: Conditions, job: Job, outcome: Outcome) -> Run:
     return Run(
         variant=variant.name,
         variant_sha256=weights_sha256(variant),
         target=conditions.profile.name,
         how="measured",
         task=conditions.task,
-        started=started,
+        started="",
         dataset=dataset.name,
         dataset_sha256=dataset.sha256,
         dataset_path=dataset.path,
@@ -95,11 +124,11 @@ def run_of(
         context_tokens=job.context_tokens,
         limit=job.limit,
         generate=job.generate,
-        outcome=_metered(job, conditions, progress),
+        outcome=outcome,
         gold=gold(conditions.task, dataset.rows, variant.manifest.labels),
         slices=slice_values(dataset, conditions.slices),
-        sweep=chosen,
         numbers=dataset.numbers,
+        size_bytes=variant.manifest.size_bytes,
     )
 
 
@@ -123,11 +152,12 @@ def done(job: Job, progress: Progress) -> Outcome:
 
 
 def _metered(job: Job, conditions: Conditions, progress: Progress) -> Outcome:
-    """The job done, and an outside meter's log laid over it."""
-    outcome = done(job, progress)
-    if conditions.energy_log is None:
+    """The job done, and an outside meter's log laid over it, once that reaches beyond the windows."""
+    outcome, offset_s = done(job, progress), conditions.log_offset_s
+    if conditions.energy_log is None or outcome.energy is None:
         return outcome
-    return laid_over(outcome, read_log(conditions.energy_log), offset_s=conditions.log_offset_s)
+    end_s = max(window.started_s + window.duration_s for window in outcome.energy.windows)
+    return laid_over(outcome, awaited_log(conditions.energy_log, end_s, offset_s=offset_s), offset_s=offset_s)
 
 
 def job_of(variant: Variant, dataset: Dataset, conditions: Conditions, *, reference: Variant | None) -> Job:
@@ -140,7 +170,7 @@ def job_of(variant: Variant, dataset: Dataset, conditions: Conditions, *, refere
         reference=str(reference.path.resolve()) if beside and reference else None,
         task=conditions.task,
         target=conditions.profile.name,
-        threads=conditions.threads if isinstance(conditions.threads, int) else cores(),
+        threads=threads_of(conditions),
         warmups=default_warmups if conditions.warmups is None else conditions.warmups,
         repeats=conditions.repeats or task.DEFAULT_REPEATS,
         seed=conditions.seed,
@@ -153,7 +183,13 @@ def job_of(variant: Variant, dataset: Dataset, conditions: Conditions, *, refere
         generate=conditions.generate,
         checks=checks_of(variant, conditions),
         energy=conditions.energy,
+        numbers=dataset.numbers,
     )
+
+
+def threads_of(conditions: Conditions) -> int:
+    """The threads that were asked for, or every processor; where they are to be chosen, those before that."""
+    return conditions.threads if isinstance(conditions.threads, int) else cores()
 
 
 def parse_checks(texts: Sequence[str]) -> tuple[str, ...] | None:
@@ -179,7 +215,12 @@ def energy_plan(meter: str, *, log: Path | None = None, busy_w: str | None = Non
 
 
 def checks_of(variant: Variant, conditions: Conditions) -> tuple[str, ...]:
-    """The checks that were asked for, or those whose trouble the variant's scheme is known for."""
+    """The checks that were asked for, or those whose trouble a scheme is known for; and those that a bound needs."""
+    bounded = (metric(limit.metric).check for limit in conditions.limits if limit.metric)
+    return tuple(dict.fromkeys((*_usual_checks(variant, conditions), *(name for name in bounded if name))))
+
+
+def _usual_checks(variant: Variant, conditions: Conditions) -> tuple[str, ...]:
     if conditions.checks is not None:
         return conditions.checks
     if conditions.task == "text-generation":  # a program that gave a schema relies on the answers

@@ -287,7 +287,7 @@ class Run(Record, frozen=True, kw_only=True, tag_field="schema", tag="edgeml.run
 
     The data's texts are not kept: `dataset_path` and `columns` say where they were read. `slices` are the values of
     the columns that `--slice` names, a row each. `processes` are further processes that measured the cost again.
-    `numbers` are as in `Dataset`.
+    `numbers` are as in `Dataset`. `size_bytes` is that of all the variant's files, absent in runs of old.
     """
 
     variant: str
@@ -314,6 +314,7 @@ class Run(Record, frozen=True, kw_only=True, tag_field="schema", tag="edgeml.run
     processes: tuple[Outcome, ...] = ()
     sweep: ThreadSweep | None = None
     numbers: tuple[int, ...] = ()
+    size_bytes: int | None = None
 
     @property
     def file_name(self) -> str:
