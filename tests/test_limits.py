@@ -1,7 +1,16 @@
 import pytest
 
 from edgeml.errors import EdgemlError
-from edgeml.verdicts.limits import headline, is_cost, limit_of, limits_of, lower_is_better, named, require_answerable
+from edgeml.verdicts.limits import (
+    headline,
+    is_cost,
+    limit_of,
+    limits_of,
+    lower_is_better,
+    named,
+    require_answerable, require_given,
+    samples_noun,
+)
 
 
 @pytest.mark.parametrize(
@@ -146,3 +155,22 @@ def test_a_misspelt_metric_is_refused_with_the_nearest_known():
 @pytest.mark.parametrize("metric", ["perplexity", "contract.truncated", "batch.flips", "sensitivity.typos", "latency"])
 def test_less_is_better_of_what_should_be_small(metric):
     assert lower_is_better(metric)
+
+
+def test_a_share_of_a_divergence_from_oneself_is_refused_since_that_is_0():
+    with pytest.raises(EdgemlError, match="a share of the baseline's kl_divergence, which is 0") as caught:
+        named(limit_of("max-drop", "kl_divergence=1%"), "perplexity", labelled=False)
+
+    assert caught.value.hint == "allow an amount: --max-drop kl_divergence=0.01"
+
+
+@pytest.mark.parametrize(("metric", "noun"), [("spearman", "rows"), ("same_top", "chunks"), ("latency", "processes")])
+def test_what_a_metric_is_sampled_by_has_a_name(metric, noun):
+    assert samples_noun(metric) == noun
+
+
+def test_a_metric_that_the_task_does_not_give_is_refused_with_those_that_it_gives():
+    with pytest.raises(EdgemlError, match="which feature-extraction does not give") as caught:
+        require_given([limit_of("max-drop", "macro_f1=1%")], "feature-extraction")
+
+    assert "nearest_accuracy" in caught.value.hint

@@ -24,7 +24,7 @@ from edgeml.store import Store
 from edgeml.targets import own_name
 from edgeml.types import Dataset, Profile, Report, Run, Variant, Verdict
 from edgeml.verdicts import verdicts
-from edgeml.verdicts.limits import Limit, is_cost, require_answerable
+from edgeml.verdicts.limits import Limit, is_cost, require_answerable, require_given
 from edgeml.verdicts.planning import detectable, looks
 from edgeml_runtime.machine import environment
 from edgeml_runtime.meters.external import require_log

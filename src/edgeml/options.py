@@ -17,7 +17,7 @@ _COUNT = click.IntRange(min=1)
 _DATA = (
     click.option("--data", type=_FILE, help="JSONL, CSV or TSV with the task's columns; plain text; images."),
     click.option("--task", help="A Hub task name; left out, the variant's own."),
-    click.option("--columns", multiple=True, metavar="YOURS=TASKS", help="Map a column of the file to the task's, e.g. body=text."),
+    click.option("--columns", multiple=True, metavar="YOURS=TASKS", help="Map a column, e.g. body=text."),
     click.option("--reference", type=_FILE, help="Labelled rows to seek the nearest among, for feature-extraction."),
     click.option("--slice", "slices", multiple=True, metavar="COLUMN", help="Report each value of a column apart."),
     click.option("--limit", type=_COUNT, help="Use only the first rows, or chunks."),

@@ -55,7 +55,8 @@ def parse_columns(texts: Sequence[str]) -> dict[str, str]:
     for text in texts:
         ours, separator, theirs = text.partition("=")
         if not (ours and separator and theirs):
-            raise EdgemlError(f"cannot read --columns {text!r}", hint="write your column, then the task's, such as --columns body=text")
+            hint = "write your column, then the task's, such as --columns body=text"
+            raise EdgemlError(f"cannot read --columns {text!r}", hint=hint)
         found[ours] = theirs
     return found
 

@@ -10,6 +10,7 @@ from typing import Literal, get_args
 from msgspec.structs import replace
 
 from edgeml.errors import EdgemlError
+from edgeml.metrics import METRICS
 from edgeml.metrics import metric as known_metric
 from edgeml.scores import scorer_of
 from edgeml_runtime.types import Record
@@ -28,6 +29,9 @@ _COSTS: dict[str, tuple[str, dict[str, float], str]] = {
 }
 _EXAMPLE = "1%, 0.01 or spearman=1%"
 _STATISTICS = ("p50", "median", "p90", "p95", "p99", "mean", "max")
+_CHUNKED = ("perplexity", "kl_divergence", "same_top")
+# What a metric that compares with a baseline is of the baseline itself.
+OF_ITSELF = {"kl_divergence": 0.0, "same_top": 1.0}
 _BY_DEGREE = ("sentence-similarity",)  # tasks whose answers are not the same or different, only near or far
 _AMOUNT = re.compile(r"([+-]?)(\d+\.?\d*(?:[eE][+-]?\d+)?|\.\d+)\s*(\S*)")
 
@@ -90,17 +94,28 @@ def require_answerable(limits: Sequence[Limit], *, baseline: bool, sliced: bool)
             raise EdgemlError(f"{limit} needs slices, and there are none", hint="name a column: --slice COLUMN")
 
 
+def require_given(limits: Sequence[Limit], task: str) -> None:
+    """Raise EdgemlError, before anything is measured, for a metric that the task does not give."""
+    for limit in limits:
+        if limit.metric and not known_metric(limit.metric).is_of(task):
+            of_task = ", ".join(one.name for one in METRICS if one.is_of(task) and not one.cost)
+            raise EdgemlError(f"{limit} bounds {limit.metric}, which {task} does not give", hint=f"it gives {of_task}")
+
+
 def named(limit: Limit, task: str, *, labelled: bool) -> Limit:
     """The limit with its metric named: left out, it is the task's headline, or likeness to the baseline without labels.
 
-    Raises EdgemlError for an unknown metric, or a drop that no share could exceed, such as `--max-drop 1` where `1%`
-    was meant.
+    Raises EdgemlError for an unknown metric, a drop that no share could exceed, such as `--max-drop 1` where `1%` was
+    meant, and for a share of what is 0 of any baseline.
     """
     full = replace(limit, metric=limit.metric or headline(task, labelled=labelled))
     less = lower_is_better(full.metric)
     if full.is_drop and full.amount >= 1 and not less:
         hint = "write 1% for a share of the baseline's value, or 0.01 in the metric's own unit"
         raise EdgemlError(f"{limit} allows any drop at all of {full.metric}", hint=hint)
+    if full.is_drop and full.relative and OF_ITSELF.get(full.metric) == 0:
+        problem = f"{limit} allows a share of the baseline's {full.metric}, which is 0 of itself"
+        raise EdgemlError(problem, hint=f"allow an amount: --{limit.option} {full.metric}=0.01")
     return full
 
 
@@ -120,6 +135,13 @@ def lower_is_better(metric: str) -> bool:
 def is_cost(metric: str) -> bool:
     """Whether a metric is of the machine at work, so that its independent sample is a process and not a row."""
     return known_metric(metric).cost
+
+
+def samples_noun(metric: str) -> str:
+    """What the independent samples of a metric are: `rows`, `chunks` of a text, or `processes`."""
+    if is_cost(metric):
+        return "processes"
+    return "chunks" if metric in _CHUNKED else "rows"
 
 
 def _drop(option: str, text: str, metric: str, amount: str) -> Limit:
