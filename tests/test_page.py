@@ -55,12 +55,19 @@ def test_a_verdict_says_what_changed_what_was_allowed_and_how_sure_that_is():
     ]
 
 
+def test_a_sentence_that_begins_with_a_name_keeps_its_spelling():
+    unknown = verdict("cannot tell", difference=None, low=None, high=None, reason=f"{SMALL} has no energy")
+    (text,) = said(unknown)
+
+    assert text.endswith(f" {SMALL} has no energy.")
+
+
 def test_cannot_tell_says_why_and_how_many_rows_would():
     (text,) = said(verdict("cannot tell", n_needed=2300, reason="the interval holds the bound", p_value=0.034))
 
     assert text.startswith("Cannot tell whether onnx-int8 passes: exact match. Fell")
     assert text.endswith(
-        "exact McNemar p = 0.034. The interval holds the bound. About 2300 in all would probably decide."
+        "exact McNemar p = 0.034. The interval holds the bound. About 2300 rows in all would probably decide."
     )
 
 

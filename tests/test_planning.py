@@ -72,3 +72,33 @@ def test_no_number_of_rows_shows_that_nothing_at_all_was_lost():
     [said] = detectable(limits_of({"max-drop": ["0"]}), "feature-extraction", rows=40, labelled=True)
 
     assert said.endswith("no number of rows shows 0")
+
+
+@pytest.mark.parametrize(
+    ("task", "bound"),
+    [
+        ("token-classification", "1%"),
+        ("text-classification", "macro_f1=1%"),
+        ("token-classification", "token_accuracy=1%"),
+    ],
+)
+def test_where_rare_rows_weigh_more_at_least_so_many_rows_are_said_to_be_needed(task, bound):
+    [said] = detectable(limits_of({"max-drop": [bound]}), task, rows=1000, labelled=True)
+
+    assert "is below at least 0.4%" in said
+    assert said.endswith("1% needs at least 381")
+
+
+def test_of_slices_the_smallest_is_told():
+    limits = limits_of({"max-drop-worst-slice": ["1%"]})
+
+    [said] = detectable(limits, "feature-extraction", rows=1000, labelled=True, smallest_slice=40)
+    [unsaid] = detectable(limits, "feature-extraction", rows=1000, labelled=True)
+
+    assert said.startswith("the smallest slice's 40 rows cannot show")
+    assert unsaid.startswith("a slice of all 1000 rows cannot show")
+
+
+@pytest.mark.parametrize("bound", ["1%", "same_top=1%", "kl_divergence=0.01"])
+def test_a_text_has_no_rows_to_speak_of(bound):
+    assert detectable(limits_of({"max-drop": [bound]}), "perplexity", rows=0, labelled=False) == []

@@ -292,6 +292,34 @@ def test_a_verdict_comes_last_in_one_sentence_with_its_interval_and_what_would_d
     )
 
 
+@pytest.mark.parametrize(
+    ("known", "text"),
+    [
+        (
+            {"metric": "size", "unit": "of the baseline's", "bound": 0.5},
+            "size is not known, allowed 50% of the baseline's",
+        ),
+        (
+            {"metric": "perplexity", "unit": "from the baseline's", "bound": 0.01},
+            "perplexity is not known, allowed +1% from the baseline's",
+        ),
+        ({"metric": "perplexity", "unit": "perplexity", "bound": 0.5}, "perplexity is not known, allowed +0.5000"),
+        ({"metric": "size", "unit": "byte", "bound": 25e6, "baseline": None}, "size is not known, allowed 25.0"),
+    ],
+)
+def test_a_bound_on_what_is_not_known_is_told_as_it_was_set(known, text):
+    unknown = verdict("cannot tell", **{"statistic": "", "difference": None, "low": None, "high": None} | known)
+
+    assert as_text([report(verdicts=(unknown,))]).splitlines()[-1].endswith(text)
+
+
+@pytest.mark.parametrize(("metric", "noun"), [("latency", "processes"), ("same_top", "chunks"), ("spearman", "rows")])
+def test_what_would_decide_is_counted_in_what_the_metric_is_sampled_by(metric, noun):
+    undecided = verdict("cannot tell", metric=metric, n=5, n_needed=130)
+
+    assert f"about 130 {noun} would tell, these are 5" in " ".join(as_text([report(verdicts=(undecided,))]).split())
+
+
 def test_a_bound_on_a_cost_is_told_in_the_tables_own_unit():
     size_verdict = verdict(
         "pass",
@@ -424,6 +452,10 @@ def test_where_no_slice_lost_none_is_called_the_worst():
     changes = tuple(change(NAMES[1], "nearest_accuracy", place, value) for place, value in (("a=1", 0.0), ("a=2", 0.1)))
 
     assert "for the worse" not in as_text([msgspec.structs.replace(report(), differences=changes)])
+    alike = tuple(figure(NAMES[1], "fidelity.cosine", 1.0, place) for place in ("a=1", "a=2"))
+    text = as_text([Report(measurements=alike)])
+    assert "a=2" in text
+    assert "least like" not in text
 
 
 @pytest.mark.parametrize("metric", ["fidelity.agreement", "fidelity.cosine"])

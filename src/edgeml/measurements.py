@@ -53,8 +53,8 @@ def differences(run: Run, baseline: Run) -> list[Difference]:
 
     Only metrics that both have are compared. Raises EdgemlError where nothing pairs the rows of the two.
     """
-    theirs = {one.metric: one for one in _pairable(baseline)}
-    pairs = [(one, theirs[one.metric]) for one in _pairable(run) if one.metric in theirs]
+    theirs = {one.metric: one for one in pairable(baseline)}
+    pairs = [(one, theirs[one.metric]) for one in pairable(run) if one.metric in theirs]
     for ours, other in pairs:
         _require_paired(run, baseline, ours, other)
     whole = [_difference(run, baseline, pair) for pair in pairs]
@@ -71,6 +71,12 @@ def differences(run: Run, baseline: Run) -> list[Difference]:
 def row_scores(run: Run) -> list[Score]:
     """Every metric with one value a row of the data, or a chunk of the text: those of the answers, then the sampled."""
     return [*_scored(run), *(_as_score(sample) for sample in run.outcome.samples if sample.unit_of_sample in _ROWS)]
+
+
+def pairable(run: Run) -> list[Score]:
+    """What two runs of one seed have the same rows of: the row scores, and those of the same sampled rows."""
+    sampled = [sample for sample in run.outcome.samples if sample.unit_of_sample == _SAMPLED_ROWS]
+    return [*row_scores(run), *(_as_score(sample) for sample in sampled)]
 
 
 def slices_of(run: Run) -> dict[str, tuple[int, ...]]:
@@ -116,12 +122,6 @@ def _as_score(sample: Samples, statistic: str | None = None) -> Score:
         statistic_name=name,
         statistic=statistic_of(name),
     )
-
-
-def _pairable(run: Run) -> list[Score]:
-    """What two runs of one seed have the same rows of: the row scores, and those of the same sampled rows."""
-    sampled = [sample for sample in run.outcome.samples if sample.unit_of_sample == _SAMPLED_ROWS]
-    return [*row_scores(run), *(_as_score(sample) for sample in sampled)]
 
 
 def _require_paired(run: Run, baseline: Run, ours: Score, theirs: Score) -> None:

@@ -150,10 +150,11 @@ def wilson(right: int, n: int, *, level: float = LEVEL) -> Interval:
     return Interval(value=right / n, n=n, low=float(bounds.low), high=float(bounds.high), level=level)
 
 
-def with_unseen(found: Interval, loss: float) -> Interval:
+def with_unseen(found: Interval, loss: float, *, parts: int = 1) -> Interval:
     """A paired difference whose bound allows for rows so rare that too few of them, or none, were resampled.
 
-    `loss` is what a share of 1 of such rows would change the statistic by: below 0 it widens `low`, above 0 `high`.
+    `loss` is what one such row changes the statistic by, times n: below 0 it widens `low`, above 0 `high`. Where each
+    value is the mean of some `parts`, such as a chunk's tokens, it is the parts that are rare, and as many more.
     Were the truth at the bound, what the sample does not show of it would have come from rows that cost `loss` each, a
     Poisson number of them: its variance, gap * loss / n, is added to the bootstrap's. With no spread at all that is
     `loss` * z^2 / (n + z^2), as where no row of two shares differs (`tango`); for shares it is Wilson's interval.
@@ -161,7 +162,7 @@ def with_unseen(found: Interval, loss: float) -> Interval:
     if found.low is None or found.high is None or found.level is None:
         return found
     z2 = normal_quantile(found.level) ** 2
-    half = abs(loss) * z2 / (found.n + z2) / 2
+    half = abs(loss) * z2 / (found.n * parts + z2) / 2
     if loss < 0:
         return replace(found, low=found.value - half - math.hypot(found.value - found.low, half))
     return replace(found, high=found.value + half + math.hypot(found.high - found.value, half))

@@ -189,7 +189,8 @@ class Samples(Record, frozen=True, kw_only=True):
     `unit_of_sample` is the independent thing one value belongs to (row, batch, chunk, process); `method` says how
     the value was taken. Where it is `row`, there is one value a row of the data, in its order. `marks` say why the
     values should not be trusted (the machine drifted, throttled, swapped); marked ones decide no verdict. `how` stands
-    where these values were had in another way than the rest of the run.
+    where these values were had in another way than the rest of the run. `parts` is of how many equal parts each value
+    is the mean, such as the scored tokens of a chunk.
     """
 
     metric: str
@@ -201,6 +202,7 @@ class Samples(Record, frozen=True, kw_only=True):
     warmups: tuple[float, ...] = ()
     marks: tuple[str, ...] = ()
     how: How | None = None
+    parts: int | None = None
 
 
 class Absent(Record, frozen=True, kw_only=True, tag_field="schema", tag="edgeml.absent/1"):

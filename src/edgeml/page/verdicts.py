@@ -9,7 +9,7 @@ from edgeml.page.blocks import Block, Listing, Statement, Text
 from edgeml.page.finding import Finding
 from edgeml.page.words import bounds_of, digits, listed, number, scaled, title, with_unit
 from edgeml.types import Difference, Verdict, VerdictWord
-from edgeml.verdicts.limits import lower_is_better
+from edgeml.verdicts.limits import lower_is_better, samples_noun
 
 _ORDER: tuple[VerdictWord, ...] = ("fail", "cannot tell", "pass")
 _HEADS = {"pass": "passes", "fail": "fails", "cannot tell": "cannot tell"}
@@ -79,8 +79,14 @@ def _body(one: Verdict, finding: Finding) -> str:
         grounds.append(f"exact McNemar p = {one.p_value:.2g}")
     sentences = ["; ".join(filter(None, grounds)), one.reason or ""]
     if one.n_needed is not None:
-        sentences.append(f"about {one.n_needed} in all would probably decide")
-    return " ".join(f"{text[:1].upper()}{text[1:]}." for text in sentences if text)
+        sentences.append(f"about {one.n_needed} {samples_noun(one.metric)} in all would probably decide")
+    return " ".join(f"{_begun(text, one)}." for text in sentences if text)
+
+
+def _begun(text: str, one: Verdict) -> str:
+    """As a sentence begins, but for the name of a variant, or a metric, which is spelt as it is."""
+    names = (one.variant, one.baseline, one.metric)
+    return text if any(name and text.startswith(name) for name in names) else f"{text[:1].upper()}{text[1:]}"
 
 
 def _against(one: Verdict, finding: Finding) -> str:

@@ -6,13 +6,15 @@ from collections.abc import Callable
 
 from edgeml.render.figures import FIGURES, Figure
 from edgeml.types import Verdict
+from edgeml.verdicts.evidence import FROM_BASELINE, OF_BASELINE
+from edgeml.verdicts.limits import samples_noun
 
 _PLAIN = Figure(title="", digits=4)
 
 
 def sentence(verdict: Verdict, label: Callable[[str], str] = str) -> str:
     """Everything but the variant and the word of the verdict itself."""
-    figure = FIGURES.get((verdict.metric, verdict.statistic), _PLAIN)
+    figure = _figure(verdict)
     place = f" in {verdict.slice}" if verdict.slice else ""
     parts = [f"{verdict.metric}{place} {_found(verdict, figure, label)}"]
     if verdict.p_value is not None:
@@ -20,7 +22,7 @@ def sentence(verdict: Verdict, label: Callable[[str], str] = str) -> str:
     if verdict.reason:
         parts.append(verdict.reason)
     if verdict.n_needed is not None:
-        parts.append(f"about {verdict.n_needed} rows would tell, these are {verdict.n}")
+        parts.append(f"about {verdict.n_needed} {samples_noun(verdict.metric)} would tell, these are {verdict.n}")
     return "; ".join(parts)
 
 
@@ -32,7 +34,23 @@ def _found(verdict: Verdict, figure: Figure, label: Callable[[str], str]) -> str
     if verdict.value is not None:
         found = f"is {_number(verdict.value, figure, sign=False)}{_bounds(verdict, figure, sign=False)}"
         return f"{found}, allowed {_number(verdict.bound, figure, sign=False)}"
-    return f"is not known, allowed {_number(verdict.bound, figure, sign=verdict.baseline is not None)}"
+    return f"is not known, {_limit(verdict, figure)}"
+
+
+def _figure(verdict: Verdict) -> Figure:
+    """How its numbers are shown; without a statistic, as the metric's first is."""
+    wanted = verdict.metric, verdict.statistic
+    found = (one for key, one in FIGURES.items() if key == wanted or (wanted == (key[0], "")))
+    return next(found, _PLAIN)
+
+
+def _limit(verdict: Verdict, figure: Figure) -> str:
+    """What is allowed where the baseline's own value may be unknown."""
+    if verdict.unit == OF_BASELINE:
+        return f"allowed {100 * verdict.bound:.4g}% of the baseline's"
+    if verdict.unit == FROM_BASELINE:
+        return f"allowed {100 * verdict.bound:+.4g}% from the baseline's" if verdict.bound else "no loss allowed"
+    return f"allowed {_number(verdict.bound, figure, sign=verdict.baseline is not None)}"
 
 
 def _bounds(verdict: Verdict, figure: Figure, *, sign: bool) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from msgspec.structs import replace
 
 from edgeml.fidelity import fidelity
-from edgeml.measurements import only, row_scores, slices_of
+from edgeml.measurements import only, pairable, slices_of
 from edgeml.scores import Score
 from edgeml.stats import (
     LEVEL,
@@ -26,12 +26,21 @@ from edgeml.stats import (
 )
 from edgeml.types import Run, Verdict
 from edgeml.verdicts.costs import cost_verdict
-from edgeml.verdicts.evidence import Bound, Evidence, Question, decided, marks_of, needed, unknown, why_missing
-from edgeml.verdicts.limits import Limit, is_cost, lower_is_better, named
+from edgeml.verdicts.evidence import (
+    Bound,
+    Evidence,
+    Question,
+    decided,
+    marks_of,
+    needed,
+    samples_of,
+    unknown,
+    why_missing,
+)
+from edgeml.verdicts.limits import OF_ITSELF, Limit, is_cost, lower_is_better, named, samples_noun
+from edgeml.verdicts.unseen import cost_of_a_row, cost_of_a_token
 
-_LONG = ("perplexity",)  # a chunk is hundreds of tokens: what is rare among tokens is in every chunk
-_RANGE = {"spearman": 2.0, "pearson": 2.0}  # what a metric spans, and so what a share of broken rows costs; others 1
-_ITSELF = {"kl_divergence": 0.0, "same_top": 1.0}  # what a metric that compares with a baseline is of itself
+FEWEST_CHUNKS = 30  # where nothing says how many tokens one holds
 
 
 def verdicts(
@@ -69,14 +78,16 @@ def _pair(asked: Question) -> tuple[Score, Score] | str:
     marks = marks_of(run, baseline, metric=metric)
     if marks:
         return f"its samples are marked: {', '.join(marks)}"
-    ours = _named(metric, [*row_scores(run), *fidelity(run, baseline)])
+    ours = _named(metric, [*pairable(run), *fidelity(run, baseline)])
     if ours is None:
         return why_missing(run, metric)
-    theirs = _named(metric, [*row_scores(baseline), *fidelity(baseline, baseline)])
-    if theirs is None and metric in _ITSELF:
-        theirs = replace(ours, columns=((_ITSELF[metric],) * len(ours.columns[0]),))
+    theirs = _named(metric, [*pairable(baseline), *fidelity(baseline, baseline)])
+    if theirs is None and metric in OF_ITSELF:
+        theirs = replace(ours, columns=((OF_ITSELF[metric],) * len(ours.columns[0]),))
     if theirs is None:
         return why_missing(baseline, metric)
+    if run.seed != baseline.seed and _is_sampled(run, metric):
+        return "the rows that it was tried on were drawn by another seed than the baseline's"
     if len(theirs.columns[0]) != len(ours.columns[0]):
         return f"{len(ours.columns[0])} rows against {len(theirs.columns[0])} of the baseline: nothing pairs them"
     return ours, theirs
@@ -86,20 +97,41 @@ def _named(metric: str, scores: Sequence[Score]) -> Score | None:
     return next((score for score in scores if score.metric == metric), None)
 
 
+def _is_sampled(run: Run, metric: str) -> bool:
+    """Whether its rows are a sample of the data's."""
+    return any(sample.metric == metric and sample.unit_of_sample == "sampled row" for sample in run.outcome.samples)
+
+
 def _paired(asked: Question, ours: Score, theirs: Score, *, slice: str | None = None) -> Verdict:
-    n, base = len(ours.columns[0]), _value(theirs)
+    n, base, noun = len(ours.columns[0]), _value(theirs), samples_noun(ours.metric)
     sign = -1 if lower_is_better(ours.metric) else 1
     scale = abs(base) if asked.limit.relative and math.isfinite(base) else 1.0
     at = -sign * asked.limit.amount * scale
     bound = Bound(at=at, sign=sign, unit=ours.unit, statistic=ours.statistic_name, slice=slice)
-    what = f"{n} rows" if slice is None else f"{n} rows of {slice}"
+    what = f"{n} {noun}" if slice is None else f"{n} {noun} of {slice}"
     if n < MINIMUM_N:
         return unknown(asked, f"{what} are too few; it takes {MINIMUM_N} at least", n=n, bound=bound)
+    if noun == "chunks" and n < FEWEST_CHUNKS and _tokens(asked) is None:
+        reason = f"{what} of unknown length are too few; it takes {FEWEST_CHUNKS} at least"
+        return unknown(asked, reason, n=n, bound=bound, n_needed=FEWEST_CHUNKS)
     if not math.isfinite(base) or not math.isfinite(_value(ours)):
         return unknown(asked, f"{what} do not define it", n=n, bound=bound)
-    if ours.is_right_or_wrong and theirs.is_right_or_wrong and asked.run.task not in _LONG:
+    uncertain = asked.limit.relative and sign < 0  # a share of the baseline's, which is small and no surer than ours
+    if uncertain and not base:
+        amount = f"allow an amount: --{asked.limit.option} {ours.metric}=0.01"
+        return unknown(asked, f"the baseline's is 0, and any share of that is 0; {amount}", n=n, bound=bound)
+    if _is_share(ours, theirs) and not uncertain and noun == "rows":
         return decided(asked, bound, _of_shares(asked, ours, theirs, bound))
     return decided(asked, bound, _of_rows(asked, ours, theirs, bound))
+
+
+def _is_share(ours: Score, theirs: Score) -> bool:
+    return ours.is_right_or_wrong and theirs.is_right_or_wrong
+
+
+def _tokens(asked: Question) -> int | None:
+    """How many tokens of each chunk were scored; None where the run does not say, as those of earlier versions."""
+    return next((sample.parts for sample in samples_of(asked.run, asked.metric)), None)
 
 
 def _of_shares(asked: Question, ours: Score, theirs: Score, bound: Bound) -> Evidence:
@@ -124,13 +156,17 @@ def _of_rows(asked: Question, ours: Score, theirs: Score, bound: Bound) -> Evide
         ours.columns, theirs.columns, ours.statistic, seed=asked.run.seed, level=asked.level, factor=factor
     )
     found = replace(gap.moved(bound.at if share else 0.0), value=_value(ours) - _value(theirs))
-    if asked.run.task in _LONG or ours.unit not in ("1", "share"):
-        return Evidence(found=found, method="paired bootstrap over chunks", needed=needed(found, bound.at))
-    loss = _RANGE.get(ours.statistic_name, 1.0)
+    noun, parts = samples_noun(ours.metric), _tokens(asked) or 1
+    if (noun == "chunks" and parts == 1) or (noun == "rows" and ours.unit != "1"):
+        return Evidence(found=found, method=f"paired bootstrap over {noun}", needed=needed(found, bound.at))
+    loss = cost_of_a_row(theirs) if noun == "rows" else cost_of_a_token(ours, _value(theirs))
+    widened = with_unseen(found, -bound.sign * loss, parts=parts)
+    if share and _is_share(ours, theirs):  # the baseline's rows, of which it is a share, may be rare as well
+        widened = with_unseen(widened, bound.sign * loss * abs(factor))
     return Evidence(
-        found=with_unseen(found, -bound.sign * loss),
-        method="paired bootstrap over rows, with room for rows too rare to be seen",
-        needed=needed(found, bound.at, loss=loss, sign=bound.sign),
+        found=widened,
+        method=f"paired bootstrap over {noun}, with room for {'rows' if parts == 1 else 'tokens'} too rare to be seen",
+        needed=needed(found, bound.at, loss=loss / parts, sign=bound.sign),
     )
 
 
@@ -142,6 +178,8 @@ def _worst_slice(asked: Question, ours: Score, theirs: Score) -> Verdict:
     slices = slices_of(asked.run)
     if not slices:
         return unknown(asked, "no column is a slice; --slice COLUMN")
+    if any(len(ours.columns[0]) != len(values) for values in asked.run.slices.values()):
+        return unknown(asked, "it was tried on some rows only: no slices")
     strict = replace(asked, level=1 - (1 - asked.level) / len(slices))
     found = []
     for name, rows in slices.items():

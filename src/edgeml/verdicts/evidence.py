@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import math
 
+from edgeml.metrics import metric as known_metric
 from edgeml.stats import Interval, normal_quantile
 from edgeml.types import Run, Verdict, VerdictWord
-from edgeml.verdicts.limits import Limit
+from edgeml.verdicts.limits import Limit, lower_is_better
 from edgeml_runtime.types import Record, Samples
+
+# Units of a bound that is a share of what is not known.
+OF_BASELINE, FROM_BASELINE = "of the baseline's", "from the baseline's"
 
 
 class Question(Record, frozen=True, kw_only=True):
@@ -75,13 +79,20 @@ def decided(asked: Question, bound: Bound, evidence: Evidence) -> Verdict:
     )
 
 
-def unknown(asked: Question, reason: str, *, n: int = 0, bound: Bound | None = None) -> Verdict:
-    """A `cannot tell` that no interval stands behind; without a `bound` its number is the limit's own."""
+def unknown(
+    asked: Question, reason: str, *, n: int = 0, bound: Bound | None = None, n_needed: int | None = None
+) -> Verdict:
+    """A `cannot tell` that no interval stands behind; without a `bound` it is the limit's own.
+
+    That is a change, in the metric's unit or FROM_BASELINE, or of a cost the largest value, in its unit or OF_BASELINE.
+    """
     limit = asked.limit
+    sign = -1 if lower_is_better(asked.metric) else 1
+    share = FROM_BASELINE if limit.is_drop else OF_BASELINE
     own = Bound(
-        at=-limit.amount if limit.is_drop else limit.amount,
-        sign=1,
-        unit="of the baseline's" if limit.relative else "of the metric",
+        at=-sign * limit.amount if limit.is_drop else limit.amount,
+        sign=sign,
+        unit=share if limit.relative else known_metric(asked.metric).unit,
         statistic=limit.statistic or "",
     )
     shown = bound or own
@@ -97,6 +108,7 @@ def unknown(asked: Question, reason: str, *, n: int = 0, bound: Bound | None = N
         level=asked.level,
         method="none",
         baseline=asked.baseline.variant if asked.baseline and limit.needs_baseline else None,
+        n_needed=n_needed,
         slice=shown.slice,
         reason=reason,
     )

@@ -7,14 +7,20 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from edgeml.stats import LEVEL, MINIMUM_N, normal_quantile
-from edgeml.verdicts.limits import Limit, is_cost, lower_is_better, named
+from edgeml.verdicts.limits import Limit, lower_is_better, named, samples_noun
 from edgeml_runtime.types import Record
 
 # Spending of the error over the looks: share^3 of it by the time that this share of the rows is in (Kim and DeMets,
 # Biometrika 74 (1987), 149-154, with rho = 3), so that the last look keeps most of it.
 _RHO = 3
 _CORRELATIONS = ("spearman", "pearson")
-_USUAL = 0.8  # what a correlation is taken for before anything is measured
+_USUAL, _COST = 0.8, 3.2  # what a correlation is taken for before anything is measured, and what a row costs it then
+# Metrics of which a row may cost more than its own place, and why: how much more depends on the data.
+_UNEVEN = {
+    "entity_f1": "entities are",
+    "token_accuracy": "long rows are",
+    "macro_f1": "a label is",
+}
 
 
 class Look(Record, frozen=True, kw_only=True):
@@ -39,31 +45,52 @@ def looks(n: int, count: int, *, level: float = LEVEL) -> list[Look]:
     ]
 
 
-def detectable(limits: Sequence[Limit], task: str, *, rows: int, labelled: bool, level: float = LEVEL) -> list[str]:
-    """A sentence for each limit on a drop: which drop so many rows can show at all. Costs, and a text, have none."""
+def detectable(
+    limits: Sequence[Limit],
+    task: str,
+    *,
+    rows: int,
+    labelled: bool,
+    smallest_slice: int | None = None,
+    level: float = LEVEL,
+) -> list[str]:
+    """A sentence for each limit on a drop: which drop so many rows can show at all. Costs, and a text, have none.
+
+    `smallest_slice` is how many rows the smallest slice has, which decides whether every slice can pass.
+    """
     asked = [named(limit, task, labelled=labelled) for limit in limits]
-    drops = [one for one in asked if one.is_drop and not is_cost(one.metric) and not lower_is_better(one.metric)]
-    return list(dict.fromkeys(_sentence(one, rows, level) for one in drops))
+    drops = [one for one in asked if one.is_drop and not lower_is_better(one.metric)]
+    of_rows = [one for one in drops if samples_noun(one.metric) == "rows"]
+    return list(dict.fromkeys(_sentence(one, rows, smallest_slice, level) for one in of_rows))
 
 
-def _sentence(limit: Limit, rows: int, level: float) -> str:
-    """Right or wrong: the bound of Tango's interval where no answer flips. Correlation: the room for unseen rows."""
+def _sentence(limit: Limit, rows: int, smallest_slice: int | None, level: float) -> str:
+    """Right or wrong: the bound of Tango's interval where no answer flips. Others: the room for unseen rows."""
     z2 = normal_quantile(level) ** 2
     amount = limit.text.rpartition("=")[2]
     correlation = limit.metric.endswith(_CORRELATIONS)
-    span, about, value = (2.0, "about ", _USUAL) if correlation else (1.0, "", 1.0)
-    floor = span * z2 / (rows + z2) / value
+    cost, value = (_COST, _USUAL) if correlation else (1.0, 1.0)
+    about = "about " if correlation else "at least " if limit.metric in _UNEVEN else ""
+    whole = _whole(limit, rows, smallest_slice)
+    if limit.option == "max-drop-worst-slice":
+        rows = rows if smallest_slice is None else smallest_slice
+    floor = cost * z2 / (rows + z2) / value
     shown = f"{floor:.1%}" if limit.relative or not correlation else f"{floor * value:.2g}"
-    flips = (
-        f"even if nothing changes (an estimate, for a correlation of {_USUAL})"
-        if correlation
-        else "even if no answer flips"
-    )
-    whole = f"{rows} {'rows of a slice' if limit.option == 'max-drop-worst-slice' else 'rows'}"
     allowed = limit.amount * (value if limit.relative else 1.0)
-    needs = (
-        f"{amount} needs about {math.ceil(z2 * (span - allowed) / allowed)}"
-        if allowed
-        else f"no number of rows shows {amount}"
-    )
-    return f"{whole} cannot show that a drop of {limit.metric} is below {about}{shown}, {flips}; {needs}"
+    count = f"{about or 'about '}{math.ceil(z2 * (cost - allowed) / allowed)}" if allowed else ""
+    needs = f"{amount} needs {count}" if allowed else f"no number of rows shows {amount}"
+    return f"{whole} cannot show that a drop of {limit.metric} is below {about}{shown}, {_if_equal(limit)}; {needs}"
+
+
+def _whole(limit: Limit, rows: int, smallest_slice: int | None) -> str:
+    if limit.option != "max-drop-worst-slice":
+        return f"{rows} rows"
+    return f"a slice of all {rows} rows" if smallest_slice is None else f"the smallest slice's {smallest_slice} rows"
+
+
+def _if_equal(limit: Limit) -> str:
+    if limit.metric.endswith(_CORRELATIONS):
+        return f"even if nothing changes (an estimate, for a correlation of {_USUAL})"
+    if limit.metric in _UNEVEN:
+        return f"even if no answer flips; the rarer {_UNEVEN[limit.metric]}, the more it takes"
+    return "even if no answer flips"

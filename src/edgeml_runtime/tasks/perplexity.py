@@ -160,4 +160,5 @@ def _sample(metric: str, values: list[float], size: int) -> Samples:
         statistics=(statistic,),
         unit_of_sample="chunk",
         method=f"chunks of {size} tokens, second half scored; a value is the mean of its chunk",
+        parts=size - size // 2 - 1,
     )
