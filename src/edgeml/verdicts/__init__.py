@@ -159,7 +159,7 @@ def _of_rows(asked: Question, ours: Score, theirs: Score, bound: Bound) -> Evide
     noun, parts = samples_noun(ours.metric), _tokens(asked) or 1
     if (noun == "chunks" and parts == 1) or (noun == "rows" and ours.unit != "1"):
         return Evidence(found=found, method=f"paired bootstrap over {noun}", needed=needed(found, bound.at))
-    loss = cost_of_a_row(theirs) if noun == "rows" else cost_of_a_token(ours, _value(theirs))
+    loss = cost_of_a_row(theirs) if noun == "rows" else cost_of_a_token(ours, _value(theirs), parts)
     widened = with_unseen(found, -bound.sign * loss, parts=parts)
     if share and _is_share(ours, theirs):  # the baseline's rows, of which it is a share, may be rare as well
         widened = with_unseen(widened, bound.sign * loss * abs(factor))

@@ -28,14 +28,22 @@ def cost_of_a_row(score: Score) -> float:
     return max(of(score), 1.0)
 
 
-def cost_of_a_token(score: Score, value: float) -> float:
+def cost_of_a_token(score: Score, value: float, parts: int) -> float:
     """By how much a wrong token raises the mean of a text, or lowers `same_top`, times the number of tokens.
 
-    A wrong one costs WRONG_TOKEN nats of `kl_divergence`, and of the logarithm of a perplexity, whose `value` it is.
+    `score` is the variant's, `value` the baseline's, `parts` the scored tokens of a chunk. A wrong token costs
+    WRONG_TOKEN nats of `kl_divergence`, and of the logarithm of a perplexity. What compares with the baseline shows
+    how far wrong tokens come in clumps (the variance of chunks by that of single tokens): they count that often, and
+    twice, which simulations asked for.
     """
+    import numpy as np
+
     if score.statistic_name == "exp_mean":
         return WRONG_TOKEN * value
-    return WRONG_TOKEN if score.unit == "nat" else 1.0
+    cost = WRONG_TOKEN if score.unit == "nat" else 1.0
+    apart = np.abs(_columns(score)[0] - value)
+    clumps = float(apart.var(ddof=1) * parts / (apart.mean() * cost)) if apart.any() else 1.0
+    return 2 * cost * max(clumps, 1.0)
 
 
 def _f1(score: Score) -> float:
