@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import struct
 import subprocess
 import sys
@@ -418,3 +419,33 @@ _FILES = {
     "whole.gguf": gguf_bytes(),
     "cut.gguf": gguf_bytes()[:10] + struct.pack("<I", 7),
 }
+
+
+def failing(store):
+    """Rows whose nearest neighbour another seed of the tiny model does not find."""
+    words = ("fuel", "rent", "post", "train", "bread", "light")
+    rows = [f"{word} {place},{word}" for word in words for place in ("north", "south", "harbour", "station") * 6]
+    Path("lines.csv").write_text("text,label\n" + "\n".join(dict.fromkeys(rows)) + "\n" + "\n".join(rows) + "\n")
+    return ["--baseline", "tiny/onnx-fp32", "--data", "lines.csv", "--max-drop", "fidelity.cosine=0.01"]
+
+
+def test_a_verdict_is_the_last_line_and_the_exit_code(encoders):
+    asked = failing(encoders)
+
+    done = inside("bench", "tiny/onnx-int8", *asked, *QUICK)
+
+    assert done.code == 4
+    assert done.out.splitlines()[-1].split()[:2] == ["onnx-int8", "fail"]
+    assert "edgeml quantize tiny --to gguf:q8_0" in done.steps
+    assert inside("bench", "tiny/onnx-fp32", "--max-size", "1GB", *QUICK).code == 0
+    assert inside("bench", "tiny/onnx-fp32", "--max-latency", "1s", "--processes", "1", *QUICK).code == 5
+
+
+def test_after_a_failure_another_variant_is_asked_the_same(encoders):
+    onnx_variant(encoders.root / "tiny" / "gguf-q8_0", name="tiny/gguf-q8_0")
+    asked = failing(encoders)
+
+    done = inside("bench", "tiny/onnx-int8", *asked, *QUICK)
+
+    step = next(step for step in done.steps if step.startswith("edgeml bench"))
+    assert step == shlex.join(["edgeml", "bench", "tiny/gguf-q8_0", *asked, *QUICK])

@@ -195,6 +195,16 @@ def test_what_was_done_before_a_failure_is_shown(folder):
     assert done.err.splitlines()[-2].startswith("error: ")
 
 
+def test_what_failed_a_bound_is_not_packed_and_that_is_said(folder):
+    path = write(folder, bench__max_size=["1B"], package={"variant": "gguf:q4_0"})
+
+    done = inside("run", path)
+
+    assert done.code == 4
+    assert "warning: gguf:q4_0 is not packed, since it failed a bound" in done.err
+    assert not (folder / "artifacts" / "bundles").exists()
+
+
 @pytest.fixture
 def without_llama(tmp_path):
     """What runs this Python without llama.cpp, and the environment for it."""

@@ -117,4 +117,4 @@ def test_a_blank_text_is_refused_with_its_row():
 def test_a_column_that_the_file_does_not_have_cannot_be_mapped():
     with pytest.raises(EdgemlError, match="has no column 'body' to map") as caught:
         rename([{"line": "fuel"}], {"body": "text"}, "lines.csv")
-    assert caught.value.hint == "its columns: 'line'"
+    assert "one of 'line'" in caught.value.hint

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import wraps
 from pathlib import Path
 from types import FrameType
@@ -191,7 +191,7 @@ def bench(session: Session, variants: tuple[str, ...], **options: Any) -> None:
         session.note(text)
     report = verb(chosen, dataset, conditions, store=session.store, baseline=baseline, progress=session.progress)
     session.show([report])
-    session.next(suggestions.after_bench(chosen[-1], conditions.profile, session.store, report))
+    session.next(suggestions.after_bench(chosen[-1], conditions.profile, session.store, report, asked=_typed(variants)))
     session.judge(report)
 
 
@@ -260,6 +260,8 @@ def run(session: Session, recipe: Path) -> None:
     results = session.show(recipes.run(plan, store=session.store, progress=session.progress))
     last = results[-1]
     packed = suggestions.after_package(last, plan.target, session.store) if isinstance(last, Bundle) else []
+    if plan.packed and isinstance(last, Report):
+        session.warn(f"{plan.packed} is not packed, since it failed a bound")
     session.next(packed or suggestions.anytime(session.store))
     session.judge(*(one for one in results if isinstance(one, Report)))
 
@@ -296,6 +298,18 @@ def doctor(session: Session) -> None:
 
     session.show(verb())
     session.next(suggestions.anytime(session.store))
+
+
+def _typed(arguments: Sequence[str]) -> list[str]:
+    """The options that were typed after the command's name, without its arguments, and without those of `common`."""
+    words = sys.argv[2:]
+    for argument in arguments:
+        if argument in words:
+            words.remove(argument)
+    if "--artifacts" in words:  # the session adds it to each command that it shows
+        place = words.index("--artifacts")
+        del words[place : place + 2]
+    return [word for word in words if word != "--json"]
 
 
 def main() -> NoReturn:

@@ -160,13 +160,17 @@ def run(plan: Plan, *, store: Store, progress: Progress = silent) -> Iterator[Mo
     yield model
     variants = quantize(model, plan.schemes, profile=plan.target, store=store, terms=plan.terms, progress=progress)
     yield from variants
+    packed = _variant(plan.packed, variants)
     if plan.conditions and plan.dataset:
         baseline = _variant(plan.baseline, variants)
         report = bench(variants, plan.dataset, plan.conditions, store=store, baseline=baseline, progress=progress)
         yield msgspec.structs.replace(report, warnings=(*report.warnings, *plan.warnings))
-    if plan.packed and (variant := _variant(plan.packed, variants)):
+        failed = {one.variant for one in report.verdicts if one.verdict == "fail"}
+        if packed and packed.name in failed:  # what failed a bound is not to be shipped
+            return
+    if plan.packed and packed:
         runtime_wheels(plan.target, plan.packed.format, progress=progress)
-        yield package(variant, store=store, profile=plan.target, kind=plan.kind, force=True, progress=progress)
+        yield package(packed, store=store, profile=plan.target, kind=plan.kind, force=True, progress=progress)
 
 
 def _with_bench(plan: Plan, step: BenchStep, folder: Path) -> Plan:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from shlex import quote
 
@@ -32,17 +33,22 @@ def after_quantize(variant: Variant, target: Profile, store: Store) -> list[str]
     return [*measure, *_packing(variant, target, store)]
 
 
-def after_bench(variant: Variant, target: Profile, store: Store, report: Report) -> list[str]:
-    """Variants were measured: put what was found on a page, and pack the last; or try a gentler scheme if it failed."""
+def after_bench(
+    variant: Variant, target: Profile, store: Store, report: Report, *, asked: Sequence[str] = ()
+) -> list[str]:
+    """Variants were measured: put what was found on a page, and pack the last; or try a gentler scheme if it failed.
+
+    `asked` are the options that were typed, so that another variant is asked the same.
+    """
     page = f"edgeml report {variant.name.partition('/')[0]}"
     judged = [one for one in report.verdicts if one.variant == variant.name]
     words = {one.verdict for one in judged}
     if "fail" in words:
-        return [*_gentler(variant, judged[0].baseline, store), page]
+        return [*_gentler(variant, store, asked), page]
     return [page] if "cannot tell" in words else [page, *_packing(variant, target, store)]
 
 
-def _gentler(variant: Variant, baseline: str | None, store: Store) -> list[str]:
+def _gentler(variant: Variant, store: Store, asked: Sequence[str]) -> list[str]:
     """The next scheme that keeps more of the weights: make it, or measure it where it is made."""
     model, larger = variant.name.partition("/")[0], _GENTLER.get(variant.manifest.scheme)
     if larger is None:
@@ -50,7 +56,7 @@ def _gentler(variant: Variant, baseline: str | None, store: Store) -> list[str]:
     made = next((one for one in store.variants(model) if one.manifest.scheme == larger), None)
     if made is None:
         return [f"edgeml quantize {model} --to {larger}"]
-    return [f"edgeml bench {made.name}" + (f" --baseline {baseline}" if baseline else "")]
+    return [" ".join(("edgeml bench", made.name, *map(quote, asked)))]
 
 
 def after_report(page: Page) -> list[str]:

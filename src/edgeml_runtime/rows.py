@@ -66,7 +66,9 @@ def rename(rows: Sequence[Row], mapping: Mapping[str, str], where: str = "the da
     for ours in mapping:
         if not any(ours in row for row in rows):
             known = ", ".join(map(repr, dict.fromkeys(name for row in rows for name in row)))
-            raise EdgemlError(f"{where} has no column {ours!r} to map", hint=f"its columns: {known}")
+            raise EdgemlError(
+                f"{where} has no column {ours!r} to map", hint=f"--columns takes one of {known}, then the task's"
+            )
     check_columns(rows, list(mapping), where)
     taken = {*mapping, *mapping.values()}
     return [
