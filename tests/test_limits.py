@@ -8,7 +8,8 @@ from edgeml.verdicts.limits import (
     limits_of,
     lower_is_better,
     named,
-    require_answerable, require_given,
+    require_answerable,
+    require_given,
     samples_noun,
 )
 
