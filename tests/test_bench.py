@@ -3,7 +3,7 @@ import json
 import msgspec
 import pytest
 
-from edgeml.bench import bench, forecast
+from edgeml.bench import Bounds, Result, bench, forecast
 from edgeml.conditions import Conditions, done
 from edgeml.dataset import choose_task, dataset_for, read_dataset, read_schema
 from edgeml.errors import EdgemlError
@@ -12,12 +12,14 @@ from edgeml.sequential import drawn
 from edgeml.store import Store
 from edgeml.targets import own_name, profile
 from edgeml.threads import candidates
-from edgeml.types import Run
+from edgeml.types import Dataset, Run
 from edgeml.verdicts.limits import limit_of
 from edgeml_runtime.machine import cores
 from edgeml_runtime.records import read_record
 from edgeml_runtime.rows import parse_columns
-from edgeml_runtime.types import EnergyPlan, Generate
+from edgeml_runtime.types import EnergyPlan, Generate, Outcome
+from test_comparable import HERE
+from test_comparable import run as run_of
 from tiny.variants import onnx_variant
 
 PAIRS = "sentence1\tsentence2\tscore\nrent march\trent april\t4\nfuel\trent\t1\nfuel\tfuel\t5\npost\tpost office\t3\n"
@@ -368,6 +370,24 @@ def test_a_sequential_bench_passes_no_slice_before_it_has_rows_of_every_slice(st
 
     assert (verdict.verdict, verdict.slice, verdict.n) == ("pass", "lang=fi", 10)
     assert len(kept(store, "onnx-int8").outcome.answers) == 160
+
+
+def test_a_mean_over_labels_does_not_pass_while_a_label_lacks_rows(store):
+    variant, _ = two_variants(store)
+    labels = ("usual",) * 100 + ("rare",) * 10
+    terms = conditions("text-classification", limits=(limit_of("max-drop", "macro_f1=0.9"),))
+    rows = tuple({"text": "x", "label": label} for label in labels)
+    bounds = Bounds(terms, Dataset(name="x.csv", sha256="0" * 64, rows=rows))
+
+    def result(count):
+        answers = tuple({"label": label, "score": 1.0} for label in labels[:count])
+        outcome = Outcome(environment=HERE, samples=(), answers=answers)
+        found = run_of(task="text-classification", outcome=outcome, gold=labels[:count])
+        return Result(variant, found, msgspec.structs.replace(found, variant="tiny/other"))
+
+    assert not bounds.all_clear([result(109)], 0.95)
+    assert bounds.verdicts(result(109))[0].verdict == "pass"  # of the rows so far, so it may not stand
+    assert bounds.all_clear([result(110)], 0.95)
 
 
 def test_a_later_part_of_the_data_gives_answers_alone(store, tmp_path, jobs):

@@ -137,6 +137,7 @@ class Bounds:
     def __init__(self, conditions: Conditions, dataset: Dataset) -> None:
         self._limits = conditions.limits
         self._slices = slice_values(dataset, conditions.slices)
+        self._rows = dataset.rows
         self._clear: dict[tuple[str, Limit], Verdict] = {}
         self._level = LEVEL
 
@@ -147,16 +148,19 @@ class Bounds:
     def all_clear(self, results: Sequence[Result], level: float) -> bool:
         """Whether every verdict on a drop is clear by now, those of this look at its own level."""
         self._level = level
-        open_keys = [(result, limit) for result in results for limit in self._limits if _stops(limit)]
-        for result, limit in open_keys:
+        asked_of_rows = [(result, limit) for result in results for limit in self._limits if _stops(limit)]
+        for result, limit in asked_of_rows:
             key = result.run.variant, limit
             found = self._clear.get(key) or self._verdict(result, limit)
-            if found.verdict == "fail" or (found.verdict == "pass" and not self._lacks_rows(limit, result.run)):
+            if found.verdict == "fail" or (found.verdict == "pass" and not self._lacks_rows(limit, result)):
                 self._clear[key] = found
-        return all((result.run.variant, limit) in self._clear for result, limit in open_keys)
+        return all((result.run.variant, limit) in self._clear for result, limit in asked_of_rows)
 
-    def _lacks_rows(self, limit: Limit, run: Run) -> bool:
-        """A slice that was not seen yet may be the worst."""
+    def _lacks_rows(self, limit: Limit, result: Result) -> bool:
+        """A slice, or a label, that was hardly seen yet may be the worst."""
+        run, labels = result.run, result.variant.manifest.labels
+        if limit.metric == "macro_f1" and lacks_rows({"": run.gold}, {"": gold(run.task, self._rows, labels)}):
+            return True
         return limit.option == "max-drop-worst-slice" and lacks_rows(run.slices, self._slices)
 
     def _verdict(self, result: Result, limit: Limit) -> Verdict:
@@ -230,15 +234,9 @@ class Trial:
             self._keep(joined(before, run) if before else run)
 
     def _results(self) -> list[Result]:
-        runs = {variant.name: self._runs[variant.name] for variant in self._variants}
-        base = (
-            self._baseline
-            if isinstance(self._baseline, Run)
-            else runs.get(self._baseline.name)
-            if self._baseline
-            else None
-        )
-        return [Result(one, runs[one.name], None if runs[one.name] is base else base) for one in self._variants]
+        base = self._runs[self._baseline.name] if isinstance(self._baseline, Variant) else self._baseline
+        pairs = [(variant, self._runs[variant.name]) for variant in self._variants]
+        return [Result(variant, run, None if run is base else base) for variant, run in pairs]
 
     def _judged(self) -> list[Result]:
         """All but the baseline, which sets the bounds."""

@@ -6,6 +6,7 @@ import random
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from msgspec.structs import replace
 
@@ -39,7 +40,7 @@ def part(dataset: Dataset, start: int, stop: int) -> Dataset:
     return replace(dataset, rows=dataset.rows[start:stop], numbers=dataset.numbers[start:stop])
 
 
-def lacks_rows(so_far: Mapping[str, Sequence[str]], whole: Mapping[str, Sequence[str]]) -> bool:
+def lacks_rows(so_far: Mapping[str, Sequence[Any]], whole: Mapping[str, Sequence[Any]]) -> bool:
     """Whether a slice of the whole data has too few rows so far for a verdict; both are slices as `Run` keeps them."""
     counts = {column: Counter(so_far[column]) for column in whole}
     return any(counts[column][value] < MINIMUM_N for column, values in whole.items() for value in set(values))
