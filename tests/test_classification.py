@@ -255,13 +255,6 @@ def test_words_that_are_cut_or_have_no_token_are_outside_and_told(tagger):
     )
 
 
-def test_a_text_without_words_has_no_tags(tagger):
-    found = task_of("token-classification").answers(tagger, job("token-classification", [{"tokens": []}, {"tokens": ["a", "b"]}]), quiet)
-
-    assert found.values[0] == {"tags": []}
-    assert len(found.values[1]["tags"]) == 2
-
-
 def test_words_are_read_as_after_a_space_by_a_tokenizer_of_bytes(tagger):
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
