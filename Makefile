@@ -33,7 +33,7 @@ demo: onnx
 
 test: dev gguf
 	$(BIN)/python -m pytest -q -n auto --dist loadfile
-	$(BIN)/python -m pytest -q -m real
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile -m real
 
 lint: dev
 	$(BIN)/ruff check .

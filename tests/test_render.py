@@ -334,7 +334,9 @@ def test_a_bound_on_a_cost_is_told_in_the_tables_own_unit():
         bound=25e6,
     )
 
-    assert as_text([report(verdicts=(size_verdict,))]).splitlines()[-1].endswith("size is 23.3, allowed 25.0")
+    assert (
+        as_text([report(verdicts=(size_verdict,))]).splitlines()[-1].endswith("size is 23.3 MB, at most 25.0 allowed")
+    )
 
 
 def test_flipped_rows_are_shown_only_after_a_verdict_that_failed():

@@ -218,7 +218,7 @@ class Trial:
             verdicts=tuple(found for one in self._judged() for found in self._bounds.verdicts(one)),
             differences=tuple(found for run, base in compared for found in differences(run, base)),
             absent=tuple(found for _, run, base in results for found in _absent(run, base)),
-            warnings=tuple(text for variant, run, _ in results for text in _warnings(variant, run)),
+            warnings=(*self._stopped(), *(text for variant, run, _ in results for text in _warnings(variant, run))),
             examples=tuple(found for _, run, base in results for found in examples(run, base)),
         )
 
@@ -242,6 +242,13 @@ class Trial:
         """All but the baseline, which sets the bounds."""
         own = self._baseline.name if isinstance(self._baseline, Variant) else None
         return [one for one in self._results() if one.variant.name != own]
+
+    def _stopped(self) -> list[str]:
+        """That not all rows were needed, if so."""
+        rows, of = max(len(run.outcome.answers) for run in self._runs.values()), len(self._dataset.rows)
+        if not self._conditions.sequential or rows == of:
+            return []
+        return [f"the verdicts were clear after {rows} of {of} rows, drawn by seed; the others were not run"]
 
     def _keep(self, run: Run) -> None:
         self._runs[run.variant] = run

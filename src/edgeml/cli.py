@@ -217,6 +217,8 @@ def report(session: Session, model: str | None, out: Path | None, *, markdown: b
         wanted["target"] = profile(wanted["target"]).name
     page = verb(model, Wanted(**wanted), store=session.store, out=out, only_markdown=markdown)
     session.show([page])
+    if page.shows_inputs:
+        session.warn("the page shows texts of the data and answers: pass it on with care")
     session.next(suggestions.after_report(page))
 
 

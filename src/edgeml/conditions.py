@@ -140,10 +140,15 @@ def again(run: Run, variant: Variant, dataset: Dataset, conditions: Conditions, 
         threads_prefill=run.sweep.threads_prefill if run.sweep else None,
         answers=False,
         checks=(),
+        energy=conditions.energy if _bounds_energy(conditions) else replace(conditions.energy, meter="off"),
     )
     step = f"bench {variant.name}, process {len(run.processes) + 2} of {conditions.process_count}"
     outcome = _metered(job, conditions, within(progress, step))
     return replace(run, processes=(*run.processes, replace(outcome, answers=(), vectors=None)))
+
+
+def _bounds_energy(conditions: Conditions) -> bool:
+    return any(limit.metric.startswith("energy") for limit in conditions.limits)
 
 
 def done(job: Job, progress: Progress) -> Outcome:

@@ -113,9 +113,7 @@ def _profiles(found: Sequence[Profile], width: int) -> list[str]:
 
 
 def _pages(pages: Sequence[Page], width: int) -> list[str]:  # noqa: ARG001 - a path is not to be cut
-    paths = [path for page in pages for path in (page.html, page.markdown) if path]
-    shown = ["it shows texts of the data and answers: pass it on with care"] if pages[0].shows_inputs else []
-    return ["\n".join([*paths, *shown])]
+    return ["\n".join(path for page in pages for path in (page.html, page.markdown) if path)]
 
 
 _BLOCKS: dict[type, Callable[[Sequence[Any], int], list[str]]] = {
