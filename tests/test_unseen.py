@@ -177,8 +177,8 @@ def _false_passes_of_ranks(trials, baseline, eps):
 @pytest.mark.real
 @pytest.mark.parametrize(("baseline", "eps"), [(0.867, 0.006), (0.5, 0.006)])
 def test_pairs_that_break_at_any_score_pass_at_the_bound_no_oftener_than_stated(baseline, eps):
-    """150 trials: 2.5 % has a Monte Carlo error of 1.3 %, of which two are allowed."""
-    assert _false_passes_of_ranks(150, baseline, eps) <= 0.025 + 2 * 0.013
+    """50 trials: 2.5 % has a Monte Carlo error of 2.2 %, of which two are allowed. The method has longer runs."""
+    assert _false_passes_of_ranks(50, baseline, eps) <= 0.025 + 2 * 0.022
 
 
 @pytest.mark.real
@@ -192,10 +192,10 @@ def test_pairs_that_break_at_any_score_pass_at_the_bound_no_oftener_than_stated(
     ],
 )
 def test_labels_and_entities_pass_at_the_bound_no_oftener_than_stated(make, bounds):
-    """150 trials, as above. The second and the last have so many that a pass is possible."""
-    words = [judge(make(seed), **bounds).verdict for seed in range(150)]
+    """50 trials, as above. The second and the last have so many that a pass is possible."""
+    words = [judge(make(seed), **bounds).verdict for seed in range(50)]
 
-    assert words.count("pass") / 150 <= 0.025 + 2 * 0.013
+    assert words.count("pass") / 50 <= 0.025 + 2 * 0.022
 
 
 def test_equal_perplexities_leave_room_for_tokens_that_were_not_seen():
