@@ -78,7 +78,8 @@ def _sentence(limit: Limit, rows: int, smallest_slice: int | None, level: float)
     shown = f"{floor:.1%}" if limit.relative or not correlation else f"{floor * value:.2g}"
     allowed = limit.amount * (value if limit.relative else 1.0)
     count = f"{about or 'about '}{math.ceil(z2 * (cost - allowed) / allowed)}" if allowed else ""
-    needs = f"{amount} needs {count}" if allowed else f"no number of rows shows {amount}"
+    of_what = " of a baseline near 1" if limit.relative and not correlation else ""
+    needs = f"{amount}{of_what} needs {count}" if allowed else f"no number of rows shows {amount}"
     return f"{whole} cannot show that a drop of {limit.metric} is below {about}{shown}, {_if_equal(limit)}; {needs}"
 
 
