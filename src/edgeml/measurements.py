@@ -10,6 +10,7 @@ import msgspec
 from edgeml.dataset import require_few
 from edgeml.errors import EdgemlError
 from edgeml.fidelity import fidelity
+from edgeml.metrics import OF_INPUT
 from edgeml.scores import Score, scores
 from edgeml.stats import (
     MINIMUM_N,
@@ -54,7 +55,8 @@ def differences(run: Run, baseline: Run) -> list[Difference]:
     Only metrics that both have are compared. Raises EdgemlError where nothing pairs the rows of the two.
     """
     theirs = {one.metric: one for one in pairable(baseline)}
-    pairs = [(one, theirs[one.metric]) for one in pairable(run) if one.metric in theirs]
+    shared = [one for one in pairable(run) if one.metric in theirs and one.metric not in OF_INPUT]
+    pairs = [(one, theirs[one.metric]) for one in shared]
     for ours, other in pairs:
         _require_paired(run, baseline, ours, other)
     whole = [_difference(run, baseline, pair) for pair in pairs]

@@ -8,6 +8,8 @@ from __future__ import annotations
 from edgeml_runtime.errors import unknown
 from edgeml_runtime.types import Record
 
+OF_INPUT = ("tokens",)  # say something of the data alone, so that no variant is better or worse by them
+
 
 class Metric(Record, frozen=True, kw_only=True):
     """One metric. `less` is better of it, or more; a `cost` is of the machine at work, not of single rows.
@@ -90,7 +92,7 @@ METRICS = (
     _cost("generated", "token", "median", _GENERATION),
     _cost("reasoning", "token", "median", "text-generation, of models that think aloud"),
     _cost("truncated", "text", "sum", _WHOLE_TEXTS),
-    _of_rows("tokens", "mean", f"{_WHOLE_TEXTS}, text-generation, text2text-generation", unit="token", less=True),
+    _of_rows("tokens", "mean", f"{_WHOLE_TEXTS}, {_GENERATION}", unit="token", less=True),
     _of_rows("sensitivity.typos", "mean", "all that read text, with the check `sensitivity`", less=True),
     _of_rows("sensitivity.case", "mean", "all that read text, with the check `sensitivity`", less=True),
     _of_rows("sensitivity.spacing", "mean", "all that read text, with the check `sensitivity`", less=True),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from edgeml.metrics import OF_INPUT
 from edgeml.page.blocks import Block, Cell, Listing, Table
 from edgeml.page.finding import Finding, find, quality_of, whole
 from edgeml.page.verdicts import change
@@ -128,7 +129,7 @@ def _worst(variant: str, group: Sequence[Measurement], paired: Sequence[Differen
     """The slice that loses most against the baseline; of the baseline itself, or without one, the poorest."""
     drops = [one for one in paired if one.variant == variant]
     values = [one for one in group if one.variant == variant]
-    if len(drops or values) < 2:
+    if len(drops or values) < 2 or (drops or values)[0].metric in OF_INPUT:
         return None
     if drops:
         sign = -1 if lower_is_better(drops[0].metric) else 1

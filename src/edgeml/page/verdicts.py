@@ -57,7 +57,8 @@ def change(one: Difference, finding: Finding) -> str:
     if one.low is None or one.high is None:
         return f"{said}{where} (n = {one.n}, too few for an interval)"
     includes = ", which includes no change" if one.low <= 0 <= one.high else ""
-    return f"{said}{where} ({_interval(one)}{includes}; n = {one.n})"
+    interval = _interval(one)  # none where every row is the same
+    return f"{said}{where} ({f'{interval}{includes}; ' if interval else ''}n = {one.n})"
 
 
 def _statement(one: Verdict, finding: Finding) -> Statement:
