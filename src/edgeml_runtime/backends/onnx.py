@@ -85,6 +85,29 @@ def library_errors() -> tuple[type[Exception], ...]:
     )
 
 
+class TextGraph:
+    """A graph over token ids with its tokenizer, which cuts a text to `manifest.max_tokens`."""
+
+    def __init__(self, manifest: VariantManifest, session: ort.InferenceSession, tokenizer: Tokenizer) -> None:
+        self.manifest = manifest
+        self._session = session
+        self._counter = tokenizer
+        self._tokenizer = Tokenizer.from_str(tokenizer.to_str())
+        self._tokenizer.enable_truncation(manifest.max_tokens)
+        self._inputs = [item.name for item in session.get_inputs()]
+        self._output = [session.get_outputs()[0].name]
+
+    def close(self) -> None:
+        """Drop the session; ONNX Runtime frees its arena with it."""
+        del self._session
+
+    def _run(self, rows: Sequence[Sequence[int]]) -> tuple[Any, Any]:
+        """The graph's first output for rows of token ids, and the mask of their padding."""
+        ids, mask = padded(rows)
+        feeds = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
+        return self._session.run(self._output, {name: feeds[name] for name in self._inputs})[0], mask
+
+
 def padded(rows: Sequence[Sequence[int]]) -> tuple[Any, Any]:
     """Token ids and mask `(len(rows), longest)`, padded on the right to the longest row and never further.
 

@@ -11,7 +11,7 @@ import onnxruntime as ort
 from tokenizers import Encoding, Tokenizer
 from tokenizers.pre_tokenizers import ByteLevel
 
-from edgeml_runtime.backends.onnx import open_graph, open_tokenizer, padded
+from edgeml_runtime.backends.onnx import TextGraph, open_graph, open_tokenizer
 from edgeml_runtime.errors import EdgemlError
 from edgeml_runtime.session import Tagged, kind_of
 from edgeml_runtime.types import VariantManifest
@@ -27,26 +27,11 @@ def open_variant(folder: Path, manifest: VariantManifest, *, threads: int) -> On
     return kind(manifest, graph, open_tokenizer(folder / "tokenizer.json"))
 
 
-class _Reader:
-    """What both share: texts in, logits out, cut to `manifest.max_tokens`."""
-
-    def __init__(self, manifest: VariantManifest, session: ort.InferenceSession, tokenizer: Tokenizer) -> None:
-        self.manifest = manifest
-        self._session = session
-        self._counter = tokenizer
-        self._tokenizer = Tokenizer.from_str(tokenizer.to_str())
-        self._tokenizer.enable_truncation(manifest.max_tokens)
-        self._inputs = [item.name for item in session.get_inputs()]
-        self._output = [session.get_outputs()[0].name]
-
-    def close(self) -> None:
-        """Drop the session; ONNX Runtime frees its arena with it."""
-        del self._session
+class _Reader(TextGraph):
+    """What both share: texts in, logits out."""
 
     def _logits(self, encodings: Sequence[Encoding]) -> Any:
-        ids, mask = padded([one.ids for one in encodings])
-        feeds = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
-        logits = self._session.run(self._output, {name: feeds[name] for name in self._inputs})[0]
+        logits, _ = self._run([one.ids for one in encodings])
         if logits.shape[-1] != len(self.manifest.labels):
             problem = f"{self.manifest.name} gives {logits.shape[-1]} logits for {len(self.manifest.labels)} labels"
             raise EdgemlError(problem, hint="make the variant again")

@@ -7,10 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnxruntime as ort
-from tokenizers import Tokenizer
 
-from edgeml_runtime.backends.onnx import open_graph, open_tokenizer, padded
+from edgeml_runtime.backends.onnx import TextGraph, open_graph, open_tokenizer
 from edgeml_runtime.types import VariantManifest
 
 if TYPE_CHECKING:
@@ -23,32 +21,17 @@ def open_variant(folder: Path, manifest: VariantManifest, *, threads: int) -> On
     return OnnxEncoder(manifest, graph, open_tokenizer(folder / "tokenizer.json"))
 
 
-class OnnxEncoder:
+class OnnxEncoder(TextGraph):
     """An Encoder over a graph with `last_hidden_state` (batch, tokens, width) as its first output."""
-
-    def __init__(self, manifest: VariantManifest, session: ort.InferenceSession, tokenizer: Tokenizer) -> None:
-        self.manifest = manifest
-        self._session = session
-        self._counter = tokenizer
-        self._tokenizer = Tokenizer.from_str(tokenizer.to_str())
-        self._tokenizer.enable_truncation(manifest.max_tokens)
-        self._inputs = [item.name for item in session.get_inputs()]
-        self._output = [session.get_outputs()[0].name]
 
     def embed(self, texts: Sequence[str]) -> Floats:
         """One vector a text, `(len(texts), width)`; raises EdgemlError for a text without a single token."""
-        ids, mask = padded([self._tokenizer.encode(text).ids for text in texts])
-        feeds = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
-        hidden = self._session.run(self._output, {name: feeds[name] for name in self._inputs})[0]
+        hidden, mask = self._run([self._tokenizer.encode(text).ids for text in texts])
         return pool(hidden, mask, self.manifest)
 
     def count_tokens(self, text: str) -> int:
         """Tokens of a text before truncation, special tokens included."""
         return len(self._counter.encode(text).ids)
-
-    def close(self) -> None:
-        """Drop the session; ONNX Runtime frees its arena with it."""
-        del self._session
 
 
 def pool(hidden: Any, mask: Any, manifest: VariantManifest) -> Floats:
