@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from edgeml_runtime.meters import About, Reading, absent
-from edgeml_runtime.meters.sampling import Sampler, coverage, integral
+from edgeml_runtime.meters.sampling import Sampler
 from edgeml_runtime.meters.sysfs import number, text
 from edgeml_runtime.types import Absent
 
@@ -102,16 +102,7 @@ class Hwmon:
 
     def stop(self) -> Reading | Absent:
         """Joules since `start`."""
-        begin, end = self._sampler.stop()
-        points = self._sampler.points
-        if len(points) < MINIMUM_READINGS:
-            reason = f"the power sensor gave {len(points)} readings, {MINIMUM_READINGS} are needed"
-            return absent(reason, hint="ask for longer windows")
-        return Reading(
-            joules=integral(points, begin, end),
-            readings=len(points),
-            coverage=coverage(points, begin, end, period_s=self._sampler.period_s),
-        )
+        return self._sampler.reading(MINIMUM_READINGS, "the power sensor")
 
     def warnings(self) -> tuple[str, ...]:
         """That the shunt is the driver's default, where it is."""

@@ -18,7 +18,7 @@ import subprocess
 from collections.abc import Sequence
 
 from edgeml_runtime.meters import About, Reading, absent
-from edgeml_runtime.meters.sampling import Sampler, coverage, integral
+from edgeml_runtime.meters.sampling import Sampler
 from edgeml_runtime.types import Absent
 
 PERIOD_S = 0.25
@@ -83,16 +83,7 @@ class Pmic:
 
     def stop(self) -> Reading | Absent:
         """Joules since `start`."""
-        begin, end = self._sampler.stop()
-        points = self._sampler.points
-        if len(points) < MINIMUM_READINGS:
-            reason = f"vcgencmd gave {len(points)} readings in {end - begin:.0f} s, {MINIMUM_READINGS} are needed"
-            return absent(reason, hint="ask for longer windows")
-        return Reading(
-            joules=integral(points, begin, end),
-            readings=len(points),
-            coverage=coverage(points, begin, end, period_s=self._sampler.period_s),
-        )
+        return self._sampler.reading(MINIMUM_READINGS, "vcgencmd")
 
     def warnings(self) -> tuple[str, ...]:
         """None."""

@@ -7,6 +7,9 @@ from itertools import pairwise
 from threading import Event, Thread
 from time import perf_counter
 
+from edgeml_runtime.meters import Reading, absent
+from edgeml_runtime.types import Absent
+
 Point = tuple[float, float]  # seconds, and what was read then
 _LATE = 3  # a gap of so many periods is no longer covered by its two readings
 
@@ -41,6 +44,16 @@ class Sampler:
             self._thread.join()
         self._take()
         return self.began, self.ended
+
+    def reading(self, fewest: int, sensor: str) -> Reading | Absent:
+        """Joules of the window that ends now, of readings in watts; absent, naming the sensor, where too few came."""
+        begin, end = self.stop()
+        points = self.points
+        if len(points) < fewest:
+            reason = f"{sensor} gave {len(points)} readings in {end - begin:.0f} s, {fewest} are needed"
+            return absent(reason, hint="ask for longer windows")
+        held = coverage(points, begin, end, period_s=self.period_s)
+        return Reading(joules=integral(points, begin, end), readings=len(points), coverage=held)
 
     def updates(self) -> int:
         """How often the value changed: a sensor that renews rarely is read many times with the same value."""
