@@ -275,3 +275,10 @@ def test_a_mean_over_processes_is_as_estimated_as_its_samples():
     [found, _] = measurements(run(samples=(one,), processes=(outcome,) * 2), size_bytes=1)
 
     assert (found.n, found.how) == (3, "estimated")
+
+
+def test_tokens_are_measured_but_make_no_difference_between_variants():
+    ours, theirs = (run(nearest(1, 0), samples=(sample([5, 9]),), variant=name) for name in ("m/a", "m/b"))
+
+    assert "tokens" in {one.metric for one in measurements(ours, size_bytes=1)}
+    assert "tokens" not in {one.metric for one in differences(ours, theirs)}

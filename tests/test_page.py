@@ -17,10 +17,10 @@ from edgeml.page.finding import Finding, quality_of
 from edgeml.page.html import html
 from edgeml.page.markdown import markdown
 from edgeml.page.provenance import missing, provenance
-from edgeml.page.verdicts import verdicts
+from edgeml.page.verdicts import change, verdicts
 from edgeml.page.words import digits, number
 from edgeml.types import Verdict
-from tiny.reports import BASE, MODEL, SMALL, a_report, a_run, measured, verdict
+from tiny.reports import BASE, MODEL, SMALL, a_report, a_run, difference, measured, verdict
 
 STARTED = "2026-11-26T10:00:00.000+00:00"
 NASTY = '<script>alert("x")</script>'
@@ -314,3 +314,7 @@ def test_two_tasks_have_their_verdicts_together_at_the_top():
     texts = [block.text for block in page.verdicts.blocks if isinstance(block, Text)]
     assert texts == ["text-generation on laptop:", "onnx-int8 passes."] * 2
     assert len(page.parts) == 2
+
+
+def test_a_difference_that_is_the_same_on_every_row_has_no_interval_to_tell():
+    assert change(difference(0.0, 0.0, 0.0), a_finding()).endswith("from onnx-fp32 (n = 21)")

@@ -507,3 +507,12 @@ def test_what_puts_a_figure_in_doubt_is_said_once_with_the_metrics_that_it_conce
     lines = as_text([msgspec.structs.replace(base, measurements=marked)]).splitlines()
 
     assert lines.count("in doubt: onnx-int8: drifted by +12 % (latency)") == 1
+
+
+def test_an_early_look_tells_its_level_and_an_interval_with_room_says_so():
+    early = verdict("pass", level=0.9945, method="paired bootstrap over rows, with room for rows too rare to be seen")
+
+    said = as_text([report(verdicts=(early,))]).splitlines()[-1]
+
+    assert "interval at 99.45% for an early look" in said
+    assert said.endswith("interval with room for rows too rare to be seen")

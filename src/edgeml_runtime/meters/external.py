@@ -83,7 +83,8 @@ def _points(path: Path, *, written_so_far: bool = False) -> tuple[Point, ...]:
             text = text[: text.rfind("\n") + 1] or text
         return _parsed(path, csv.DictReader(io.StringIO(text, newline="")))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise EdgemlError(f"cannot read {path}: {error}", hint="give a CSV file with timestamp,watts") from error
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise EdgemlError(f"cannot read {path}: {reason}", hint="give a CSV file with timestamp,watts") from error
 
 
 def _parsed(path: Path, rows: csv.DictReader[str]) -> tuple[Point, ...]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Literal, Protocol, TypeVar, cast
 
 from edgeml_runtime.errors import unknown
 from edgeml_runtime.rows import check_texts
 from edgeml_runtime.session import Session
 from edgeml_runtime.types import Absent, Generate, Job, Record, Row, Samples, Vectors
 
+T = TypeVar("T")
 NAMES = (
     "feature-extraction",
     "image-classification",
@@ -75,6 +77,11 @@ class Task(Protocol):
 
     def predict(self, session: Session, row: Row, options: Generate) -> Any:
         """The answer to one row, as plain JSON."""
+
+
+def shuffled(items: Sequence[T], job: Job) -> list[T]:
+    """The items in the order that the job's seed draws: lengths that follow the file's order would look like drift."""
+    return random.Random(job.seed).sample(items, len(items))  # noqa: S311 - an order, not a secret
 
 
 def task_of(name: str) -> Task:

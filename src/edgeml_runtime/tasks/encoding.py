@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import cycle
@@ -12,7 +11,7 @@ import numpy as np
 
 from edgeml_runtime.errors import EdgemlError
 from edgeml_runtime.meters.clock import steady_s, timed_s
-from edgeml_runtime.tasks import task_of
+from edgeml_runtime.tasks import shuffled, task_of
 from edgeml_runtime.types import Job, Samples, Vectors
 
 if TYPE_CHECKING:
@@ -52,7 +51,7 @@ def cost(session: Encoder | Decoder, job: Job) -> list[Samples]:
 
 def latency(call: Timed, texts: Sequence[Any], job: Job, *, what: str) -> Samples:
     """Milliseconds that `call` takes for one text, over the data in a seeded order; `what` names what it does."""
-    order = random.Random(job.seed).sample(texts, len(texts))  # noqa: S311 - an order, not a secret
+    order = shuffled(texts, job)
     warmups, times, marks = steady_s(lambda text: call([text]), order, warmups=job.warmups, repeats=job.repeats)
     return Samples(
         metric="latency",
@@ -73,7 +72,7 @@ def work(session: Session, job: Job) -> Work:
 
 def singles(call: Timed, texts: Sequence[Any], job: Job) -> Work:
     """Single texts for `call`, over the data in the order in which latency is timed."""
-    order = cycle(random.Random(job.seed).sample(texts, len(texts)))  # noqa: S311 - an order, not a secret
+    order = cycle(shuffled(texts, job))
 
     def one() -> int:
         call([next(order)])
@@ -84,7 +83,7 @@ def singles(call: Timed, texts: Sequence[Any], job: Job) -> Work:
 
 def throughput(call: Timed, texts: Sequence[Any], job: Job) -> Samples:
     """Texts a second that `call` answers in batches of the job's size."""
-    order = random.Random(job.seed).sample(texts, len(texts))  # noqa: S311 - an order, not a secret
+    order = shuffled(texts, job)
     batches = list(_batches(order, job.batch_size))[:THROUGHPUT_BATCHES]
     rates = [len(batch) / timed_s(partial(call, batch)) for batch in batches]
     return Samples(

@@ -6,7 +6,6 @@ decoding, resizing and normalising are timed and the disk is not.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -17,7 +16,7 @@ import numpy as np
 from edgeml_runtime.errors import EdgemlError
 from edgeml_runtime.meters.clock import steady_s, timed_s
 from edgeml_runtime.rows import located
-from edgeml_runtime.tasks import Answers
+from edgeml_runtime.tasks import Answers, shuffled
 from edgeml_runtime.tasks.encoding import THROUGHPUT_BATCHES, require_answers_differ, singles
 from edgeml_runtime.tasks.text_classification import likeliest
 from edgeml_runtime.types import Samples
@@ -123,8 +122,7 @@ def _throughput(model: ImageClassifier, job: Job) -> Samples:
 
 
 def _shuffled(job: Job) -> list[str]:
-    files = [row["file"] for row in job.rows]
-    return random.Random(job.seed).sample(files, len(files))  # noqa: S311 - an order, not a secret
+    return shuffled([row["file"] for row in job.rows], job)
 
 
 def _logits(model: ImageClassifier, files: Sequence[str]) -> Floats:

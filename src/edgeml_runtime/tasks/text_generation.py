@@ -10,7 +10,6 @@ since they are the steady inference of this task.
 
 from __future__ import annotations
 
-import random
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from itertools import chain, cycle, islice
@@ -22,7 +21,7 @@ from edgeml_runtime.errors import EdgemlError, UnfitError
 from edgeml_runtime.grounding import named_place, parsed, ungrounded
 from edgeml_runtime.meters.clock import drift
 from edgeml_runtime.reasoning import first_visible, visible
-from edgeml_runtime.tasks import Answers
+from edgeml_runtime.tasks import Answers, shuffled
 from edgeml_runtime.types import EnergyPlan, Generate, Samples
 
 if TYPE_CHECKING:
@@ -59,7 +58,7 @@ def answers(session: Encoder | Decoder, job: Job, tick: Tick) -> Answers:
     """
     made: list[Generation] = []
     prompts = _prompts(session, job)
-    order = random.Random(job.seed).sample(range(len(prompts)), len(prompts))  # noqa: S311 - an order, not a secret
+    order = shuffled(range(len(prompts)), job)
     total = max(len(prompts), job.repeats)
     for index, place in enumerate(islice(cycle(order), total)):
         made.append(_generate(session, prompts[place], place, job))
@@ -115,7 +114,7 @@ def work(session: Encoder | Decoder, job: Job) -> Work:
     schema.
     """
     model = decoder(session)
-    order = random.Random(job.seed).sample(job.rows, len(job.rows))  # noqa: S311 - an order, not a secret
+    order = shuffled(job.rows, job)
     prompts = [model.prompt(job.generate.instruction, row["text"]) for row in order]
     answered, read, started = cycle(prompts), cycle(prompts), cycle(prompts)
     shortest = msgspec.structs.replace(job.generate, max_new_tokens=1)
