@@ -106,6 +106,14 @@ def test_only_the_command_line_and_the_worker_write_to_the_streams(path):
     assert not prints or label(path) in SPEAKERS
 
 
+@pytest.mark.parametrize("path", WORKSHOP, ids=label)
+def test_only_one_place_starts_processes_since_a_signal_must_leave_none_behind(path):
+    calls = [node.func for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)]
+    named = [(ast.unparse(func.value), func.attr) for func in calls if isinstance(func, ast.Attribute)]
+    starts = [attribute for owner, attribute in named if owner == "subprocess" and attribute[0] != "_"]
+    assert not starts or label(path) == "edgeml/children.py", starts
+
+
 @pytest.mark.parametrize("path", FILES, ids=label)
 def test_no_error_is_swallowed(path):
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

@@ -20,6 +20,7 @@ import msgspec
 import edgeml_runtime
 from edgeml.bundles import kind_of
 from edgeml.cards import model_card
+from edgeml.children import started
 from edgeml.errors import EdgemlError
 from edgeml.measurements import measurements
 from edgeml.progress import Counter, Progress, silent
@@ -186,18 +187,19 @@ def _record_goldens(folder: Path, order: Order) -> None:
     output = ["--output", str(folder / GOLDENS)]
     command = [sys.executable, "-P", "-B", "-m", "edgeml_runtime", "goldens", str(folder), "--json", *output, *texts]
     environment = os.environ | {"PYTHONPATH": str(folder)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode == EdgemlError.exit_code:
-        refusal = decode(done.stdout.strip().rpartition("\n")[2], Refusal, where="the answer of goldens")
+    with started(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as child:
+        said, complaints = child.communicate()
+    if child.returncode == EdgemlError.exit_code:
+        refusal = decode(said.strip().rpartition("\n")[2], Refusal, where="the answer of goldens")
         raise EdgemlError(refusal.message, hint=refusal.hint)
-    if done.returncode < 0:
-        ended, words = signal.Signals(-done.returncode).name, done.stderr.strip().rpartition("\n")[2]
+    if child.returncode < 0:
+        ended, words = signal.Signals(-child.returncode).name, complaints.strip().rpartition("\n")[2]
         hint = f"its last words: {words or 'none'}"
         raise EdgemlError(f"{order.manifest.name} cannot be run: its process died of {ended}", hint=hint)
-    if os.strerror(errno.ENOSPC) in done.stderr:
+    if os.strerror(errno.ENOSPC) in complaints:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    if done.returncode:  # a traceback: a bug of ours, shown whole
-        raise RuntimeError(f"making goldens failed:\n{done.stderr}")
+    if child.returncode:  # a traceback: a bug of ours, shown whole
+        raise RuntimeError(f"making goldens failed:\n{complaints}")
 
 
 def _seal_manifest(folder: Path, order: Order) -> Bundle:

@@ -9,12 +9,12 @@ import contextlib
 import errno
 import os
 import re
-import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from edgeml.children import started
 from edgeml.errors import EdgemlError
 from edgeml.progress import Progress
 
@@ -40,20 +40,15 @@ def run_pip(
     log = folder / "pip.log"
     with log.open("wb") as output:
         command = [sys.executable, "-m", "pip", "--disable-pip-version-check", *arguments]
-        child = subprocess.Popen(
-            command, env=settings, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
-        )
-        try:
+        # In a session of its own, so that the compilers that it may start end with it.
+        own = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": output, "start_new_session": True}
+        with started(command, env=settings, **own) as child:
             _watch(child, folder, step, progress)
-        finally:
-            if child.poll() is None:
-                os.killpg(child.pid, signal.SIGKILL)  # with the compilers that it may have started
-            child.wait()
     if child.returncode:
         raise _failed(log.read_text(encoding="utf-8", errors="replace"), arguments[-1])
 
 
-def _watch(child: subprocess.Popen[bytes], folder: Path, step: str, progress: Progress) -> None:
+def _watch(child: subprocess.Popen[str], folder: Path, step: str, progress: Progress) -> None:
     """Report what has grown until the child ends: pip's own progress is not for programs before version 24.1."""
     largest = 0
     while child.poll() is None:
