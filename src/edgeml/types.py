@@ -189,7 +189,8 @@ class Measurement(Record, frozen=True, kw_only=True, tag_field="schema", tag="ed
 
     `low` and `high` bound the statistic at `level`; they are absent where an interval makes no sense (a file's
     size) or too few samples were taken. The raw samples are in the file under `measurements/` that `provenance` names
-    as `run`. `slice` is `column=value` where only those rows count. `marks` say why the figure is in doubt.
+    as `run`. `slice` is `column=value` where only those rows count. `marks` say why the figure is in doubt. An
+    estimate has no `environment`, since nothing ran.
     """
 
     variant: str
@@ -202,7 +203,7 @@ class Measurement(Record, frozen=True, kw_only=True, tag_field="schema", tag="ed
     n: int
     statistic: str
     provenance: dict[str, str]
-    environment: Environment
+    environment: Environment | None = None
     low: float | None = None
     high: float | None = None
     level: float | None = None
@@ -334,6 +335,7 @@ class Report(Record, frozen=True, kw_only=True, tag_field="schema", tag="edgeml.
     verdicts: tuple[Verdict, ...] = ()
     differences: tuple[Difference, ...] = ()
     absent: tuple[Absent, ...] = ()
+    fits: tuple[Fit, ...] = ()
     warnings: tuple[str, ...] = ()
     examples: tuple[Example, ...] = ()
 
@@ -357,8 +359,38 @@ class Page(Record, frozen=True, kw_only=True, tag_field="schema", tag="edgeml.pa
     shows_inputs: bool = False
 
 
+class Fact(Record, frozen=True, kw_only=True):
+    """One published or measured number about a device, in the unit that its key names, and where it stands.
+
+    `low` and `high` are the range in which sources, or boards, differ. `date` is that of the source, ISO, as far as it
+    is known.
+    """
+
+    value: float
+    source: str
+    date: str
+    low: float | None = None
+    high: float | None = None
+
+
+class Chip(Record, frozen=True, kw_only=True):
+    """One of the chips that a profile covers, such as the M2 among Apple's: what differs between them."""
+
+    title: str
+    bandwidth_gb_s: Fact
+    memory_gb: tuple[float, ...]
+
+
 class Profile(Record, frozen=True, kw_only=True, tag_field="schema", tag="edgeml.target/1"):
-    """What is known of a kind of target before it is met; one YAML file each in `targets/profiles/`."""
+    """What is known of a kind of target before it is met; one YAML file each in `targets/profiles/`.
+
+    `emulated_cpu` is the name that QEMU has for its processor, `cpu_part` the number that its /proc/cpuinfo shows,
+    `cpu_features` the words there that decide which kernels run. `memory_gb` are the sizes that are sold (GB as the
+    maker counts, 2**30 bytes), `system_gb` what its own system keeps of them. `bandwidth_gb_s` (1e9 byte a second) and
+    `compute_gop_s` (1e9 multiplications and additions a second) are keyed by how they were had, power in watts at the
+    wall. `meters` can read its energy. `chips` are what the profile covers, where they differ much. `chosen_gb` and
+    `chosen_chip` are what a name such as `pi5:4gb` picked. `hardware` says whether edgeml ever ran on one.
+    """
 
     name: str
     title: str
@@ -370,6 +402,94 @@ class Profile(Record, frozen=True, kw_only=True, tag_field="schema", tag="edgeml
     schemes_decoder: tuple[str, ...]
     aliases: tuple[str, ...] = ()
     device_tree_model: str | None = None
+    cpu: str | None = None
+    cpu_features: tuple[str, ...] = ()
+    cpu_part: str | None = None
+    emulated_cpu: str | None = None
+    cores: Fact | None = None
+    memory_gb: tuple[float, ...] = ()
+    system_gb: Fact | None = None
+    bandwidth_gb_s: dict[str, Fact] = {}
+    compute_gop_s: dict[str, Fact] = {}
+    idle_w: Fact | None = None
+    busy_w: Fact | None = None
+    meters: tuple[str, ...] = ()
+    chips: dict[str, Chip] = {}
+    chosen_gb: float | None = None
+    chosen_chip: str | None = None
+    hardware: str | None = None
+    notes: tuple[str, ...] = ()
+
+
+class Probe(Record, frozen=True, kw_only=True, tag_field="schema", tag="edgeml.probe/1"):
+    """What a device said of itself over SSH; absent keys are unknown.
+
+    `machine` is the kernel's word, `userland_bits` that of the programs. `pythons` are the versions (`3.11`) that it
+    has. `emulator` is what runs its programs, where they are not for its own processor. `unix_time_s` is its clock.
+    """
+
+    machine: str
+    userland_bits: int
+    system: str
+    pythons: tuple[str, ...]
+    home: str
+    model: str | None = None
+    release: str | None = None
+    cpu_part: str | None = None
+    cpu_features: tuple[str, ...] = ()
+    cores: int | None = None
+    memory_bytes: int | None = None
+    memory_available_bytes: int | None = None
+    disk_free_bytes: int | None = None
+    page_bytes: int | None = None
+    libc: str | None = None
+    governor: str | None = None
+    throttled: tuple[str, ...] | None = None
+    emulator: str | None = None
+    unix_time_s: float | None = None
+
+
+class Device(Record, frozen=True, kw_only=True, tag_field="schema", tag="edgeml.device/1"):
+    """A device that `--host` may name: where SSH finds it, and the profile that it turned out to be."""
+
+    name: str
+    host: str
+    target: str | None = None
+
+
+class Estimate(Record, frozen=True, kw_only=True):
+    """One figure of a device that is not there: the value, and the interval that `level` of such devices lie in.
+
+    `method` says what was calculated from what, `sources` whose published figures it rests on.
+    """
+
+    metric: str
+    unit: str
+    statistic: str
+    value: float
+    low: float
+    high: float
+    level: float
+    method: str
+    sources: tuple[str, ...] = ()
+
+
+class Fit(Record, frozen=True, kw_only=True, tag_field="schema", tag="edgeml.fit/1"):
+    """Whether a variant fits into a target's memory with a context of so many tokens, estimated.
+
+    `needed_bytes` are what its process needs, `available_bytes` what the system leaves. It is `tight` where the two are
+    nearer than the estimate is sure.
+    """
+
+    variant: str
+    target: str
+    word: Literal["fits", "tight", "does not fit"]
+    memory_gb: float
+    needed_bytes: int
+    needed_high_bytes: int
+    available_bytes: int
+    method: str
+    context_tokens: int | None = None
 
 
 class Capability(Record, frozen=True, kw_only=True, tag_field="schema", tag="edgeml.capability/1"):

@@ -154,7 +154,8 @@ class Job(Record, frozen=True, kw_only=True, tag_field="schema", tag="edgeml.job
     each of `context_tokens`. `threads_prefill` are those that read a decoder's prompt; left out, `threads`. `checks`
     name modules of `edgeml_runtime.checks`. With `answers` false only the cost is measured, for one more process.
     `reference_rows` are labelled rows that `feature-extraction` seeks the nearest among; left out, the other rows.
-    `numbers` are the rows' places in the data's file, from 1, where they do not follow its order.
+    `numbers` are the rows' places in the data's file, from 1, where they do not follow its order. With `trace`, only
+    the raw output for each row, or for `context_tokens` tokens of the text, is computed: two machines' are compared.
     """
 
     variant: str
@@ -177,6 +178,7 @@ class Job(Record, frozen=True, kw_only=True, tag_field="schema", tag="edgeml.job
     energy: EnergyPlan = EnergyPlan()
     reference_rows: tuple[Row, ...] = ()
     numbers: tuple[int, ...] = ()
+    trace: bool = False
 
     def number(self, row: int) -> int:
         """The place in the data's file, from 1, of a row of `rows`, counted from 0."""
@@ -216,7 +218,10 @@ class Absent(Record, frozen=True, kw_only=True, tag_field="schema", tag="edgeml.
 
 
 class Environment(Record, frozen=True, kw_only=True):
-    """The machine and software that produced an outcome; absent keys are unknown."""
+    """The machine and software that produced an outcome; absent keys are unknown.
+
+    `emulator` is the program that runs another processor's instructions here: times taken under one mean nothing.
+    """
 
     machine: str
     system: str
@@ -229,6 +234,14 @@ class Environment(Record, frozen=True, kw_only=True):
     memory_bytes: int | None = None
     governor: str | None = None
     device: str | None = None
+    emulator: str | None = None
+
+
+class Array(Record, frozen=True, kw_only=True):
+    """Numbers as a model computed them: `shape`, and little-endian float32 in C order."""
+
+    shape: tuple[int, ...]
+    data: bytes
 
 
 class Vectors(Record, frozen=True, kw_only=True):
@@ -298,7 +311,7 @@ class Outcome(Record, frozen=True, kw_only=True, tag_field="schema", tag="edgeml
     """A worker's answer: samples, what was absent, one answer per row, and what a reader must know.
 
     `vectors` are those of the texts of the rows, in the order of `texts_of`. `before` and `after` are the machine
-    around the timed part.
+    around the timed part. `trace` is the raw output that a job with `trace` asks for.
     """
 
     environment: Environment
@@ -310,6 +323,7 @@ class Outcome(Record, frozen=True, kw_only=True, tag_field="schema", tag="edgeml
     before: State | None = None
     after: State | None = None
     energy: Energy | None = None
+    trace: tuple[Array, ...] = ()
 
 
 class Refusal(Record, frozen=True, kw_only=True, tag_field="schema", tag="edgeml.refusal/1"):
