@@ -156,6 +156,7 @@ class Job(Record, frozen=True, kw_only=True, tag_field="schema", tag="edgeml.job
     `reference_rows` are labelled rows that `feature-extraction` seeks the nearest among; left out, the other rows.
     `numbers` are the rows' places in the data's file, from 1, where they do not follow its order. With `trace`, only
     the raw output for each row, or for `context_tokens` tokens of the text, is computed: two machines' are compared.
+    `gpu` chooses where GGUF runs: on a GPU or not; left out, as llama.cpp's build decides. ONNX runs on the CPU alone.
     """
 
     variant: str
@@ -179,6 +180,7 @@ class Job(Record, frozen=True, kw_only=True, tag_field="schema", tag="edgeml.job
     reference_rows: tuple[Row, ...] = ()
     numbers: tuple[int, ...] = ()
     trace: bool = False
+    gpu: bool | None = None
 
     def number(self, row: int) -> int:
         """The place in the data's file, from 1, of a row of `rows`, counted from 0."""
@@ -221,6 +223,8 @@ class Environment(Record, frozen=True, kw_only=True):
     """The machine and software that produced an outcome; absent keys are unknown.
 
     `emulator` is the program that runs another processor's instructions here: times taken under one mean nothing.
+    `performance_cores` and `efficiency_cores` are those of a processor that has both. `accelerator` is the GPU's
+    library (Metal, CUDA) that computed beside the CPU.
     """
 
     machine: str
@@ -235,6 +239,9 @@ class Environment(Record, frozen=True, kw_only=True):
     governor: str | None = None
     device: str | None = None
     emulator: str | None = None
+    performance_cores: int | None = None
+    efficiency_cores: int | None = None
+    accelerator: str | None = None
 
 
 class Array(Record, frozen=True, kw_only=True):
@@ -258,7 +265,8 @@ class State(Record, frozen=True, kw_only=True):
     """What the machine was like at one moment; absent keys are unknown.
 
     `throttled` are the set bits of the Raspberry Pi's firmware, by name, with `had_` before those that are sticky since
-    boot. `major_faults` and `swapped_pages` are counters of this process and of the machine.
+    boot. `major_faults` and `swapped_pages` are counters of this process and of the machine. `thermal_pressure` is macOS's
+    own word for it, from Nominal to Sleeping.
     """
 
     temperature_c: float | None = None
@@ -270,6 +278,7 @@ class State(Record, frozen=True, kw_only=True):
     major_faults: int | None = None
     swapped_pages: int | None = None
     throttled: tuple[str, ...] | None = None
+    low_power_mode: bool | None = None
 
 
 class Window(Record, frozen=True, kw_only=True):
