@@ -333,9 +333,9 @@ def jobs(monkeypatch):
     """Every job that is done, in order."""
     asked = []
 
-    def noted(job, progress):
+    def noted(conditions, job, progress):
         asked.append(job)
-        return done(job, progress)
+        return done(conditions, job, progress)
 
     monkeypatch.setattr("edgeml.conditions.done", noted)
     return asked

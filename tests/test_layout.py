@@ -18,9 +18,10 @@ LEVELS = (
     ("types", "metrics"),
     ("store", "sources", "targets", "stats", "wheels", "preprocessing", "images"),
     ("scores", "dataset", "traits", "formats", "bundles"),
-    ("measurements", "fidelity", "examples", "cards", "comparable", "threads", "sequential"),
+    ("measurements", "provenance", "fidelity", "examples", "cards", "comparable", "threads", "sequential"),
     ("verdicts", "plots", "page"),
     ("conditions",),
+    ("away",),
     ("download", "quantize", "bench", "report", "package", "doctor"),  # the verbs: none imports another
     ("recipe", "render", "suggestions", "options"),
     ("console",),
@@ -28,7 +29,7 @@ LEVELS = (
     ("__main__",),
 )
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
-VERBS = LEVELS[7]
+VERBS = LEVELS[8]
 HEAVY = {
     "llama_cpp",
     "onnx",

@@ -21,8 +21,7 @@ from edgeml.scores.text_generation import conformance
 from edgeml.sequential import drawn, joined, lacks_rows, part, require_parts
 from edgeml.stats import LEVEL
 from edgeml.store import Store
-from edgeml.targets import own_name
-from edgeml.types import Dataset, Profile, Report, Run, Variant, Verdict
+from edgeml.types import Dataset, Report, Run, Variant, Verdict
 from edgeml.verdicts import verdicts
 from edgeml.verdicts.limits import Limit, is_cost, require_answerable, require_given
 from edgeml.verdicts.planning import detectable, looks
@@ -52,35 +51,71 @@ def bench(
     baseline: Variant | Run | None = None,
     progress: Progress = silent,
 ) -> Report:
-    """Measure each variant, the baseline first; every raw run, and the report, are kept in the store.
+    """Measure each variant on the target, the baseline first; every raw run, and the report, are kept in the store.
 
-    The baseline may be an earlier run; raises EdgemlError where that was asked something else, or ran elsewhere.
+    The baseline may be an earlier run; raises EdgemlError where that was asked something else, or ran elsewhere, and
+    for a target that is not at hand.
     """
-    started = datetime.now(UTC).isoformat(timespec="milliseconds")
+    if conditions.is_away:
+        message = f"this machine is no {conditions.profile.title}"
+        raise EdgemlError(message, hint="name one: --host user@address; bench_away tells what is known without")
+    trial = _trial(variants, dataset, conditions, store=store, baseline=baseline, progress=progress)
+    trial.measure()
+    return _added(trial.report(), trial, store)
+
+
+def bench_away(
+    variants: Sequence[Variant],
+    dataset: Dataset,
+    conditions: Conditions,
+    *,
+    store: Store,
+    baseline: Variant | Run | None = None,
+    progress: Progress = silent,
+) -> list[Report]:
+    """What is known of a target that is not at hand, in up to three reports: measured here, emulated, estimated.
+
+    Raises EdgemlError where the runtime cannot run on the target's processor at all.
+    """
+    from edgeml.away import emulated_report, estimated_report, here_instead
+
+    trial = _trial(
+        variants, dataset, here_instead(conditions), store=store, baseline=baseline, progress=progress
+    )
+    emulated = emulated_report(trial.variants, dataset, conditions, store=store, progress=progress)
+    trial.measure()
+    reports = [trial.report(), emulated, estimated_report(trial.pairs(), dataset, conditions)]
+    return [_added(report, trial, store) for report in reports if report != Report()]
+
+
+def _trial(
+    variants: Sequence[Variant],
+    dataset: Dataset,
+    conditions: Conditions,
+    *,
+    store: Store,
+    baseline: Variant | Run | None,
+    progress: Progress,
+) -> Trial:
+    """A bench that can begin: what cannot work is refused before."""
     _require_possible(dataset, conditions, baseline)
     order = _distinct([*([baseline] if isinstance(baseline, Variant) else []), *variants])
     for variant in order:
         gold(conditions.task, dataset.rows, variant.manifest.labels)  # right answers must be labels that it knows
         verify(variant.path, variant.manifest.files)
-    trial = Trial(order, dataset, conditions, store=store, baseline=baseline, progress=progress)
-    trial.measure()
-    report = msgspec.structs.replace(trial.report(), started=started)
-    store.add_report(order[0].name.partition("/")[0], report)
-    return report
+    return Trial(order, dataset, conditions, store=store, baseline=baseline, progress=progress)
 
 
-def require_here(profile: Profile) -> None:
-    """Raise EdgemlError for a target that cannot be measured from this machine."""
-    if profile.name != own_name():
-        raise EdgemlError(
-            f"this machine is no {profile.title}, and only the machine at hand can be measured so far",
-            hint=f"edgeml package --target {profile.name}, copy the bundle to the device and run: sh run.sh selftest",
-        )
+def _added(report: Report, trial: Trial, store: Store) -> Report:
+    """The report, kept where it says something of a figure."""
+    dated = msgspec.structs.replace(report, started=trial.started)
+    if dated.measurements:
+        store.add_report(trial.variants[0].name.partition("/")[0], dated)
+    return dated
 
 
 def _require_possible(dataset: Dataset, conditions: Conditions, baseline: Variant | Run | None) -> None:
     """What cannot work is refused before anything is measured."""
-    require_here(conditions.profile)
     gold(conditions.task, dataset.rows)
     if conditions.generate.schema is not None:
         conformance(conditions.generate.schema)
@@ -109,7 +144,8 @@ def _require_same(dataset: Dataset, conditions: Conditions, baseline: Run) -> No
     """Raise EdgemlError for an earlier run of another question or machine; threads yet to be chosen may fit."""
     require_same_question(asked(dataset, conditions), baseline)
     chosen = baseline.outcome.environment.threads if conditions.threads == "auto" else threads_of(conditions)
-    require_same_machine(environment(chosen), conditions.profile.name, baseline)
+    if conditions.device is None:  # what a device is shows when something runs there
+        require_same_machine(environment(chosen), conditions.profile.name, baseline)
 
 
 def _distinct(variants: Sequence[Variant]) -> list[Variant]:
@@ -183,7 +219,8 @@ class Trial:
         baseline: Variant | Run | None,
         progress: Progress,
     ) -> None:
-        self._variants = variants
+        self.started = datetime.now(UTC).isoformat(timespec="milliseconds")
+        self.variants = variants
         self._dataset = dataset
         self._conditions = conditions
         self._store = store
@@ -201,7 +238,7 @@ class Trial:
                 break
         # In rounds, so that a machine that gets slower does so for every variant.
         for _ in range(1, self._conditions.process_count):
-            for variant in self._variants:
+            for variant in self.variants:
                 run = self._runs[variant.name]
                 self._keep(again(run, variant, parts[0][0], self._conditions, progress=self._progress))
 
@@ -222,9 +259,13 @@ class Trial:
             examples=tuple(found for _, run, base in results for found in examples(run, base)),
         )
 
+    def pairs(self) -> list[tuple[Variant, Run]]:
+        """Each variant with its run."""
+        return [(variant, self._runs[variant.name]) for variant in self.variants]
+
     def _measure_part(self, dataset: Dataset) -> None:
         reference = self._baseline if isinstance(self._baseline, Variant) else None
-        for variant in self._variants:
+        for variant in self.variants:
             before = self._runs.get(variant.name)
             conditions = _answers_alone(self._conditions) if before else self._conditions
             chosen = before.sweep if before else None
@@ -235,8 +276,7 @@ class Trial:
 
     def _results(self) -> list[Result]:
         base = self._runs[self._baseline.name] if isinstance(self._baseline, Variant) else self._baseline
-        pairs = [(variant, self._runs[variant.name]) for variant in self._variants]
-        return [Result(variant, run, None if run is base else base) for variant, run in pairs]
+        return [Result(variant, run, None if run is base else base) for variant, run in self.pairs()]
 
     def _judged(self) -> list[Result]:
         """All but the baseline, which sets the bounds."""

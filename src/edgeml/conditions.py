@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
@@ -14,8 +16,9 @@ from edgeml.dataset import slice_values
 from edgeml.errors import EdgemlError
 from edgeml.metrics import metric
 from edgeml.progress import Progress, within
+from edgeml.provenance import how_of, undistorted
 from edgeml.scores import gold
-from edgeml.targets import local
+from edgeml.targets import local, own_name
 from edgeml.threads import sweep
 from edgeml.types import Dataset, Profile, Run, ThreadSweep, Variant
 from edgeml.verdicts.limits import Limit
@@ -26,8 +29,12 @@ from edgeml_runtime.meters.external import awaited_log, laid_over
 from edgeml_runtime.tasks import task_of
 from edgeml_runtime.types import EnergyPlan, Generate, Job, Outcome, Record
 
+if TYPE_CHECKING:
+    from edgeml.targets.ssh import Reached
+
 DEFAULT_WARMUPS = 10
 SEED = 20
+PARITY_ROWS = 8
 PROCESSES_TO_COMPARE = 5  # of a cost that has a bound: one process cannot show how processes differ
 _TIMED = ("max-latency", "max-energy")
 _UNQUANTIZED = ("onnx:fp32", "gguf:f16")
@@ -38,7 +45,8 @@ class Conditions(Record, frozen=True, kw_only=True):
     """How to measure. `threads` and `repeats` left out mean every processor, and the task's own number.
 
     `threads` may be `auto`. `processes` left out is one, or five where a time or an energy has a bound. `checks` left
-    out are those whose trouble a scheme is known for. `slices` name columns of the data.
+    out are those whose trouble a scheme is known for. `slices` name columns of the data. `device` is where all of it
+    runs, this machine if there is none. Of a target that is not at hand, `parity_rows` rows are run in an emulator.
     """
 
     task: str
@@ -59,6 +67,13 @@ class Conditions(Record, frozen=True, kw_only=True):
     energy: EnergyPlan = EnergyPlan()
     energy_log: Path | None = None
     log_offset_s: float = 0.0
+    device: Reached | None = None
+    parity_rows: int = PARITY_ROWS
+
+    @property
+    def is_away(self) -> bool:
+        """Whether nothing can be measured on the target, since it is neither this machine nor reached over SSH."""
+        return self.device is None and self.profile.name != own_name()
 
     @property
     def process_count(self) -> int:
@@ -97,19 +112,20 @@ def run_of(
     progress = within(progress, f"bench {variant.name}")
     job = job_of(variant, dataset, conditions, reference=reference)
     if conditions.threads == "auto":
-        chosen = chosen or sweep(job, done, progress=progress)
+        chosen = chosen or sweep(job, partial(done, conditions), progress=progress)
         job = replace(job, threads=chosen.threads, threads_prefill=chosen.threads_prefill)
     started = datetime.now(UTC).isoformat(timespec="milliseconds")
     outcome = _metered(job, conditions, progress)
-    return replace(_kept(variant, dataset, conditions, job, outcome), started=started, sweep=chosen)
+    return replace(kept(variant, dataset, conditions, job, outcome), started=started, sweep=chosen)
 
 
-def _kept(variant: Variant, dataset: Dataset, conditions: Conditions, job: Job, outcome: Outcome) -> Run:
+def kept(variant: Variant, dataset: Dataset, conditions: Conditions, job: Job, outcome: Outcome) -> Run:
+    """What is kept of a job that was done, and of what it was asked."""
     return Run(
         variant=variant.name,
         variant_sha256=weights_sha256(variant),
         target=conditions.profile.name,
-        how="measured",
+        how=how_of(outcome),
         task=conditions.task,
         started="",
         dataset=dataset.name,
@@ -151,14 +167,18 @@ def _bounds_energy(conditions: Conditions) -> bool:
     return any(limit.metric.startswith("energy") for limit in conditions.limits)
 
 
-def done(job: Job, progress: Progress) -> Outcome:
-    """The job, done by a child process of this machine."""
-    return local.run(job, progress=progress)
+def done(conditions: Conditions, job: Job, progress: Progress) -> Outcome:
+    """The job, done by a process of the device, or of this machine; nothing that an emulator distorts is in it."""
+    if conditions.device:
+        from edgeml.targets import ssh
+
+        return undistorted(ssh.run(job, conditions.device, progress=progress))
+    return undistorted(local.run(job, progress=progress))
 
 
 def _metered(job: Job, conditions: Conditions, progress: Progress) -> Outcome:
     """The job done, and an outside meter's log laid over it, once that reaches beyond the windows."""
-    outcome, offset_s = done(job, progress), conditions.log_offset_s
+    outcome, offset_s = done(conditions, job, progress), conditions.log_offset_s
     if conditions.energy_log is None or outcome.energy is None:
         return outcome
     end_s = max(window.started_s + window.duration_s for window in outcome.energy.windows)
@@ -194,7 +214,8 @@ def job_of(variant: Variant, dataset: Dataset, conditions: Conditions, *, refere
 
 def threads_of(conditions: Conditions) -> int:
     """The threads that were asked for, or every processor; where they are to be chosen, those before that."""
-    return conditions.threads if isinstance(conditions.threads, int) else cores()
+    own = conditions.device.probe.cores if conditions.device else cores()
+    return conditions.threads if isinstance(conditions.threads, int) else own or 1
 
 
 def parse_checks(texts: Sequence[str]) -> tuple[str, ...] | None:

@@ -10,10 +10,23 @@ import click
 
 if TYPE_CHECKING:
     from edgeml.conditions import Conditions
+    from edgeml.targets.ssh import Reached
 
-_AS_THEY_ARE = ("warmups", "repeats", "seed", "batch_size", "limit", "processes", "slices", "sequential")
+_AS_THEY_ARE = ("warmups", "repeats", "seed", "batch_size", "limit", "processes", "slices", "sequential", "parity_rows")
 _FILE = click.Path(path_type=Path)
 _COUNT = click.IntRange(min=1)
+_DEVICE = (
+    click.option("--host", metavar="USER@ADDRESS", help="Measure there, over SSH; or a name of edgeml devices."),
+    click.option("--accept-new", is_flag=True, help="Trust a host that SSH does not know yet."),
+    click.option("--clean", is_flag=True, help="Leave nothing behind on the host."),
+    click.option(
+        "--parity-rows",
+        type=click.IntRange(min=0),
+        default=8,
+        show_default=True,
+        help="Rows to run in an emulator of a target that is not at hand; 0 for none.",
+    ),
+)
 _DATA = (
     click.option("--data", type=_FILE, help="JSONL, CSV or TSV with the task's columns; plain text; images."),
     click.option("--task", help="A Hub task name; left out, the variant's own."),
@@ -65,13 +78,13 @@ _GENERATION = (
 
 def bench_options(command: Callable[..., None]) -> Callable[..., None]:
     """The command with every option of `edgeml bench`, in the order in which its help lists them."""
-    for option in reversed((*_DATA, *_BOUNDS, *_COST, *_ENERGY, *_GENERATION)):
+    for option in reversed((*_DEVICE, *_DATA, *_BOUNDS, *_COST, *_ENERGY, *_GENERATION)):
         command = option(command)
     return command
 
 
-def conditions_of(task: str, options: dict[str, Any]) -> Conditions:
-    """What typed options stand for; raises EdgemlError for a value that cannot be read."""
+def conditions_of(task: str, options: dict[str, Any], device: Reached | None = None) -> Conditions:
+    """What typed options stand for, on a device or here; raises EdgemlError for a value that cannot be read."""
     from edgeml.conditions import Conditions, energy_plan, parse_checks
     from edgeml.dataset import read_schema
     from edgeml.targets import profile
@@ -81,7 +94,8 @@ def conditions_of(task: str, options: dict[str, Any]) -> Conditions:
 
     return Conditions(
         task=task,
-        profile=profile(options["target"]),
+        profile=device.profile if device else profile(options["target"]),
+        device=device,
         threads=parse_threads(options["threads"]),
         context_tokens=options["context"],
         checks=parse_checks(options["checks"]),

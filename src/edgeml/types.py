@@ -31,6 +31,7 @@ REPORT = ".report.json"  # ends the names of reports, which lie among runs
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _PACKAGE = re.compile(r"[A-Za-z0-9]([\w.-]*[A-Za-z0-9])?")
 
+Kernels = Literal["x86-64-avx2", "x86-64-vnni", "arm64", "arm64-dotprod"]  # families of processors, by integer product
 WeightFormat = Literal["safetensors", "gguf", "onnx", "pickle"]
 
 
@@ -343,7 +344,8 @@ class Report(Record, frozen=True, kw_only=True, tag_field="schema", tag="edgeml.
     def file_name(self) -> str:
         """The report's own file, whose name sorts by time; a report without a measurement has none."""
         first = self.measurements[0]
-        return f"{first.task}.{first.target}.{_stamp(self.started)}{REPORT}"
+        how = "" if first.how == "measured" else f".{first.how}"
+        return f"{first.task}.{first.target}{how}.{_stamp(self.started)}{REPORT}"
 
 
 class Page(Record, frozen=True, kw_only=True, tag_field="schema", tag="edgeml.page/1"):
@@ -374,34 +376,44 @@ class Fact(Record, frozen=True, kw_only=True):
 
 
 class Chip(Record, frozen=True, kw_only=True):
-    """One of the chips that a profile covers, such as the M2 among Apple's: what differs between them."""
+    """One of the chips that a profile covers, such as the M2 among Apple's: what differs between them.
+
+    `title` is what the machine calls it, `bandwidth_gb_s` the maker's own figure, and `decode_gb_s` what llama.cpp
+    streamed of its weights while it wrote.
+    """
 
     title: str
     bandwidth_gb_s: Fact
     memory_gb: tuple[float, ...]
+    decode_gb_s: Fact | None = None
+    idle_w: Fact | None = None
+    busy_w: Fact | None = None
 
 
 class Profile(Record, frozen=True, kw_only=True, tag_field="schema", tag="edgeml.target/1"):
-    """What is known of a kind of target before it is met; one YAML file each in `targets/profiles/`.
+    """What is known of a kind of target before it is met; one YAML file each in `targets/profiles/`, or one's own.
 
-    `emulated_cpu` is the name that QEMU has for its processor, `cpu_part` the number that its /proc/cpuinfo shows,
+    `device_tree_model` is how the name begins that such a board gives itself, `known_by` how those of its relatives do,
+    or a processor's where there is no device tree. `emulated_cpu` is the name that QEMU has for its processor, `cpu_part` the number that its /proc/cpuinfo shows,
     `cpu_features` the words there that decide which kernels run. `memory_gb` are the sizes that are sold (GB as the
-    maker counts, 2**30 bytes), `system_gb` what its own system keeps of them. `bandwidth_gb_s` (1e9 byte a second) and
+    maker counts, 2**30 bytes), the one first that is meant where none is named, `system_gb` what its own system keeps of them. `bandwidth_gb_s` (1e9 byte a second) and
     `compute_gop_s` (1e9 multiplications and additions a second) are keyed by how they were had, power in watts at the
     wall. `meters` can read its energy. `chips` are what the profile covers, where they differ much. `chosen_gb` and
-    `chosen_chip` are what a name such as `pi5:4gb` picked. `hardware` says whether edgeml ever ran on one.
+    `chosen_chip` are what a name such as `pi5:4gb` picked, and `file` where one's own profile was read; none of them
+    stands in a file. `hardware` says whether edgeml ever ran on one.
     """
 
     name: str
     title: str
     machine: str
-    integer_kernels: str
+    integer_kernels: Kernels
     wheel_platforms: tuple[str, ...]
     python: tuple[str, ...]
     schemes_encoder: tuple[str, ...]
     schemes_decoder: tuple[str, ...]
     aliases: tuple[str, ...] = ()
     device_tree_model: str | None = None
+    known_by: tuple[str, ...] = ()
     cpu: str | None = None
     cpu_features: tuple[str, ...] = ()
     cpu_part: str | None = None
@@ -419,6 +431,13 @@ class Profile(Record, frozen=True, kw_only=True, tag_field="schema", tag="edgeml
     chosen_chip: str | None = None
     hardware: str | None = None
     notes: tuple[str, ...] = ()
+    file: str | None = None
+
+    @property
+    def asked(self) -> str:
+        """What `--target` must be given to mean it: its name or file, its chip and memory size where they were."""
+        size = None if self.chosen_gb is None else memory_words(self.chosen_gb).replace(" ", "").lower()
+        return ":".join(part for part in (self.file or self.name, self.chosen_chip, size) if part)
 
 
 class Probe(Record, frozen=True, kw_only=True, tag_field="schema", tag="edgeml.probe/1"):
@@ -499,6 +518,11 @@ class Capability(Record, frozen=True, kw_only=True, tag_field="schema", tag="edg
     available: bool
     detail: str
     hint: str | None = None
+
+
+def memory_words(memory_gb: float) -> str:
+    """A memory size as it is sold: `4 GB`, `512 MB`."""
+    return f"{memory_gb:g} GB" if memory_gb >= 1 else f"{memory_gb * 1024:g} MB"
 
 
 def _stamp(started: str) -> str:
