@@ -265,8 +265,8 @@ class State(Record, frozen=True, kw_only=True):
     """What the machine was like at one moment; absent keys are unknown.
 
     `throttled` are the set bits of the Raspberry Pi's firmware, by name, with `had_` before those that are sticky since
-    boot. `major_faults` and `swapped_pages` are counters of this process and of the machine. `thermal_pressure` is macOS's
-    own word for it, from Nominal to Sleeping.
+    boot. `major_faults` and `swapped_pages` are counters of this process and of the machine. `thermal_pressure` is the
+    word of macOS for it, from Nominal to Sleeping.
     """
 
     temperature_c: float | None = None
