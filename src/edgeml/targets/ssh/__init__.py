@@ -1,0 +1,1 @@
+"""A device on the network, reached by the system's own `ssh`: its keys, its configuration, its jump hosts."""
