@@ -178,7 +178,7 @@ class Device:
         into = ["nsenter", f"--target={self._machine.pid}", "--user", "--mount", "--preserve-credentials"]
         child = await asyncio.create_subprocess_exec(
             *into,
-            f"--wd={home}",
+            *("sh", "-c", 'cd "$HOME" && exec "$@"', "sh"),  # nsenter's --wd would open it in the namespace outside
             self.shell,
             "-c",
             process.command or "",
@@ -303,7 +303,7 @@ def device(folder, **how):
 
 @contextmanager
 def virtual_pi(folder, emulator, root, *, cpu="cortex-a76", page_bytes=16384, **how):
-    """A device that runs programs for aarch64 by `emulator`, qemu-aarch64-static; `root` holds an aarch64 Python 3.11."""
+    """A device that runs programs for aarch64 by `emulator`, a qemu-aarch64-static; `root` holds such a Python 3.11."""
     register = f"printf '%s' ':aarch64:M::{AARCH64}:{emulator}:F' > /proc/sys/fs/binfmt_misc/register"
     setup = f"mount -t binfmt_misc binfmt /proc/sys/fs/binfmt_misc\n{register}"
     environment = {"QEMU_CPU": cpu, "QEMU_LD_PREFIX": str(root)}
