@@ -18,7 +18,7 @@ LEVELS = (
     ("types", "metrics"),
     ("store", "sources", "targets", "stats", "wheels", "preprocessing", "images"),
     ("scores", "dataset", "traits", "formats", "bundles"),
-    ("measurements", "provenance", "fidelity", "examples", "cards", "comparable", "threads", "sequential"),
+    ("measurements", "provenance", "fidelity", "examples", "cards", "comparable", "threads", "sequential", "parity"),
     ("verdicts", "plots", "page"),
     ("conditions",),
     ("away",),

@@ -12,6 +12,7 @@ from edgeml_runtime.errors import EdgemlError
 from edgeml_runtime.records import describe, describe_file, write_record
 from edgeml_runtime.selftest import DECODER_TOKENS, SYNTHETIC, compare, record
 from edgeml_runtime.session import Generation
+from edgeml_runtime.tolerances import of_cosine
 from edgeml_runtime.types import Bundle
 from tiny.variants import onnx_variant
 
@@ -129,7 +130,7 @@ def test_quantized_schemes_allow_for_another_processors_rounding(tmp_path):
     minimum = {}
     for scheme in ("onnx-fp32", "onnx-int8", "gguf-q4_k_m"):
         manifest = onnx_variant(tmp_path / scheme, name=f"tiny/{scheme}").manifest
-        minimum[scheme] = selftest._cosine_bound(manifest)[0]
+        minimum[scheme] = of_cosine(manifest.scheme).bound
     assert 1 > minimum["onnx-fp32"] > minimum["onnx-int8"] > minimum["gguf-q4_k_m"] > 0.99
 
 

@@ -120,7 +120,18 @@ METRICS = (
     _of_rows("parity.cosine", "min", "all whose output is a vector, with a target that is emulated"),
     _of_rows("parity.difference", "max", "all whose output is a vector, with a target that is emulated", less=True),
     _of_rows("parity.bit_equal", "mean", "all, with a target that is emulated", unit="share"),
-    _of_rows("parity.kl_divergence", "mean", "text-generation, with a target that is emulated", unit="nat", less=True),
-    _of_rows("parity.same_top", "mean", "text-generation, with a target that is emulated", unit="share"),
+    _of_rows(
+        "parity.kl_divergence",
+        "mean",
+        f"{_GENERATION}, perplexity, with a target that is emulated",
+        unit="nat",
+        less=True,
+    ),
+    _of_rows(
+        "parity.same_top",
+        "mean",
+        f"{_GENERATION}, perplexity, classifications, with a target that is emulated",
+        unit="share",
+    ),
     _cost("instructions", "instruction", "once", "all, with a target that is emulated and --count-instructions"),
 )

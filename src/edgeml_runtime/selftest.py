@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -17,19 +17,15 @@ from edgeml_runtime.bundle import GOLDENS, VARIANT, check_files
 from edgeml_runtime.errors import EdgemlError
 from edgeml_runtime.patterns import PATTERNS, picture
 from edgeml_runtime.records import read_record
-from edgeml_runtime.session import (
-    Classifier,
-    Decoder,
-    Encoder,
-    ImageClassifier,
-    Tagger,
-    kind_of,
-    open_session,
-    writes_text,
-)
-from edgeml_runtime.tasks.encoding import require_answers_differ, vectors
-from edgeml_runtime.tasks.token_classification import tagged
-from edgeml_runtime.types import Generate, Goldens, SelfTest, VariantManifest
+from edgeml_runtime.session import kind_of, open_session, writes_text
+from edgeml_runtime.tasks.encoding import require_answers_differ
+from edgeml_runtime.tolerances import SAME_TOP_OF_GOLDENS, of_cosine
+from edgeml_runtime.trace import raw
+from edgeml_runtime.types import Generate, Goldens, SelfTest
+
+if TYPE_CHECKING:
+    from edgeml_runtime.session import Classifier, Decoder, Encoder, Tagger
+    from edgeml_runtime.trace import Reader
 
 SYNTHETIC = (
     "The quick brown fox jumps over the lazy dog.",
@@ -41,24 +37,10 @@ SYNTHETIC = (
     "if (x < 10) { return y * 2; }",
     "ok",
 )
-_Reader = Encoder | Classifier | Tagger | ImageClassifier  # reads whole texts or pictures, and writes none
 LONGEST_TOKENS = 2048  # a model that reads more gets no text beyond its limit: a self-test should take seconds
 DECODER_TOKENS = 48  # a text's logits take this many times the vocabulary, some 30 MB for 150 000 tokens
 GREEDY = Generate(max_new_tokens=8)
 THREADS = 1  # the order of additions, and so the last bits, depend on the number of threads
-
-# What another processor may do to the answers, measured on one runtime version for x86-64 (AVX-512) against AArch64:
-# ONNX Runtime's int8 encoder differed by 1e-6 of a range of 4.3 and its fp32 one by 2e-6, so these cosines leave room
-# for an activation that rounds to the neighbouring step. llama.cpp also quantizes activations, in blocks, whose sums
-# each processor orders in its own way: 98.1 % of the likeliest tokens agreed, the mean KL divergence was 8e-4, with
-# random weights, the worst case for near ties.
-_COSINE = {
-    "fp32": (0.9999, "floating-point sums differ between processors in their last bits"),
-    "f16": (0.9999, "half-precision sums differ between processors in their last bits"),
-    "int8": (0.999, "a rounding of another processor may move an activation to the neighbouring step"),
-}
-_BLOCKS = (0.995, "each processor sums quantized blocks of activations in its own order")
-_SHARE = (0.9, "near ties between tokens may fall differently on another processor")
 
 
 def selftest(folder: Path, *, tick: Callable[[int], None] | None = None) -> SelfTest:
@@ -90,7 +72,7 @@ def record(folder: Path, texts: Sequence[str] | None = None) -> Goldens:
             raise EdgemlError("the goldens of a model that reads pictures cannot be texts", hint=hint)
         if writes_text(session.manifest.task):
             return _decoder_goldens(cast("Decoder", session), texts)
-        return _reader_goldens(cast("_Reader", session), texts)
+        return _reader_goldens(cast("Reader", session), texts)
     finally:
         session.close()
 
@@ -106,7 +88,7 @@ def compare(folder: Path, goldens: Goldens) -> float:
         if writes_text(session.manifest.task):
             agreement = _share_of_tokens(cast("Decoder", session), goldens)
         else:
-            agreement = _worst_cosine(cast("_Reader", session), goldens)
+            agreement = _worst_cosine(cast("Reader", session), goldens)
     finally:
         session.close()
     if agreement < goldens.minimum:
@@ -119,9 +101,9 @@ def compare(folder: Path, goldens: Goldens) -> float:
     return agreement
 
 
-def _reader_goldens(session: _Reader, texts: Sequence[str] | None) -> Goldens:
+def _reader_goldens(session: Reader, texts: Sequence[str] | None) -> Goldens:
     chosen = _synthetic(session) if texts is None else tuple(texts)
-    minimum, reason = _cosine_bound(session.manifest)
+    minimum, reason = of_cosine(session.manifest.scheme)
     return Goldens(
         texts=chosen,
         synthetic=texts is None,
@@ -136,7 +118,7 @@ def _decoder_goldens(session: Decoder, texts: Sequence[str] | None) -> Goldens:
     chosen = SYNTHETIC if texts is None else tuple(texts)
     tokens = [session.tokenize(text) for text in chosen]
     heads = [row[:DECODER_TOKENS] for row in tokens]
-    minimum, reason = _SHARE
+    minimum, reason = SAME_TOP_OF_GOLDENS
     return Goldens(
         texts=chosen,
         synthetic=texts is None,
@@ -149,16 +131,16 @@ def _decoder_goldens(session: Decoder, texts: Sequence[str] | None) -> Goldens:
     )
 
 
-def _synthetic(session: _Reader) -> tuple[str, ...]:
+def _synthetic(session: Reader) -> tuple[str, ...]:
     """Texts, or for a model that sees the names of pictures."""
     return PATTERNS if _sees(session) else (*SYNTHETIC, *_beyond_limit(session))
 
 
-def _sees(session: _Reader) -> bool:
+def _sees(session: Reader) -> bool:
     return kind_of(session.manifest.task) == "image"
 
 
-def _worst_cosine(session: _Reader, goldens: Goldens) -> float:
+def _worst_cosine(session: Reader, goldens: Goldens) -> float:
     _same_tokens(_counts(session, goldens.texts), goldens.token_counts, goldens)
     cosines = []
     for found, golden in zip(_vectors(session, goldens.texts), goldens.vectors, strict=True):
@@ -171,28 +153,31 @@ def _worst_cosine(session: _Reader, goldens: Goldens) -> float:
     return min(cosines, default=0.0)
 
 
-def _vectors(session: _Reader, texts: Sequence[str]) -> Sequence[Any]:
+def _vectors(session: Reader, texts: Sequence[str]) -> Sequence[Any]:
     """One vector a text: that of an encoder, the logits of a classifier, or those of all words, one after the other.
 
     A picture's are its logits too.
     """
-    if _sees(session):
-        sight = cast("ImageClassifier", session)
-        logits = np.concatenate([sight.classify_images([picture(name)]) for name in texts])
-        require_answers_differ(logits, sight.manifest.name, different=True)
-        return list(logits)
-    if kind_of(session.manifest.task) == "tagger":
-        found = tagged(cast("Tagger", session), [text.split() for text in texts], _quiet)
-        return [one.logits.ravel() for one in found]
-    return list(vectors(cast("Encoder | Classifier", session), list(texts), _quiet))
+    items = [_item(session, text) for text in texts]
+    found = [raw(session, item) for item in items]
+    different = {part for item in items for part in (item if isinstance(item, list) else [item])}
+    together = np.concatenate(found)
+    require_answers_differ(together, session.manifest.name, different=len(different) > 1 and len(together) > 1)
+    return [one.ravel() for one in found]
 
 
-def _count(session: _Reader, text: str) -> int:
+def _item(session: Reader, text: str) -> Any:
+    """What the model reads for a text: the text, its words, or the picture of that name."""
     if _sees(session):
-        return len(picture(text))  # a picture has no tokens, and its bytes must be the same everywhere
-    if kind_of(session.manifest.task) == "tagger":
-        return cast("Tagger", session).count_tokens(text.split())
-    return cast("Encoder | Classifier", session).count_tokens(text)
+        return picture(text)
+    return text.split() if kind_of(session.manifest.task) == "tagger" else text
+
+
+def _count(session: Reader, text: str) -> int:
+    item = _item(session, text)
+    if _sees(session):
+        return len(item)  # a picture has no tokens, and its bytes must be the same everywhere
+    return cast("Encoder | Classifier | Tagger", session).count_tokens(item)
 
 
 def _share_of_tokens(session: Decoder, goldens: Goldens) -> float:
@@ -234,18 +219,14 @@ def _same_tokens(ours: Sequence[Any], theirs: Sequence[Any], goldens: Goldens) -
             )
 
 
-def _beyond_limit(session: _Reader) -> tuple[str, ...]:
+def _beyond_limit(session: Reader) -> tuple[str, ...]:
     """One text longer than the model reads, so that where it is cut is tested too; none if that is very long."""
     limit = session.manifest.max_tokens
     text = " ".join(f"Line {number}: a text that goes on and on." for number in range(limit // 8 + 2))
     return (text,) if _count(session, text) > limit and limit <= LONGEST_TOKENS else ()
 
 
-def _cosine_bound(manifest: VariantManifest) -> tuple[float, str]:
-    return _COSINE.get(manifest.scheme.partition(":")[2], _BLOCKS)
-
-
-def _counts(session: _Reader, texts: Sequence[str]) -> tuple[int, ...]:
+def _counts(session: Reader, texts: Sequence[str]) -> tuple[int, ...]:
     return tuple(_count(session, text) for text in texts)
 
 
@@ -255,7 +236,3 @@ def _rounded(vector: Any) -> list[float]:
 
 def _unit(vector: Any) -> Any:
     return vector / np.linalg.norm(vector).clip(1e-12)
-
-
-def _quiet(step: str, done: int, total: int) -> None:
-    """Goldens are few: nothing to report."""

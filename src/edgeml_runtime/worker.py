@@ -27,6 +27,7 @@ from edgeml_runtime.meters.state import marks, read_state
 from edgeml_runtime.records import decode, encode
 from edgeml_runtime.session import Session, open_session
 from edgeml_runtime.tasks import Answers, Task, task_of, work_of
+from edgeml_runtime.trace import trace
 from edgeml_runtime.types import Job, Outcome, Refusal, Samples, State
 
 REFUSED = 3
@@ -34,6 +35,8 @@ REFUSED = 3
 
 def run(job: Job) -> Outcome:
     """Do the job in this process."""
+    if job.trace:
+        return _traced(job)
     task, memory = task_of(job.task), Memory()
     scarce = too_large(Path(job.variant))
     session, once = _opened(task, job, memory)
@@ -79,6 +82,12 @@ def main() -> None:
             reply = Refusal(message=error.message, hint=error.hint)
         answer.write(encode(reply) + "\n")
     sys.exit(REFUSED if isinstance(reply, Refusal) else 0)
+
+
+def _traced(job: Job) -> Outcome:
+    """The raw outputs alone: whatever else could be read is the emulator's, if this runs under one."""
+    session = open_session(Path(job.variant), threads=job.threads, threads_prefill=job.threads_prefill)
+    return Outcome(environment=environment(job.threads), samples=(), trace=trace(session, job, tick))
 
 
 def _opened(task: Task, job: Job, memory: Memory) -> tuple[Session, list[Samples]]:

@@ -46,7 +46,7 @@ def first(session: Encoder | Decoder, job: Job) -> None:
 def cost(session: Encoder | Decoder, job: Job) -> list[Samples]:
     """Tokens a second of whole chunks."""
     model = decoder(session)
-    chunk = _chunks(model, job)[0]
+    chunk = chunks_of(model, job)[0]
     rates = []
     for _ in range(job.warmups + max(job.repeats, 1)):
         begin = perf_counter()
@@ -71,7 +71,7 @@ def answers(session: Encoder | Decoder, job: Job, tick: Tick) -> Answers:
     Raises EdgemlError for a reference that reads the text as other tokens, or has another vocabulary.
     """
     model = decoder(session)
-    chunks = _chunks(model, job)
+    chunks = chunks_of(model, job)
     reference = decoder(open_session(Path(job.reference), threads=job.threads)) if job.reference else None
     if reference:
         _require_comparable(model, reference, job)
@@ -90,12 +90,25 @@ def answers(session: Encoder | Decoder, job: Job, tick: Tick) -> Answers:
 def work(session: Encoder | Decoder, job: Job) -> Work:
     """Whole chunks, read from an empty context with all logits."""
     model = decoder(session)
-    chunks = cycle(_chunks(model, job))
+    chunks = cycle(chunks_of(model, job))
 
     def one() -> int:
         return len(model.logits(next(chunks)))
 
     return {"prefill": one}
+
+
+def chunks_of(model: Decoder, job: Job) -> list[list[int]]:
+    """The tokens of each chunk of the job's text; raises EdgemlError for a text that is shorter than one."""
+    tokens, start = started(model, job.text or ""), model.start_token
+    size = min(job.context_tokens, model.manifest.max_tokens)
+    count = len(tokens) // size
+    if not count:
+        raise EdgemlError(
+            f"the text has {len(tokens)} tokens, one chunk needs {size}", hint="give more text, or --context"
+        )
+    chunks = [tokens[size * index : size * (index + 1)] for index in range(min(count, job.limit or count))]
+    return chunks if start is None else [[start, *chunk[1:]] for chunk in chunks]
 
 
 def predict(session: Encoder | Decoder, row: Row, options: Generate) -> Any:  # noqa: ARG001 - one signature for all tasks
@@ -108,25 +121,13 @@ def predict(session: Encoder | Decoder, row: Row, options: Generate) -> Any:  # 
     return float(np.exp(-np.take_along_axis(scores, np.array(tokens[1:])[:, None], 1).mean()))
 
 
-def _chunks(model: Decoder, job: Job) -> list[list[int]]:
-    tokens, start = started(model, job.text or ""), model.start_token
-    size = min(job.context_tokens, model.manifest.max_tokens)
-    count = len(tokens) // size
-    if not count:
-        raise EdgemlError(
-            f"the text has {len(tokens)} tokens, one chunk needs {size}", hint="give more text, or --context"
-        )
-    chunks = [tokens[size * index : size * (index + 1)] for index in range(min(count, job.limit or count))]
-    return chunks if start is None else [[start, *chunk[1:]] for chunk in chunks]
-
-
 def _require_comparable(model: Decoder, reference: Decoder, job: Job) -> None:
     ours, theirs = model.manifest.name, reference.manifest.name
     hint = "compare variants of one model, or measure without --baseline"
     if started(model, job.text or "") != started(reference, job.text or ""):
         raise EdgemlError(f"{ours} and {theirs} read the text as different tokens", hint=hint)
-    chunks = _chunks(reference, job)
-    if _chunks(model, job) != chunks:
+    chunks = chunks_of(reference, job)
+    if chunks_of(model, job) != chunks:
         raise EdgemlError(f"{ours} and {theirs} read chunks of different lengths", hint="give a smaller --context")
     sizes = [one.logits(chunks[0][:1]).shape[1] for one in (model, reference)]
     if sizes[0] != sizes[1]:
