@@ -21,6 +21,10 @@ import asyncssh
 USER = "pi"
 MARK = "SSH_SERVER_DEVICE"  # in the environment of all that a device runs, so that a reboot finds it
 CHUNK = 1 << 16
+PI_5 = "Raspberry Pi 5 Model B Rev 1.0"
+MEMORY = (
+    "MemTotal:        8245392 kB\nMemFree:         7210000 kB\nMemAvailable:    7612000 kB\n"  # of a board with 8 GB
+)
 # The first 20 bytes of an ELF file for aarch64, and which of them count: as Debian's qemu-user-binfmt registers them.
 AARCH64 = (
     r"\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\xb7\x00"
@@ -302,23 +306,38 @@ def device(folder, **how):
 
 
 @contextmanager
-def virtual_pi(folder, emulator, root, *, cpu="cortex-a76", page_bytes=16384, **how):
-    """A device that runs programs for aarch64 by `emulator`, a qemu-aarch64-static; `root` holds such a Python 3.11."""
+def virtual_pi(folder, emulator, root, *, cpu="cortex-a76", model=PI_5, memory=MEMORY, **how):
+    """A device that runs programs for aarch64 by `emulator`, a qemu-aarch64-static; `root` holds such a Python 3.11.
+
+    `root` stays as it is: the device has one of its own that leads there, but for what its kernel would tell.
+    """
+    own = _root_of_pi(folder / "root", root, {"device-tree/model": f"{model}\0", "meminfo": memory})
     register = f"printf '%s' ':aarch64:M::{AARCH64}:{emulator}:F' > /proc/sys/fs/binfmt_misc/register"
     setup = f"mount -t binfmt_misc binfmt /proc/sys/fs/binfmt_misc\n{register}"
-    environment = {"QEMU_CPU": cpu, "QEMU_LD_PREFIX": str(root)}
+    environment = {"QEMU_CPU": cpu, "QEMU_LD_PREFIX": str(own)}
     with _up(Device(folder / "device", setup=setup, environment=environment, **how)) as found:
         for name in ("python3", "python3.11"):
-            found.program(name, f'exec {root}/usr/bin/python3.11 "$@"')
-        found.program(
-            "uname", 'case "$1" in -m) echo aarch64;; -sm) echo Linux aarch64;; *) exec /bin/uname "$@";; esac'
-        )
-        found.program("getconf", f'case "$1" in PAGE*) echo {page_bytes};; *) exec /usr/bin/getconf "$@";; esac')
+            found.program(name, f'exec {own}/usr/bin/python3.11 "$@"')
+        found.program("uname", 'case "$1" in -m) echo aarch64;; *) exec /bin/uname "$@";; esac')
         found.program("dpkg", "echo arm64")
-        found.program(
-            "vcgencmd", 'case "$1" in get_throttled) echo throttled=0x0;; *) echo "frequency(0)=2400000000";; esac'
-        )
+        found.program("vcgencmd", '[ "$1" = get_throttled ] && echo throttled=0x0')
         yield found
+
+
+def _root_of_pi(own, root, told):
+    own.mkdir(parents=True)
+    for entry in Path(root).iterdir():
+        if entry.name != "proc":
+            (own / entry.name).symlink_to(entry)
+    for entry in Path(root).glob("proc/*"):
+        (own / "proc").mkdir(exist_ok=True)
+        if entry.name not in (name.partition("/")[0] for name in told):
+            (own / "proc" / entry.name).symlink_to(entry)
+    for name, text in told.items():
+        path = own / "proc" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return own
 
 
 @contextmanager

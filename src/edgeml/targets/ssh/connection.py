@@ -13,6 +13,8 @@ from shlex import quote
 from types import TracebackType
 from typing import IO
 
+from msgspec.structs import replace
+
 from edgeml.children import started
 from edgeml.errors import EdgemlError
 from edgeml.progress import Progress
@@ -22,6 +24,7 @@ from edgeml_runtime.types import Record
 
 __all__ = ["Connection", "ConnectionLost", "Done", "Unreachable", "quoted"]
 
+_BEGINS = b"-- edgeml --\n"  # a login shell may greet before
 LOST = 255  # ssh's own exit code; a script that ends with it is told as 254
 _TICK_S = 0.1
 _SOCKET_FOLDER_LENGTH = 60  # a socket's path has 104 bytes on macOS, of which ssh wants 17 for a name in between
@@ -136,8 +139,11 @@ class Connection:
             done = Done(code=child.returncode, out=out.read(), err=err.read().decode(errors="replace"))
         if done.code == LOST:
             raise failures.of_client(self.host, done.err, met=self._met)
+        _, began, said = done.out.partition(_BEGINS)
+        if not began:
+            raise failures.no_shell(self.host, done.err or done.out.decode(errors="replace"))
         self._met = True
-        return done
+        return replace(done, out=said)
 
     def _command(self) -> list[str]:
         if self._folder is None:
@@ -153,7 +159,8 @@ def quoted(script: str) -> str:
     Their quotes differ in what a backslash, a quote, `!` and a line's end mean, so that none of these is left in it.
     """
     plain = re.sub(r"[^ -~]|['\"\\$`!]", lambda found: "".join(f"\\0{byte:03o}" for byte in found[0].encode()), script)
-    return f"""sh -c '(eval "$(printf %b "{plain}")"); code=$?; [ $code = {LOST} ] && code=254; exit $code'"""
+    run = f'(eval "$(printf %b "{plain}")"); code=$?; [ $code = {LOST} ] && code=254; exit $code'
+    return f"sh -c 'echo {_BEGINS.decode().strip()}; {run}'"
 
 
 _QUIET = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}

@@ -57,6 +57,12 @@ def no_client() -> EdgemlError:
     return EdgemlError("no ssh client here", hint="install OpenSSH's: sudo apt install openssh-client")
 
 
+def no_shell(host: str, words: str) -> EdgemlError:
+    """The account was reached, but nothing runs there."""
+    hint = f"edgeml needs Linux or macOS there, and an account with a shell: try ssh {host} uname"
+    return EdgemlError(f"{host} runs no shell script: {last_line(words)}", hint=hint)
+
+
 def unwritten(host: str, folder: str, words: str) -> EdgemlError:
     """A file did not arrive on a device that was reached."""
     if "No space left on device" in words or "Disk quota exceeded" in words:

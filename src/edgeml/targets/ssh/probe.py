@@ -1,0 +1,48 @@
+"""What a device is: one call runs a small script on it, which needs Python 3 there and nothing else."""
+
+from __future__ import annotations
+
+import json
+import re
+from importlib.resources import files
+from typing import Any
+
+from edgeml.errors import EdgemlError
+from edgeml.targets.ssh import failures
+from edgeml.targets.ssh.connection import Connection
+from edgeml.types import Probe
+from edgeml_runtime.meters.state import throttle_bits
+from edgeml_runtime.records import build
+
+_NO_PYTHON = 127
+# -I: neither the folder nor the environment there may change what the script imports.
+_SCRIPT = f"LC_ALL=C; export LC_ALL; command -v python3 > /dev/null || exit {_NO_PYTHON}; exec python3 -I -"
+
+
+def probe(connection: Connection, *, timeout_s: float = 120.0) -> Probe:
+    """The device's own facts.
+
+    Raises EdgemlError where it has no Python 3, or one that cannot run the script.
+    """
+    script = (files("edgeml.targets.ssh") / "facts.py").read_bytes()
+    done = connection.run(_SCRIPT, input=script, timeout_s=timeout_s)
+    if done.code == _NO_PYTHON:
+        hint = "install it there (Debian, Raspberry Pi OS: sudo apt install python3), then try again"
+        raise EdgemlError(f"{connection.host} has no python3", hint=hint)
+    if done.code:
+        said = failures.last_line(done.err)
+        hint = f"edgeml needs Python 3.7 or newer there to look around: ssh {connection.host} python3 --version"
+        raise EdgemlError(f"the python3 of {connection.host} did not work: {said}", hint=hint)
+    return read(done.out, where=f"what {connection.host} says of itself")
+
+
+def read(told: bytes, *, where: str) -> Probe:
+    """The facts that the script printed, with the firmware's bits by their names."""
+    try:
+        plain: dict[str, Any] = json.loads(told)
+    except ValueError as error:
+        raise EdgemlError(f"{where} cannot be read", hint="its python3 prints more than it is asked for") from error
+    bits = plain.pop("throttled", None)
+    known = bits is not None and re.search(r"(^|=)(0x)?[0-9a-fA-F]+$", bits)
+    plain["throttled"] = throttle_bits(bits) if known else None
+    return build({"schema": "edgeml.probe/1", **plain}, Probe, where=where)
