@@ -365,7 +365,7 @@ class Fact(Record, frozen=True, kw_only=True):
     """One published or measured number about a device, in the unit that its key names, and where it stands.
 
     `low` and `high` are the range in which sources, or boards, differ. `date` is that of the source, ISO, as far as it
-    is known.
+    is known; `read 2026-11-25` where the source bears none.
     """
 
     value: float
@@ -393,14 +393,15 @@ class Chip(Record, frozen=True, kw_only=True):
 class Profile(Record, frozen=True, kw_only=True, tag_field="schema", tag="edgeml.target/1"):
     """What is known of a kind of target before it is met; one YAML file each in `targets/profiles/`, or one's own.
 
-    `device_tree_model` is how the name begins that such a board gives itself, `known_by` how those of its relatives do,
-    or a processor's where there is no device tree. `emulated_cpu` is the name that QEMU has for its processor, `cpu_part` the number that its /proc/cpuinfo shows,
-    `cpu_features` the words there that decide which kernels run. `memory_gb` are the sizes that are sold (GB as the
-    maker counts, 2**30 bytes), the one first that is meant where none is named, `system_gb` what its own system keeps of them. `bandwidth_gb_s` (1e9 byte a second) and
-    `compute_gop_s` (1e9 multiplications and additions a second) are keyed by how they were had, power in watts at the
-    wall. `meters` can read its energy. `chips` are what the profile covers, where they differ much. `chosen_gb` and
-    `chosen_chip` are what a name such as `pi5:4gb` picked, and `file` where one's own profile was read; none of them
-    stands in a file. `hardware` says whether edgeml ever ran on one.
+    `device_tree_model` is how the name begins that such a board gives itself, `known_by` how those of its relatives do;
+    of a PC it is the product's name, of a Mac its chip's. `emulated_cpu` is the name that QEMU has for its processor,
+    `cpu_part` the number that its /proc/cpuinfo shows, `cpu_features` the words there that decide which kernels run.
+    `memory_gb` are the sizes that are sold (GB as the maker counts, 2**30 bytes), first the one that is meant where
+    none is named; `system_gb` is what its own system keeps of them. `bandwidth_gb_s` (1e9 byte a second) and
+    `compute_gop_s` (1e9 multiplications and additions a second) are keyed by how they were had, power is in watts at
+    the wall. `meters` can read its energy. `chips` are what the profile covers, where they differ much. `chosen_gb` and
+    `chosen_chip` are what a name such as `pi5:4gb` picked, and `file` where one's own profile was read: no file holds
+    these. `hardware` says whether edgeml ever ran on one.
     """
 
     name: str
