@@ -1,42 +1,57 @@
-"""Child processes that never outlive the work that they were started for, however that work ends."""
+"""Child processes that never outlive the work that they were started for, however that work ends.
+
+Windows has neither signal masks nor process groups to kill: there a signal in the midst of starting a child may leave
+it, and what the child has started stays. Not yet run there.
+"""
 
 from __future__ import annotations
 
 import os
 import signal
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# The signals that end a process by a user's wish; Windows has no SIGHUP.
+ENDING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
 @contextmanager
 def started(command: Sequence[str], **options: Any) -> Iterator[subprocess.Popen[str]]:
-    """A child in text mode; when the block ends it has ended, or is killed. Call its `wait` for its own exit code.
+    """A child whose streams are UTF-8 text; when the block ends it has ended, or is killed.
 
-    Signals that end this process wait until the child is known here: one in the midst of starting it would leave a
-    child that nobody ends. The child itself never hears them, since its parent ends it. With `start_new_session`, what
-    the child has started ends with it.
+    Call its `wait` for its own exit code. Signals that end this process wait until the child is known here: one in the
+    midst of starting it would leave a child that nobody ends. The child itself never hears them, since its parent ends
+    it. With `start_new_session`, what the child has started ends with it.
     """
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+    mask = _held()
     try:
-        child = subprocess.Popen(command, text=True, **options)
+        child = subprocess.Popen(command, encoding="utf-8", errors="replace", **options)
     except BaseException:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        _release(mask)
         raise
     with child:
         try:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            _release(mask)
             yield child
         finally:
             _end(child, with_its_own=options.get("start_new_session", False))
 
 
+def _held() -> Iterable[int]:
+    """The signals that were held back before; from now on the ending ones are too."""
+    return signal.pthread_sigmask(signal.SIG_BLOCK, ENDING) if hasattr(signal, "pthread_sigmask") else ()
+
+
+def _release(mask: Iterable[int]) -> None:
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
 def _end(child: subprocess.Popen[str], *, with_its_own: bool) -> None:
     if child.poll() is None:
-        if with_its_own:
+        if with_its_own and hasattr(os, "killpg"):
             os.killpg(child.pid, signal.SIGKILL)
         else:
             child.kill()

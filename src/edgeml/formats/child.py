@@ -17,6 +17,7 @@ from edgeml.children import started
 from edgeml.errors import EdgemlError
 
 _KEPT_LINES = 200
+_SIGKILL = 9  # Windows has no name for it
 _DISK_FULL = ("No space left on device", "iostream error")  # Python's words, and what llama.cpp makes of ENOSPC
 _TELLING = re.compile(r"error|failed|what\(\)|assert|abort|exception|not supported|invalid|missing", re.IGNORECASE)
 _ENVIRONMENT = {
@@ -41,8 +42,6 @@ def run_module(module: str, arguments: Sequence[str], *, what: str, hint: str, f
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         env=os.environ | _ENVIRONMENT,
-        encoding="utf-8",
-        errors="replace",
     ) as child:
         assert child.stdout is not None
         for line in child.stdout:
@@ -56,7 +55,7 @@ def run_module(module: str, arguments: Sequence[str], *, what: str, hint: str, f
 def _failure(what: str, hint: str, code: int, lines: Sequence[str]) -> EdgemlError:
     if any(words in line for line in lines for words in _DISK_FULL):
         return EdgemlError(f"the disk is full: {what} stopped", hint="free some space and run it again")
-    if code == -signal.SIGKILL:
+    if code == -_SIGKILL:
         return EdgemlError(f"{what} was killed, probably for want of memory", hint="close other programs, try again")
     said = [line for line in lines if line]
     telling = [line for line in said if _TELLING.search(line)]
