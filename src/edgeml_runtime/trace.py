@@ -6,7 +6,8 @@ text is run alone, since an answer in int8 depends on what else is in its batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -41,11 +42,12 @@ def trace(session: Session, job: Job, tick: Tick) -> tuple[Array, ...]:
     of the last `context_tokens` tokens of the row's prompt, or of a chunk of so many, of which `limit` says how many.
     NaN is kept. Raises EdgemlError for a model that does not do the task, or a row that it cannot read.
     """
-    total = len(job.rows)
+    outputs = _outputs(session, job)
     found = []
-    for index, one in enumerate(_outputs(session, job)):
+    for index, compute in enumerate(outputs):
+        tick("trace", index, len(outputs))
+        one = compute()
         found.append(Array(shape=one.shape, data=np.ascontiguousarray(one, dtype="<f4").tobytes()))
-        tick("trace", index + 1, max(total, index + 1))
     return tuple(found)
 
 
@@ -64,13 +66,13 @@ def raw(session: Reader, item: Any) -> Floats:
     return cast("Encoder", session).embed([item])
 
 
-def _outputs(session: Session, job: Job) -> Iterator[Floats]:
+def _outputs(session: Session, job: Job) -> list[Callable[[], Floats]]:
     if job.task == "perplexity":
         model = decoder(session)
-        return (model.logits(chunk) for chunk in chunks_of(model, job))
+        return [partial(model.logits, chunk) for chunk in chunks_of(model, job)]
     if writes_text(job.task):
-        return (_of_prompt(decoder(session), job, place) for place in range(len(job.rows)))
-    return (_of_row(session, job, row) for row in job.rows)
+        return [partial(_of_prompt, decoder(session), job, place) for place in range(len(job.rows))]
+    return [partial(_of_row, session, job, row) for row in job.rows]
 
 
 def _of_row(session: Session, job: Job, row: Row) -> Floats:
