@@ -42,12 +42,13 @@ class Device:
         self.client = folder / "client"
         self.programs = folder / "programs"
         self.shell = shell
-        self.lets_in = "key"  # or "password", or "nobody"
+        self.lets_in = "key"  # or "password"
         self.environment = environment or {}
         self.link = Link()
         self.commands = []
+        self.connections = 0
         self._id = uuid.uuid4().hex
-        self._keys = [asyncssh.generate_private_key("ssh-ed25519") for _ in range(2)]
+        self._host_key, self._user_key = (asyncssh.generate_private_key("ssh-ed25519") for _ in range(2))
         for made in (self.client, self.programs, folder / "home"):
             made.mkdir(parents=True)
         self._start_machine(disk_bytes, setup)
@@ -56,10 +57,6 @@ class Device:
     def home(self):
         """Its home, seen from outside."""
         return Path(f"/proc/{self._machine.pid}/root{self.folder}/home")
-
-    @property
-    def ssh_folder(self):
-        return self.folder / "ssh"
 
     def program(self, name, script):
         """Put a program first on the device's path."""
@@ -138,8 +135,8 @@ class Device:
         script.write_text(f'#!/bin/sh\nexec {real} -F {config} "$@"\n')
         script.chmod(0o755)
         self.port = port
-        self._tell_host_key(self._keys[0])
-        self._write_user_key(self._keys[1])
+        self._tell_host_key(self._host_key)
+        self._write_user_key(self._user_key)
 
     def _tell_host_key(self, key):
         self._known.write_text(f"[127.0.0.1]:{self.port} {key.export_public_key().decode()}")
@@ -150,13 +147,11 @@ class Device:
         path.chmod(0o600)
 
     async def _serve(self):
-        owned = asyncssh.import_authorized_keys(self._keys[1].export_public_key().decode())
         server = await asyncssh.listen(
             "127.0.0.1",
             0,
             server_factory=lambda: _Door(self),
-            server_host_keys=[self._keys[0]],
-            authorized_client_keys=owned,
+            server_host_keys=[self._host_key],
             process_factory=self._run,
             encoding=None,
             line_editor=False,
@@ -179,7 +174,7 @@ class Device:
             **self.environment,
             **asked,
         }
-        into = ["nsenter", f"--target={self._machine.pid}", "--user", "--mount", "--preserve-credentials"]
+        into = [shutil.which("nsenter"), f"--target={self._machine.pid}", "--user", "--mount", "--preserve-credentials"]
         child = await asyncio.create_subprocess_exec(
             *into,
             *("sh", "-c", 'cd "$HOME" && exec "$@"', "sh"),  # nsenter's --wd would open it in the namespace outside
@@ -206,12 +201,13 @@ class _Door(asyncssh.SSHServer):
 
     def __init__(self, device):
         self._device = device
+        device.connections += 1
 
     def public_key_auth_supported(self):
         return self._device.lets_in != "password"
 
     def validate_public_key(self, username, key):
-        return False
+        return key.public_data == self._device._user_key.public_data
 
     def password_auth_supported(self):
         return self._device.lets_in == "password"
@@ -346,12 +342,12 @@ def _up(found):
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
+    server = asyncio.run_coroutine_threadsafe(found._serve(), loop).result(10)
     try:
-        server = asyncio.run_coroutine_threadsafe(found._serve(), loop).result(10)
         found._write_client(found.link.port)
         yield found
-        asyncio.run_coroutine_threadsafe(_down(found, server), loop).result(10)
     finally:
+        asyncio.run_coroutine_threadsafe(_down(found, server), loop).result(10)
         found._stop_machine()
         loop.call_soon_threadsafe(loop.stop)
         thread.join()

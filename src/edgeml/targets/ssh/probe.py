@@ -24,7 +24,7 @@ def probe(connection: Connection, *, timeout_s: float = 120.0) -> Probe:
 
     Raises EdgemlError where it has no Python 3, or one that cannot run the script.
     """
-    script = (files("edgeml.targets.ssh") / "facts.py").read_bytes()
+    script = (files("edgeml_runtime") / "facts.py").read_bytes()
     done = connection.run(_SCRIPT, input=script, timeout_s=timeout_s)
     if done.code == _NO_PYTHON:
         hint = "install it there (Debian, Raspberry Pi OS: sudo apt install python3), then try again"

@@ -68,13 +68,11 @@ def libc() -> str | None:
 
 
 def emulator() -> str | None:
-    """What runs this program where it is not for the processor: QEMU's user mode answers for `self` alone."""
-    try:
-        # Not Path.readlink, which is of Python 3.9.
-        shown, real = os.readlink("/proc/self/exe"), os.readlink("/proc/thread-self/exe")  # noqa: PTH115
-    except OSError:
+    """What runs this program's instructions, where that is QEMU's user mode: as `edgeml_runtime.qemu` finds it."""
+    own, real = _machine_of("/proc/self/exe"), _machine_of("/proc/thread-self/exe")
+    if own is None or real is None or own == real:
         return None
-    return None if shown == real else Path(real).name
+    return Path(os.readlink("/proc/thread-self/exe")).name  # noqa: PTH115 - Path.readlink is of Python 3.9
 
 
 def _of_linux() -> dict[str, object]:
@@ -114,6 +112,16 @@ def _throttled() -> str | None:
         for path in Path("/sys/devices/platform").glob(pattern):
             return _text(path)
     return _said("vcgencmd", "get_throttled")
+
+
+def _machine_of(program: str) -> bytes | None:
+    """The machine that an ELF file is for."""
+    try:
+        with Path(program).open("rb") as file:
+            header = file.read(20)
+    except OSError:
+        return None
+    return header[18:] if header.startswith(b"\x7fELF") else None
 
 
 def _said(*command: str) -> str | None:
