@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
+import platform
 import shutil
 
 from edgeml import doctor as doctors
+from edgeml import targets
 from edgeml.doctor import doctor
 from edgeml.render import as_text
-from edgeml.targets import own_name
+from edgeml.targets import own_name, recognition
+from edgeml.types import Probe
 from edgeml_runtime.meters import AUTO, meter_of, relevant
 from edgeml_runtime.meters.hwmon import Hwmon
 from edgeml_runtime.types import State
@@ -87,6 +90,82 @@ def test_heat_and_throttling_are_told_where_the_system_does(monkeypatch):
     monkeypatch.setattr(doctors, "read_state", State)
     assert not found()["temperature"].available
     assert not found()["throttling"].available
+
+
+def test_a_machine_without_a_profile_is_told_with_how_to_write_one(monkeypatch):
+    intel = Probe(machine="x86_64", userland_bits=64, system="Darwin 23", pythons=("3.12",), home="/Users/a")
+    monkeypatch.setattr(recognition, "here", lambda: intel)
+    monkeypatch.setattr(targets, "here", lambda: intel)
+
+    first = doctor()[0]
+
+    assert (first.name, first.available) == ("target", False)
+    assert first.detail.startswith("this is an Intel Mac, and edgeml has no profile of one: ")
+    assert "edgeml targets --template" in first.hint
+
+
+def test_a_machine_that_cannot_be_what_it_calls_itself_is_told_with_the_reason(monkeypatch):
+    old = Probe(
+        machine="aarch64",
+        userland_bits=32,
+        system="Linux 6.6",
+        pythons=("3.11",),
+        home="/home/pi",
+        model="Raspberry Pi 4 Model B Rev 1.4",
+    )
+    monkeypatch.setattr(doctors, "here", lambda: old)
+    monkeypatch.setattr(targets, "here", lambda: old)
+
+    first = doctor()[0]
+
+    assert (first.name, first.available) == ("target pi4", False)
+    assert "its programs are 32-bit, on a 64-bit kernel" in first.detail
+    assert first.hint
+
+
+def test_what_reaches_a_device_is_told_and_how_to_get_it(monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda name: f"/bin/{name}")
+    assert found()["reach a device over SSH"].detail.startswith("/bin/ssh")
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    line = found()["reach a device over SSH"]
+
+    assert not line.available
+    assert line.detail == "no ssh and no scp here"
+    assert "openssh-client" in line.hint
+
+
+def test_an_emulator_is_told_to_be_ready_or_how_it_gets_so(tmp_path, monkeypatch):
+    monkeypatch.setenv("EDGEML_CACHE", str(tmp_path))
+    monkeypatch.setattr(platform, "system", lambda: "Linux")
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    assert found()["emulate a Raspberry Pi"].hint == "edgeml download --emulator --target pi5"
+    (tmp_path / "emulator/qemu").mkdir(parents=True)
+    (tmp_path / "emulator/qemu/qemu-aarch64").touch()
+    (tmp_path / "emulator/root/usr/bin").mkdir(parents=True)
+    (tmp_path / "emulator/root/usr/bin/python3.11").touch()
+
+    assert found()["emulate a Raspberry Pi"].detail.startswith("QEMU and Python 3.11 for ARM64")
+    monkeypatch.setattr(platform, "machine", lambda: "aarch64")
+    assert not found()["emulate a Raspberry Pi"].available
+
+
+def test_windows_and_its_linux_are_told_what_they_can_measure(monkeypatch):
+    monkeypatch.setattr(doctors, "relevant", list)
+    (native,) = doctors._windows("Windows", "11")
+    (inside,) = doctors._windows("Linux", "6.6.87.2-microsoft-standard-WSL2")
+
+    assert "peak working set" in native.detail
+    assert "never tried on Windows" in native.detail
+    assert "--energy-csv" in inside.hint
+    assert doctors._windows("Linux", "6.12.25") == []
+    assert not found()["energy"].available
+    assert "--energy-csv" in found()["energy"].hint
+
+
+def test_thermal_pressure_is_told_in_the_place_of_throttling(monkeypatch):
+    monkeypatch.setattr(doctors, "read_state", lambda: State(thermal_pressure="Nominal"))
+
+    assert found()["throttling"].detail == "thermal pressure: Nominal"
 
 
 def test_it_is_readable_on_a_narrow_screen():

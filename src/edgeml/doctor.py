@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import platform
 import shutil
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
-from edgeml.targets import profile
+from edgeml.errors import EdgemlError
+from edgeml.targets import contradictions, profile
+from edgeml.targets.emulator import check_possible, python_of, root_folder
+from edgeml.targets.recognition import here
+from edgeml.targets.ways import is_prepared
 from edgeml.types import Capability
 from edgeml_runtime.machine import environment
 from edgeml_runtime.meters import NO_SENSOR, meter_of, relevant
@@ -33,19 +38,36 @@ _SENSORS = {  # what each meter reads, and what to do where there is nothing to 
     "apple": ("Apple chip", "measure on an Apple silicon Mac"),
     "battery": ("battery", "measure on a laptop, or with an outside meter: --energy-csv"),
 }
+_SSH = "Debian, Ubuntu: sudo apt install openssh-client; Windows: Settings, Optional features, OpenSSH Client"
+_MACHINE = "write a profile of your own: edgeml targets --template > mine.yaml"
+_WSL = "microsoft"  # stands in the release of the Linux kernel that Windows brings
+_OUTSIDE = "log an outside meter: --energy-csv"
 _NO_HEAT = "measure outside a virtual machine; only a Raspberry Pi tells throttling"
 
 
 def doctor() -> list[Capability]:
     """Every capability, the machine itself first."""
-    return [_machine(), *map(_ability, _ABILITIES), _compiler(), _memory(), *map(_energy, relevant()), *_heat()]
+    energy = list(map(_energy, relevant())) or [_no_energy()]
+    measures = [_memory(), *energy, *_heat(), *_windows(platform.system(), platform.release())]
+    return [_machine(), *map(_ability, _ABILITIES), _compiler(), _ssh(), _emulator(), *measures]
 
 
 def _machine() -> Capability:
-    own, here = profile(None), environment(threads=1)
-    memory = [f"{here.memory_bytes / 2**30:.1f} GiB"] if here.memory_bytes else []
-    facts = [here.cpu or here.machine, f"{here.cores} cores", *memory, *here.cpu_features]
-    return Capability(name=f"target {own.name}", available=True, detail=f"{own.title}: {', '.join(facts)}")
+    known = environment(threads=1)
+    memory = [f"{known.memory_bytes / 2**30:.1f} GiB"] if known.memory_bytes else []
+    facts = ", ".join([known.cpu or known.machine, f"{known.cores} cores", *memory, *known.cpu_features])
+    try:
+        own = profile(None)
+    except EdgemlError as error:
+        return Capability(name="target", available=False, detail=f"{error.message}: {facts}", hint=error.hint)
+    doubts = contradictions(own, here())
+    detail = f"{own.title}: {facts}"
+    return Capability(
+        name=f"target {own.name}",
+        available=not doubts,
+        detail="; ".join((detail, *doubts)),
+        hint=_MACHINE if doubts else None,
+    )
 
 
 def _ability(name: str) -> Capability:
@@ -73,6 +95,47 @@ def _memory() -> Capability:
     return Capability(name="measure memory", available=True, detail=detail)
 
 
+def _ssh() -> Capability:
+    name = "reach a device over SSH"
+    missing = [program for program in ("ssh", "scp") if shutil.which(program) is None]
+    if missing:
+        return Capability(name=name, available=False, detail=f"no {' and no '.join(missing)} here", hint=_SSH)
+    return Capability(name=name, available=True, detail=f"{shutil.which('ssh')}, with your own configuration")
+
+
+def _emulator() -> Capability:
+    name, device = "emulate a Raspberry Pi", profile("pi")
+    try:
+        check_possible(device)
+    except EdgemlError as error:
+        return Capability(name=name, available=False, detail=error.message, hint=error.hint)
+    if not is_prepared():
+        get = f"edgeml download --emulator --target {device.name}"
+        return Capability(name=name, available=False, detail="the emulator is not here yet", hint=get)
+    detail = f"QEMU and Python {python_of(root_folder())} for ARM64, for what is the same there; not for times"
+    return Capability(name=name, available=True, detail=detail)
+
+
+def _no_energy() -> Capability:
+    """Where no meter could be at all: Windows."""
+    detail = f"no meter of edgeml's reads a sensor on {platform.system()}"
+    return Capability(name="energy", available=False, detail=detail, hint=_OUTSIDE)
+
+
+def _windows(system: str, release: str) -> list[Capability]:
+    """What Windows lets be measured, and what its Linux does; nothing elsewhere."""
+    if system == "Windows":
+        detail = "times and the peak working set; no heat, no throttling; edgeml was never tried on Windows"
+        return [
+            Capability(name="measure on Windows", available=True, detail=detail, hint="or use its Linux: wsl --install")
+        ]
+    if _WSL not in release.lower():
+        return []
+    detail = "times and memory are those of its virtual machine, whose processors and memory Windows limits"
+    hint = f"neither heat nor energy is told there: {_OUTSIDE}"
+    return [Capability(name="measure in Windows' Linux", available=True, detail=detail, hint=hint)]
+
+
 def _energy(name: str) -> Capability:
     meter, (title, help) = meter_of(name), _SENSORS[name]
     if missing := meter.available():
@@ -87,6 +150,8 @@ def _heat() -> list[Capability]:
     state = read_state()
     warm = None if state.temperature_c is None else f"{state.temperature_c:.0f} °C, the hottest of the thermal zones"
     bits = None if state.throttled is None else ", ".join(state.throttled) or "not throttled, and not since it started"
+    if state.thermal_pressure:  # macOS, in the place of a temperature
+        bits = f"thermal pressure: {state.thermal_pressure}"
     return [_told("temperature", warm), _told("throttling", bits)]
 
 

@@ -34,9 +34,14 @@ def shipped() -> tuple[Profile, ...]:
     return tuple(_checked(build(parse_yaml(texts[name]), Profile, where=name), name) for name in names)
 
 
-def template() -> str:
-    """A profile to fill in, with a word on each key."""
-    return (_FOLDER / _TEMPLATE).read_text(encoding="utf-8")
+def template(name: str | None = None) -> str:
+    """A profile to fill in, with a word on each key; or the file of one that edgeml has."""
+    if name is None:
+        return (_FOLDER / _TEMPLATE).read_text(encoding="utf-8")
+    known = {word: found.name for found in shipped() for word in (found.name, *found.aliases)}
+    if name not in known:
+        raise unknown("target", name, sorted(known), plural="targets")
+    return (_FOLDER / f"{known[name]}.yaml").read_text(encoding="utf-8")
 
 
 def own(path: Path) -> Profile:
@@ -84,6 +89,10 @@ def _troubles(found: Profile) -> Iterator[str]:
     for version in found.python:
         if not re.fullmatch(r"3\.\d+", version):
             yield f"python {version!r} is no version such as '3.11'"
+    if found.emulated_cpu and not (found.cpu_part and found.cpu_features):
+        yield "emulated_cpu needs cpu_part and cpu_features beside it"
+    if found.cpu_part and not re.fullmatch(r"0x[0-9a-f]+", found.cpu_part):
+        yield f"cpu_part {found.cpu_part!r} is no number such as '0xd0b'"
     if any(size <= 0 for size in (*found.memory_gb, *(gb for chip in found.chips.values() for gb in chip.memory_gb))):
         yield "a size of memory_gb is not above 0"
     yield from (f"{place}: {trouble}" for place, fact in facts(found) for trouble in _untrue(fact))

@@ -82,10 +82,11 @@ def chosen(found: Profile, *, chip_name: str | None) -> Profile:
 
 def is_here(profile: Profile) -> bool:
     """Whether this machine is such a one, with the chip and memory size that were chosen."""
-    named = profile.file is None and (own := recognised(here())) is not None and own.name == profile.name
+    own = recognised(here())
+    named = profile.file is None and own is not None and own.name == profile.name
     if not named and not (profile.file and _is_called(profile, _model(here()))):
         return False
-    return not contradictions(profile, here())
+    return not [*_other_model(profile, here()), *_other_memory(profile, here())]
 
 
 def contradictions(profile: Profile, probe: Probe) -> list[str]:
@@ -102,10 +103,7 @@ def _contradictions(profile: Profile, probe: Probe) -> Iterator[str]:
     if _is_bionic(profile) != _is_android(probe):
         yield "it runs Android, where no wheel for Linux installs" if _is_android(probe) else "it does not run Android"
     yield from _other_model(profile, probe)
-    if profile.chosen_gb and probe.memory_bytes and not probe.emulator:  # an emulator tells the memory of its host
-        size, said = profile.chosen_gb, probe.memory_bytes / 2**30
-        if not _LEAST * size <= said <= _SPARE * size:
-            yield f"it has {said:.1f} GiB of memory, not {memory_words(size)}"
+    yield from _other_memory(profile, probe)
     missing = [name for name in profile.cpu_features if name in _DECISIVE and name not in probe.cpu_features]
     if missing and probe.cpu_features:
         yield f"its processor lacks {', '.join(missing)}, which {profile.name} has"
@@ -122,6 +120,14 @@ def _other_model(profile: Profile, probe: Probe) -> Iterator[str]:
         yield f"its chip is {model!r}, not {profile.chips[profile.chosen_chip].title!r}"
     elif profile.cpu_part and probe.cpu_part and int(profile.cpu_part, 16) != int(probe.cpu_part, 16):
         yield f"its processor's part number is {probe.cpu_part}, and that of {profile.name} is {profile.cpu_part}"
+
+
+def _other_memory(profile: Profile, probe: Probe) -> Iterator[str]:
+    if not profile.chosen_gb or not probe.memory_bytes or probe.emulator:  # that tells the memory of its host
+        return
+    size, said = profile.chosen_gb, probe.memory_bytes / 2**30
+    if not _LEAST * size <= said <= _SPARE * size:
+        yield f"it has {said:.1f} GiB of memory, not {memory_words(size)}"
 
 
 def _by_model(probe: Probe) -> Profile | None:

@@ -1,0 +1,70 @@
+"""How a target can be reached from this machine, and what is told of one that is not at hand."""
+
+from __future__ import annotations
+
+from edgeml.errors import EdgemlError
+from edgeml.targets import recognition
+from edgeml.targets.emulator import check_possible, qemu_file, root_folder
+from edgeml.targets.recognition import is_here
+from edgeml.types import Profile
+
+
+def ways(profile: Profile) -> tuple[str, ...]:
+    """How figures of a target can be had, the best way first: `here`, or `over SSH`, `emulated`, `estimated`."""
+    if is_here(profile):
+        return ("here",)
+    emulated = ("emulated",) if _why_not_emulated(profile) is None else ()
+    return ("over SSH", *emulated, *(("estimated",) if _has_figures(profile) else ()))
+
+
+def away(profile: Profile) -> list[str]:
+    """What must be known of a bench whose target is neither this machine nor reached over SSH, a line each.
+
+    The first says that nothing was measured on such a device, and how it would be.
+    """
+    return [
+        f"nothing below was measured on {a(profile.title)}: to measure on one, add --host user@address",
+        *instead(profile),
+    ]
+
+
+def instead(profile: Profile) -> list[str]:
+    """What is measured here, emulated and estimated in the place of measuring on the target, and what is not; why."""
+    own = recognition.recognised(recognition.here())
+    reason = _why_not_emulated(profile)
+    if reason is None:
+        emulated = f"emulated here: whether {a(str(profile.emulated_cpu))} computes the same; its times are not shown"
+        if not is_prepared():
+            emulated += f", and it needs: edgeml download --emulator --target {profile.asked}"
+    else:
+        emulated = f"not emulated: {reason}"
+    estimated = "its latency, memory and energy, as intervals, from published figures of such devices"
+    return [
+        f"measured here, on {a(own.title) if own else 'this machine'}: what a variant answers, and how good that is",
+        emulated,
+        f"estimated: {estimated}" if _has_figures(profile) else "not estimated: edgeml has no figures of such devices",
+    ]
+
+
+def is_prepared() -> bool:
+    """Whether the emulator and the Python for ARM64 are here."""
+    return qemu_file().exists() and root_folder().is_dir()
+
+
+def a(noun: str) -> str:
+    """A noun with its indefinite article."""
+    return f"an {noun}" if noun.lower().startswith(("a", "e", "i", "o", "x86", "8")) else f"a {noun}"
+
+
+def _why_not_emulated(profile: Profile) -> str | None:
+    if profile.emulated_cpu is None:
+        return f"nothing here runs the programs of {a(profile.title)}"
+    try:
+        check_possible(profile)
+    except EdgemlError as error:
+        return error.message
+    return None
+
+
+def _has_figures(profile: Profile) -> bool:
+    return bool(profile.bandwidth_gb_s or profile.chips)
