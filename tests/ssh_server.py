@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import asyncssh
+import pytest
 
 USER = "pi"
 MARK = "SSH_SERVER_DEVICE"  # in the environment of all that a device runs, so that a reboot finds it
@@ -112,7 +113,9 @@ class Device:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
-        assert self._machine.stdout.readline() == b"up\n", "this kernel gives no namespaces to users"
+        if self._machine.stdout.readline() != b"up\n":
+            self._stop_machine()
+            pytest.skip("no namespaces of users here, so no device can be made")
 
     def _new_boot_id(self):
         (self.folder / "boot_id").write_text(f"{uuid.uuid4()}\n")  # in place: it is mounted

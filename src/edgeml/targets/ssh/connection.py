@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -31,8 +32,6 @@ _SOCKET_FOLDER_LENGTH = 60  # a socket's path has 104 bytes on macOS, of which s
 _OPTIONS = (
     "BatchMode=yes",
     "ConnectTimeout=10",
-    "ControlMaster=auto",
-    "ControlPersist=60",
     "ServerAliveInterval=15",
     "ServerAliveCountMax=3",
     "LogLevel=ERROR",  # else a banner would stand among what a script said
@@ -42,6 +41,7 @@ _OPTIONS = (
     "ForwardAgent=no",
     "ForwardX11=no",
 )
+_SHARES = sys.platform != "win32"  # its client cannot keep a connection for the next call, which makes its own
 
 
 class Done(Record, frozen=True, kw_only=True):
@@ -114,8 +114,9 @@ class Connection:
         """Hang up; the next call would connect again."""
         if self._folder is None:
             return
-        with started([*self._command(), "-O", "exit", "--", self.host], **_QUIET) as child:
-            child.wait()
+        if _SHARES:
+            with started([*self._command(), "-O", "exit", "--", self.host], **_QUIET) as child:
+                child.wait()
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder = None
 
@@ -149,8 +150,8 @@ class Connection:
         if self._folder is None:
             short = len(tempfile.gettempdir()) < _SOCKET_FOLDER_LENGTH
             self._folder = Path(tempfile.mkdtemp(prefix="edgeml-", dir=None if short else "/tmp"))  # noqa: S108 - mkdtemp's is private
-        options = [*_OPTIONS, f"ControlPath={self._folder}/s"]
-        return ["ssh", "-T", *self._more, *(word for option in options for word in ("-o", option))]
+        shared = ("ControlMaster=auto", "ControlPersist=60", f"ControlPath={self._folder}/s") if _SHARES else ()
+        return ["ssh", "-T", *self._more, *(word for option in (*_OPTIONS, *shared) for word in ("-o", option))]
 
 
 def quoted(script: str) -> str:

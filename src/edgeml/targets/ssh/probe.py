@@ -15,6 +15,8 @@ from edgeml_runtime.meters.state import throttle_bits
 from edgeml_runtime.records import build
 
 _NO_PYTHON = 127
+_OFF_S = 60.0
+_LITTLE_DISK_BYTES = 500_000_000  # ONNX Runtime and what it needs take some 130 MB there, installed
 # -I: neither the folder nor the environment there may change what the script imports.
 _SCRIPT = f"LC_ALL=C; export LC_ALL; command -v python3 > /dev/null || exit {_NO_PYTHON}; exec python3 -I -"
 
@@ -34,6 +36,21 @@ def probe(connection: Connection, *, timeout_s: float = 120.0) -> Probe:
         hint = f"edgeml needs Python 3.7 or newer there to look around: ssh {connection.host} python3 --version"
         raise EdgemlError(f"the python3 of {connection.host} did not work: {said}", hint=hint)
     return read(done.out, where=f"what {connection.host} says of itself")
+
+
+def concerns(found: Probe, now_s: float) -> list[str]:
+    """What a person should know of a device before they measure on it; `now_s` is this machine's clock."""
+    texts = []
+    if found.emulator:
+        texts.append(f"{found.emulator} emulates its processor: what runs there is never called measured")
+    if current := [name for name in found.throttled or () if not name.startswith("had_")]:
+        texts.append(f"the board throttles now ({', '.join(current)}): look at its supply and its cooling")
+    if found.disk_free_bytes is not None and found.disk_free_bytes < _LITTLE_DISK_BYTES:
+        texts.append(f"it has {found.disk_free_bytes / 1e6:.0f} MB of free disk, which is little for a model")
+    if found.unix_time_s is not None and abs(off_s := found.unix_time_s - now_s) > _OFF_S:
+        way = "ahead of" if off_s > 0 else "behind"
+        texts.append(f"its clock is {abs(off_s):.0f} s {way} this machine's")
+    return texts
 
 
 def read(told: bytes, *, where: str) -> Probe:

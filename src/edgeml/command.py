@@ -1,0 +1,59 @@
+"""What every command has: where results live, how they are shown, and names that complete themselves."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgeml.errors import EdgemlError
+
+if TYPE_CHECKING:
+    from edgeml.store import Store
+
+
+def common(command: Callable[..., None]) -> Callable[..., None]:
+    """The options that every command takes, as the session that it gets first."""
+
+    @click.option(
+        "--artifacts",
+        type=click.Path(path_type=Path, file_okay=False),
+        default="artifacts",
+        envvar="EDGEML_ARTIFACTS",
+        show_default=True,
+        help="Where results live.",
+    )
+    @click.option("--json", "as_json", is_flag=True, help="One JSON object a line on stdout.")
+    @click.pass_context
+    @wraps(command)
+    def run(ctx: click.Context, /, artifacts: Path, *, as_json: bool, **options: Any) -> None:
+        from edgeml.console import Session
+
+        named = ctx.get_parameter_source("artifacts") is click.core.ParameterSource.COMMANDLINE
+        session = Session(artifacts, as_json=as_json, named=named)
+        try:
+            command(session, **options)
+        finally:
+            session.progress.close()
+
+    return run
+
+
+def completing(
+    list_names: Callable[[Store], Iterable[str]],
+) -> Callable[[click.Context, click.Parameter, str], list[str]]:
+    """Completes a name that is being typed from those that a function lists."""
+
+    def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:  # noqa: ARG001 - click's signature
+        from edgeml.store import Store
+
+        store = Store(Path(ctx.params.get("artifacts") or "artifacts"))
+        with contextlib.suppress(EdgemlError):  # a broken record is no reason to write into the line being typed
+            return [name for name in list_names(store) if name.startswith(incomplete)]
+        return []
+
+    return complete
