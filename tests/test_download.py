@@ -105,12 +105,21 @@ def test_the_wheels_of_a_device_are_fetched_for_its_platform_once(
     assert runtime_wheels(pi, "onnx", python="3.11") == folder
 
 
-@pytest.mark.skipif(own_name() == "pi5", reason="here it would be compiled")
-def test_llama_cpp_for_another_machine_is_refused_with_the_folder_that_it_belongs_in(store: Store) -> None:
-    pi = profile("pi5")
+@pytest.mark.parametrize(
+    ("target", "hint"),
+    [
+        ("pi5", "edgeml runtime build --target pi5"),
+        ("apple-silicon", "edgeml runtime build --target apple-silicon --wheel"),
+    ],
+)
+def test_llama_cpp_for_another_machine_is_refused_with_the_command_that_brings_it(
+    store: Store, target: str, hint: str
+) -> None:
+    if own_name() == target:
+        pytest.skip("here it would be compiled")
     with pytest.raises(EdgemlError, match="llama-cpp-python") as caught:
-        runtime_wheels(pi, "gguf")
-    assert str(wheel_folder(pi, "3.11", "gguf")) in caught.value.hint
+        runtime_wheels(profile(target), "gguf")
+    assert hint in caught.value.hint
 
 
 @pytest.mark.real

@@ -71,7 +71,7 @@ def _packing(variant: Variant, target: Profile, store: Store) -> list[str]:
     format = _runtime_of(variant)
     there = "" if _is_own(target) else f" --target {quote(target.asked)}"
     if not _has_wheels(format, target):
-        return [f"edgeml download --runtime {format}{there}"]
+        return [f"edgeml {_fetching(format, target)}{there}"]
     known = store.root / variant.name == variant.path
     return [f"edgeml package {variant.name if known else quote(str(variant.path))}{there}"]
 
@@ -137,6 +137,16 @@ def _runtime_of(variant: Variant) -> str:
     from edgeml.wheels import runtime_of
 
     return runtime_of(variant.manifest)
+
+
+def _fetching(format: str, target: Profile) -> str:
+    """What brings the wheels; the one that no index has comes first where it must be built for another machine."""
+    from edgeml.wheels import COMPILED, can_build_for, requirements, shared_wheel
+
+    compiled = [wanted for wanted in requirements(format) if wanted.startswith(f"{COMPILED}==")]
+    lacking = any(shared_wheel(target, format, wanted) is None for wanted in compiled)
+    build = lacking and can_build_for(target) and not _is_own(target)
+    return "runtime build" if build else f"download --runtime {format}"
 
 
 def _has_wheels(format: str, target: Profile) -> bool:

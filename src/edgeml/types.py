@@ -521,6 +521,29 @@ class Capability(Record, frozen=True, kw_only=True, tag_field="schema", tag="edg
     hint: str | None = None
 
 
+class Runtime(Record, frozen=True, kw_only=True, tag_field="schema", tag="edgeml.runtime/1"):
+    """A wheel of a compiled runtime, in its place: bundles and devices of `targets` take it from there.
+
+    `cpus` are the kinds of CPU that it has kernels for, of which it loads the fitting ones; empty where it has one kind
+    alone. `dot_products` counts the dot-product instructions (SDOT, UDOT) in its code, 0 on any machine but AArch64;
+    `glibc` is the oldest that has all that it asks for. `built_with` are the compiler and the flags, absent where
+    edgeml did not build it. `seconds` is how long that took, absent where nothing was built now.
+    """
+
+    package: str
+    version: str
+    targets: tuple[str, ...]
+    file: str
+    size_bytes: int
+    sha256: str
+    cpus: tuple[str, ...] = ()
+    dot_products: int = 0
+    glibc: str | None = None
+    built_with: dict[str, str] = {}
+    seconds: float | None = None
+    warnings: tuple[str, ...] = ()
+
+
 def memory_words(memory_gb: float) -> str:
     """A memory size as it is sold: `4 GB`, `512 MB`."""
     return f"{memory_gb:g} GB" if memory_gb >= 1 else f"{memory_gb * 1024:g} MB"

@@ -5,14 +5,16 @@ Nothing here fetches; `edgeml.download` fills the folders.
 
 from __future__ import annotations
 
+import os
 import platform
 import re
+import shutil
 from importlib import metadata
 from pathlib import Path
 
 from edgeml.errors import EdgemlError
-from edgeml.store import cache_folder
-from edgeml.targets import own_name
+from edgeml.store import cache_folder, scratch_folder
+from edgeml.targets import is_here
 from edgeml.types import Profile
 from edgeml_runtime.types import VariantManifest
 
@@ -59,12 +61,43 @@ def own_python() -> str:
 
 def is_own(profile: Profile) -> bool:
     """Whether this machine fits the profile."""
-    return profile.name == own_name()
+    return is_here(profile)
+
+
+def can_build_for(profile: Profile) -> bool:
+    """Whether `edgeml runtime build` compiles for such a machine: 64-bit Arm Linux with glibc."""
+    return profile.machine == "aarch64" and profile.wheel_platforms[0].startswith("manylinux")
 
 
 def wheel_folder(profile: Profile, python: str, format: str) -> Path:
-    """Where the wheels for one platform, Python and format are kept; machines of one platform share them."""
-    return cache_folder() / "wheels" / f"{profile.wheel_platforms[0]}-{python}-{format}"
+    """Where the wheels for one platform, Python and format are kept; machines of one platform share them.
+
+    A wheel that was compiled for dot-product instructions alone must not reach a Raspberry Pi 4 that way.
+    """
+    kind = "-dotprod" if COMPILED in PACKAGES.get(format, {}) and profile.integer_kernels == "arm64-dotprod" else ""
+    return cache_folder() / "wheels" / f"{profile.wheel_platforms[0]}-{python}-{format}{kind}"
+
+
+def shared_wheel(profile: Profile, format: str, requirement: str) -> Path | None:
+    """A wheel for any Python that meets a requirement, from the folder of whichever Python has one."""
+    pattern = wheel_folder(profile, "*", format)
+    found = (_find(folder, requirement) for folder in sorted(pattern.parent.glob(pattern.name)))
+    return next((path for path in found if path and "-py3-none-" in path.name), None)
+
+
+def put_wheel(path: Path, folder: Path) -> Path:
+    """A copy of a wheel in a folder, in the place of every other wheel of that version of its package."""
+    name, version = path.name.split("-")[:2]
+    goal = folder / path.name
+    if goal.exists() and goal.samefile(path):
+        return goal
+    folder.mkdir(parents=True, exist_ok=True)
+    with scratch_folder(goal) as part:
+        shutil.copyfile(path, part / path.name)
+        os.replace(part / path.name, goal)
+    while (other := _find(folder, f"{name}=={version}", but=path.name)) is not None:
+        other.unlink()
+    return goal
 
 
 def cached_wheels(profile: Profile, python: str, format: str) -> tuple[Path, ...]:
@@ -84,11 +117,11 @@ def missing_wheels(folder: Path, format: str) -> tuple[str, ...]:
     return tuple(wanted for wanted in requirements(format) if _find(folder, wanted) is None)
 
 
-def _find(folder: Path, requirement: str) -> Path | None:
+def _find(folder: Path, requirement: str, *, but: str | None = None) -> Path | None:
     package, _, version = requirement.partition("==")
     for path in sorted(folder.glob("*.whl")):
         name, found = path.name.split("-")[:2]
-        if _normal(name) == _normal(package) and found == version:
+        if _normal(name) == _normal(package) and found == version and path.name != but:
             return path
     return None
 
