@@ -3,6 +3,7 @@
 import os
 import shutil
 import socket
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -185,6 +186,17 @@ def test_without_an_ssh_client_the_hint_is_to_install_one(monkeypatch, tmp_path)
 
     with pytest.raises(EdgemlError, match="no ssh client"):
         Connection("pi@device").run("true")
+
+
+def test_a_folder_that_ssh_could_not_name_a_socket_in_does_no_harm(device, monkeypatch, tmp_path):
+    long = tmp_path / ("100% of it " * 9)
+    long.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(long))
+
+    with Connection(device.host, options=device.options) as connection:
+        assert connection.run("echo x").out == b"x\n"
+        assert connection.run("echo y").out == b"y\n"
+    assert device.connections == 1
 
 
 def test_files_arrive_whole_with_progress_in_bytes(device, connection, tmp_path):

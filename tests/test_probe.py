@@ -92,14 +92,22 @@ def test_free_disk_is_that_where_the_cache_will_be(tmp_path):
         assert 0 < ask(device).disk_free_bytes <= 1 << 20
 
 
-def test_a_device_without_python_is_refused_with_how_to_install_it(device):
-    (device.programs / "python3").unlink()
-    device.program("sh", 'exec /bin/sh "$@"')
-    device.environment["PATH"] = str(device.programs)
+def test_a_device_without_python_is_refused_with_how_to_install_it(tmp_path):
+    with ssh_server.device(tmp_path, setup="mount -t tmpfs none /usr/local/bin") as device:
+        (device.programs / "python3").unlink()
+        device.program("sh", 'exec /bin/sh "$@"')
+        device.environment["PATH"] = str(device.programs)
 
-    with pytest.raises(EdgemlError, match="pi@device has no python3") as caught:
-        ask(device)
+        with pytest.raises(EdgemlError, match="pi@device has no python3") as caught:
+            ask(device)
     assert "sudo apt install python3" in caught.value.hint
+
+
+def test_a_python_of_the_users_own_counts_though_nobody_logged_in(device):
+    (device.home / ".local/bin").mkdir(parents=True)
+    program(device.home / ".local/bin", "python3.99", "echo Python 3.99.0")
+
+    assert "3.99" in ask(device).pythons
 
 
 def test_a_python_that_does_not_work_is_refused_in_its_own_words(device):
@@ -174,7 +182,7 @@ def test_the_script_needs_nothing_but_an_old_python():
 
 
 @pytest.mark.real
-def test_an_emulated_board_is_told_as_one_and_is_never_taken_for_a_real_one(tmp_path):
+def test_an_emulated_board_is_told_as_one_and_is_never_taken_for_a_real_one(tmp_path, emulator_cache):
     pi = emulator.assembled(profile("pi5"), [])
     with ssh_server.virtual_pi(tmp_path, pi.qemu, pi.root, cpu=pi.cpu) as device:
         found = ask(device)

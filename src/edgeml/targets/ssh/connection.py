@@ -28,7 +28,10 @@ __all__ = ["Connection", "ConnectionLost", "Done", "Unreachable", "quoted"]
 _BEGINS = b"-- edgeml --\n"  # a login shell may greet before
 LOST = 255  # ssh's own exit code; a script that ends with it is told as 254
 _TICK_S = 0.1
-_SOCKET_FOLDER_LENGTH = 60  # a socket's path has 104 bytes on macOS, of which ssh wants 17 for a name in between
+# A socket's path has 104 bytes on macOS, of which ssh wants 17 for a name in between, and it reads spaces and % itself.
+_FOLDER_OF_SOCKETS = re.compile(r"[\w/.+-]{1,60}")
+# A shell that nobody logged in to knows few folders: programs of Homebrew and of the user would be missed.
+_MORE_PROGRAMS = 'PATH="$PATH:/usr/local/bin:/opt/homebrew/bin:$HOME/.local/bin"; export PATH'
 _OPTIONS = (
     "BatchMode=yes",
     "ConnectTimeout=10",
@@ -138,7 +141,7 @@ class Connection:
             out.seek(0)
             err.seek(0)
             done = Done(code=child.returncode, out=out.read(), err=err.read().decode(errors="replace"))
-        if done.code == LOST:
+        if done.code == LOST or done.code < 0:
             raise failures.of_client(self.host, done.err, met=self._met)
         _, began, said = done.out.partition(_BEGINS)
         if not began:
@@ -148,8 +151,8 @@ class Connection:
 
     def _command(self) -> list[str]:
         if self._folder is None:
-            short = len(tempfile.gettempdir()) < _SOCKET_FOLDER_LENGTH
-            self._folder = Path(tempfile.mkdtemp(prefix="edgeml-", dir=None if short else "/tmp"))  # noqa: S108 - mkdtemp's is private
+            fit = not _SHARES or _FOLDER_OF_SOCKETS.fullmatch(tempfile.gettempdir())
+            self._folder = Path(tempfile.mkdtemp(prefix="edgeml-", dir=None if fit else "/tmp"))  # noqa: S108 - mkdtemp's is private
         shared = ("ControlMaster=auto", "ControlPersist=60", f"ControlPath={self._folder}/s") if _SHARES else ()
         return ["ssh", "-T", *self._more, *(word for option in (*_OPTIONS, *shared) for word in ("-o", option))]
 
@@ -160,7 +163,7 @@ def quoted(script: str) -> str:
     Their quotes differ in what a backslash, a quote, `!` and a line's end mean, so that none of these is left in it.
     """
     plain = re.sub(r"[^ -~]|['\"\\$`!]", lambda found: "".join(f"\\0{byte:03o}" for byte in found[0].encode()), script)
-    run = f'(eval "$(printf %b "{plain}")"); code=$?; [ $code = {LOST} ] && code=254; exit $code'
+    run = f'{_MORE_PROGRAMS}; (eval "$(printf %b "{plain}")"); code=$?; [ $code = {LOST} ] && code=254; exit $code'
     return f"sh -c 'echo {_BEGINS.decode().strip()}; {run}'"
 
 

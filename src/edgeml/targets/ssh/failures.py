@@ -118,8 +118,10 @@ def _key_of_user(host: str, words: str) -> EdgemlError | None:
     if not found:
         return None
     name, port = address(host)
-    if found[1] and "password" not in found[1] and "keyboard-interactive" not in found[1]:
-        hint = f"it takes keys only: see which ones are offered with ssh -v {host}, and add yours there"
+    if found[1] is None:
+        hint = f"your keys are too many: name the one for it, ssh -i KEY {host}, or IdentityFile in ~/.ssh/config"
+    elif "password" not in found[1] and "keyboard-interactive" not in found[1]:
+        hint = f"it takes keys only: unlock yours with ssh-add, or see with ssh -v {host} which ones it was offered"
     else:
         copy = f"ssh-copy-id {f'-p {port} ' if port else ''}{name}"
         hint = f"nothing asks for a password here: let it know your key once, {copy}, and unlock it with ssh-add"
