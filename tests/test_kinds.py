@@ -2,6 +2,7 @@
 
 from importlib import import_module
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
@@ -11,7 +12,7 @@ from edgeml.formats import _LIBRARIES
 from edgeml.formats.gguf_audit import MIXTURES
 from edgeml.formats.onnx_int8 import REDUCE_RANGE
 from edgeml.targets import profile, profiles
-from edgeml.types import SCHEMES, SOURCES, ModelRef, Scheme
+from edgeml.types import SCHEMES, SOURCES, Kernels, ModelRef, Scheme
 from edgeml.wheels import PACKAGES
 from edgeml_runtime import meters
 from edgeml_runtime.tasks import NAMES, task_of
@@ -43,6 +44,10 @@ def test_every_format_writes_runs_and_travels(format):
 
 def test_what_runs_each_kind_of_variant_can_be_fetched():
     assert set(PACKAGES) == choices("download", "runtime")
+
+
+def test_every_family_of_processors_has_its_rule_for_whole_numbers():
+    assert set(get_args(Kernels)) == set(REDUCE_RANGE)
 
 
 @pytest.mark.parametrize("found", profiles(), ids=lambda found: found.name)

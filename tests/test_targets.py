@@ -417,7 +417,9 @@ def test_of_a_mac_nothing_can_be_emulated_and_of_an_unknown_board_nothing_estima
 
     assert here_.startswith("measured here")
     assert emulated == "not emulated: nothing here runs the programs of an Apple-silicon Mac"
-    assert estimated.startswith("estimated: ")
+    assert estimated.startswith("estimated once you name a chip")
+    assert "(m1, m1-pro, " in estimated
+    assert away(profile("apple-silicon:m2"))[-1].startswith("estimated: ")
     assert away(profile("arm64-linux"))[-1].startswith("not estimated: ")
     assert {one.name: ways(one) for one in profiles()} == {
         "laptop": ("here",),

@@ -42,7 +42,7 @@ _SSH = "Debian, Ubuntu: sudo apt install openssh-client; Windows: Settings, Opti
 _MACHINE = "write a profile of your own: edgeml targets --template > mine.yaml"
 _WSL = "microsoft"  # stands in the release of the Linux kernel that Windows brings
 _OUTSIDE = "log an outside meter: --energy-csv"
-_NO_HEAT = "measure outside a virtual machine; only a Raspberry Pi tells throttling"
+_NO_HEAT = "measure on Linux, outside a virtual machine; only a Raspberry Pi tells throttling"
 
 
 def doctor() -> list[Capability]:

@@ -6,8 +6,6 @@ import textwrap
 from collections.abc import Sequence
 
 from edgeml.render.tables import Column, table
-from edgeml.targets.files import facts
-from edgeml.targets.ways import instead, ways
 from edgeml.types import Fact, Profile, memory_words
 
 _NAMES = {  # of a fact's key: what a person calls it, and its unit
@@ -28,6 +26,8 @@ def profiles(found: Sequence[Profile], width: int) -> list[str]:
 
 
 def _all(found: Sequence[Profile], width: int) -> str:
+    from edgeml.targets.ways import ways  # reads files that no other table needs
+
     columns = [
         Column(title="target", cells=tuple(" = ".join((one.name, *one.aliases[:1])) for one in found)),
         Column(title="also", cells=tuple(" ".join(one.aliases[1:]) for one in found), rank=5),
@@ -78,6 +78,8 @@ def _lines(one: Profile) -> list[str]:
 
 
 def _facts(one: Profile, width: int) -> str:
+    from edgeml.targets.files import facts
+
     found = [(key, fact) for key, fact in facts(one) if not (one.chosen_chip and key.split(".")[0] in one.chips)]
     if not found:
         return "no figures of it are known"
@@ -119,6 +121,8 @@ def _range(fact: Fact) -> str:
 
 
 def _reached(one: Profile) -> list[str]:
+    from edgeml.targets.ways import instead, ways
+
     if ways(one) == ("here",):
         return ["This machine is one: edgeml bench measures on it."]
     return [

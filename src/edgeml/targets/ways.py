@@ -38,11 +38,10 @@ def instead(profile: Profile) -> list[str]:
             emulated += f", and it needs: edgeml download --emulator --target {profile.asked}"
     else:
         emulated = f"not emulated: {reason}"
-    estimated = "its latency, memory and energy, as intervals, from published figures of such devices"
     return [
         f"measured here, on {a(own.title) if own else 'this machine'}: what a variant answers, and how good that is",
         emulated,
-        f"estimated: {estimated}" if _has_figures(profile) else "not estimated: edgeml has no figures of such devices",
+        _estimated(profile),
     ]
 
 
@@ -66,5 +65,17 @@ def _why_not_emulated(profile: Profile) -> str | None:
     return None
 
 
+def _estimated(profile: Profile) -> str:
+    if not _has_figures(profile):
+        return "not estimated: edgeml knows no published speeds of such devices"
+    if profile.chips and profile.chosen_chip is None:
+        chips = ", ".join(profile.chips)
+        return f"estimated once you name a chip, since they differ by ten times: --target {profile.name}:CHIP ({chips})"
+    return "estimated: its latency, memory and energy, as intervals, as far as published figures of such devices go"
+
+
 def _has_figures(profile: Profile) -> bool:
-    return bool(profile.bandwidth_gb_s or profile.chips)
+    """Whether any published speed is one of such a device."""
+    from edgeml.targets.estimated.points import published  # comes with numpy, which most commands do without
+
+    return any(point.device == profile.name for point in published().points)
