@@ -404,7 +404,8 @@ def _on_a_laptop(monkeypatch):
 def test_the_first_line_says_that_nothing_was_measured_on_one_and_how_it_would_be():
     first, *rest = away(profile("pi5:4gb"))
 
-    assert first.startswith("nothing below was measured on a Raspberry Pi 5: ")
+    assert first.startswith("nothing below was measured on a Raspberry Pi 5 with 4 GB: ")
+    assert away(profile("mac:m2"))[0].startswith("nothing below was measured on an Apple-silicon Mac (Apple M2): ")
     assert "--host user@address" in first
     assert [line.split()[0] for line in rest] == ["measured", "emulated", "estimated:"]
     assert "a cortex-a76" in rest[1]
@@ -420,7 +421,7 @@ def test_of_a_mac_nothing_can_be_emulated_and_of_an_unknown_board_nothing_estima
     assert estimated.startswith("estimated once you name a chip")
     assert "(m1, m1-pro, " in estimated
     assert away(profile("apple-silicon:m2"))[-1].startswith("estimated: ")
-    assert away(profile("arm64-linux"))[-1].startswith("not estimated: ")
+    assert away(profile("arm64-linux"))[-1].startswith("not estimated but for memory: ")
     assert {one.name: ways(one) for one in profiles()} == {
         "laptop": ("here",),
         "android": ("over SSH",),

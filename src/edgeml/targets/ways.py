@@ -6,7 +6,7 @@ from edgeml.errors import EdgemlError
 from edgeml.targets import recognition
 from edgeml.targets.emulator import check_possible, qemu_file, root_folder
 from edgeml.targets.recognition import is_here
-from edgeml.types import Profile
+from edgeml.types import Profile, memory_words
 
 
 def ways(profile: Profile) -> tuple[str, ...]:
@@ -23,7 +23,7 @@ def away(profile: Profile) -> list[str]:
     The first says that nothing was measured on such a device, and how it would be.
     """
     return [
-        f"nothing below was measured on {a(profile.title)}: to measure on one, add --host user@address",
+        f"nothing below was measured on {a(_titled(profile))}: to measure on one, add --host user@address",
         *instead(profile),
     ]
 
@@ -55,6 +55,12 @@ def a(noun: str) -> str:
     return f"an {noun}" if noun.lower().startswith(("a", "e", "i", "o", "x86", "8")) else f"a {noun}"
 
 
+def _titled(profile: Profile) -> str:
+    """Its title, with the chip and memory size that were chosen."""
+    chip = f" ({profile.chips[profile.chosen_chip].title})" if profile.chosen_chip else ""
+    return f"{profile.title}{chip}" + (f" with {memory_words(profile.chosen_gb)}" if profile.chosen_gb else "")
+
+
 def _why_not_emulated(profile: Profile) -> str | None:
     if profile.emulated_cpu is None:
         return f"nothing here runs the programs of {a(profile.title)}"
@@ -67,7 +73,7 @@ def _why_not_emulated(profile: Profile) -> str | None:
 
 def _estimated(profile: Profile) -> str:
     if not _has_figures(profile):
-        return "not estimated: edgeml knows no published speeds of such devices"
+        return "not estimated but for memory: edgeml knows no published speeds of such devices"
     if profile.chips and profile.chosen_chip is None:
         chips = ", ".join(profile.chips)
         return f"estimated once you name a chip, since they differ by ten times: --target {profile.name}:CHIP ({chips})"
