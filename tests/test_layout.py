@@ -16,15 +16,16 @@ RUNTIME = [path for path in FILES if path.is_relative_to(SRC / "edgeml_runtime")
 LEVELS = (
     ("__init__", "children", "errors", "progress", "yaml_files"),
     ("types", "metrics"),
-    ("store", "sources", "targets", "stats", "wheels", "preprocessing", "images"),
-    ("scores", "dataset", "traits", "formats", "bundles"),
+    ("store", "sources", "targets", "devices", "stats", "wheels", "crossbuild", "preprocessing", "images", "formats"),
+    ("scores", "dataset", "traits", "bundles"),
     ("measurements", "provenance", "fidelity", "examples", "cards", "comparable", "threads", "sequential", "parity"),
     ("verdicts", "plots", "page"),
     ("conditions",),
     ("away",),
-    ("download", "quantize", "bench", "report", "package", "doctor"),  # the verbs: none imports another
+    ("download", "quantize", "bench", "report", "package", "runtime", "doctor"),  # the verbs: none imports another
     ("recipe", "render", "suggestions", "options"),
     ("console",),
+    ("command", "device_commands"),
     ("cli",),
     ("__main__",),
 )

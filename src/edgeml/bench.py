@@ -79,9 +79,7 @@ def bench_away(
     """
     from edgeml.away import emulated_report, estimated_report, here_instead
 
-    trial = _trial(
-        variants, dataset, here_instead(conditions), store=store, baseline=baseline, progress=progress
-    )
+    trial = _trial(variants, dataset, here_instead(conditions), store=store, baseline=baseline, progress=progress)
     emulated = emulated_report(trial.variants, dataset, conditions, store=store, progress=progress)
     trial.measure()
     reports = [trial.report(), emulated, estimated_report(trial.pairs(), dataset, conditions)]

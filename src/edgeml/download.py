@@ -19,8 +19,20 @@ from edgeml.progress import Progress, silent
 from edgeml.sources import Consent, Fetched, source_of
 from edgeml.sources.pip import run_pip
 from edgeml.store import Store
+from edgeml.targets import emulator_parts
+from edgeml.targets.emulator import Emulator, emulator
 from edgeml.types import Model, ModelRef, Profile
-from edgeml.wheels import COMPILED, default_python, is_own, missing_wheels, wheel_folder
+from edgeml.wheels import (
+    COMPILED,
+    cached_wheels,
+    can_build_for,
+    default_python,
+    is_own,
+    missing_wheels,
+    put_wheel,
+    shared_wheel,
+    wheel_folder,
+)
 from edgeml_runtime.records import read_record
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
@@ -53,19 +65,23 @@ def runtime_wheels(profile: Profile, format: str, *, python: str | None = None, 
     """The folder with every wheel that runs `format` on a target; what is there already is not fetched again.
 
     `python` is a version such as `3.11`. llama-cpp-python has no wheels on the index: it is compiled for this machine,
-    and for another one it has to be put into the folder by hand.
+    and for another one `edgeml.runtime` has to have built or taken it before.
     """
     wanted_python = python or default_python(profile)
     folder = wheel_folder(profile, wanted_python, format)
     missing = missing_wheels(folder, format)
     compiled = [wanted for wanted in missing if wanted.startswith(f"{COMPILED}==")]
+    for wanted in tuple(compiled):
+        if shared := shared_wheel(profile, format, wanted):
+            put_wheel(shared, folder)
+            compiled.remove(wanted)
     if compiled and not is_own(profile):
-        raise EdgemlError(
-            f"there is no {compiled[0]} wheel for {profile.machine}, and this machine cannot compile one",
-            hint=f"build it on the device (pip wheel --no-deps {compiled[0]}) and put it into {folder}",
-        )
+        hint = f"edgeml runtime build --target {profile.asked}"
+        if not can_build_for(profile):
+            hint = f"build it there (pip wheel --no-deps {compiled[0]}), then {hint} --wheel FILE"
+        raise EdgemlError(f"the index has no {compiled[0]} wheel for {profile.title}", hint=hint)
     with _room():
-        ready = [wanted for wanted in missing if wanted not in compiled]
+        ready = [wanted for wanted in missing if not wanted.startswith(f"{COMPILED}==")]
         if ready:
             arguments = ["download", "--only-binary=:all:", *_platform(profile, wanted_python), "--dest"]
             _add(folder, arguments, ready, step="download wheels", progress=progress)
@@ -73,6 +89,23 @@ def runtime_wheels(profile: Profile, format: str, *, python: str | None = None, 
             step = f"compile {wanted} (minutes, once)"
             _add(folder, ["wheel", "--wheel-dir"], [wanted], step=step, progress=progress)
     return folder
+
+
+def wheels_for(profile: Profile, python: str, format: str, *, progress: Progress = silent) -> Sequence[Path]:
+    """The wheels that run `format` on a target and a Python version, one a requirement; those missing are fetched."""
+    runtime_wheels(profile, format, python=python, progress=progress)
+    return cached_wheels(profile, python, format)
+
+
+def emulated_device(profile: Profile, format: str, *, progress: Progress = silent) -> Emulator:
+    """All that runs `format` as on a device of that profile, from packages only; what is there is not fetched again.
+
+    Raises EdgemlError where the device cannot be emulated here, or its parts cannot be had.
+    """
+    with _room():
+        python = emulator_parts.prepare(profile, progress=progress)
+        runtime_wheels(profile, format, python=python, progress=progress)
+        return emulator(profile, format)
 
 
 def _platform(profile: Profile, python: str) -> list[str]:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from edgeml.errors import EdgemlError
+from edgeml.progress import Progress
 
 if TYPE_CHECKING:
     from edgeml.conditions import Conditions
@@ -81,6 +86,35 @@ def bench_options(command: Callable[..., None]) -> Callable[..., None]:
     for option in reversed((*_DEVICE, *_DATA, *_BOUNDS, *_COST, *_ENERGY, *_GENERATION)):
         command = option(command)
     return command
+
+
+@contextmanager
+def reached(options: dict[str, Any], progress: Progress) -> Iterator[Reached | None]:
+    """The device that `--host` names, for as long as the block lasts; None without one. `--clean` clears it then."""
+    if options["host"] is None:
+        for name in ("accept_new", "clean"):
+            if options[name]:
+                message = f"--{name.replace('_', '-')} says nothing without a device"
+                raise EdgemlError(message, hint="name one: --host user@address")
+        yield None
+        return
+    from edgeml.devices import host_of
+    from edgeml.download import wheels_for
+    from edgeml.targets import profile, ssh
+
+    named = host_of(options["host"])
+    target = options["target"] or named.target
+    device = ssh.reach(
+        named.host,
+        profile(target) if target else None,
+        wheels_for=partial(wheels_for, progress=progress),
+        accept_new=options["accept_new"],
+        progress=progress,
+    )
+    with device.connection:
+        yield device
+        if options["clean"]:
+            ssh.clean(device.connection)
 
 
 def conditions_of(task: str, options: dict[str, Any], device: Reached | None = None) -> Conditions:

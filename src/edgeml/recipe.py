@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
-import yaml
 
-from edgeml.bench import bench, require_here
+from edgeml.bench import bench, bench_away
 from edgeml.bundles import kind_of
 from edgeml.conditions import SEED, Conditions, parse_checks
 from edgeml.dataset import read_dataset, read_schema
@@ -23,6 +22,7 @@ from edgeml.store import Store
 from edgeml.targets import profile
 from edgeml.types import Dataset, Model, ModelRef, Profile, Report, Scheme, Variant
 from edgeml.verdicts.limits import OPTIONS, limits_of
+from edgeml.yaml_files import read_yaml
 from edgeml_runtime.records import build
 from edgeml_runtime.types import Bundle, Generate, Record
 
@@ -102,35 +102,11 @@ class Plan(Record, frozen=True, kw_only=True):
     warnings: tuple[str, ...] = ()
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML's safe loader, which takes the last of two equal keys, but for that."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:  # noqa: FBT001, FBT002
-        keys = [key.value for key, _ in node.value]
-        for index, (key, _) in enumerate(node.value):
-            if key.value in keys[:index]:
-                raise yaml.constructor.ConstructorError(None, None, f"{key.value} stands there twice", key.start_mark)
-        return super().construct_mapping(node, deep)
-
-
 def load(path: Path) -> Recipe:
     """Read a recipe; an unknown key is refused with its place and the nearest known one."""
-    try:
-        plain = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506 - a safe one
-    except OSError as error:
-        raise EdgemlError(
-            f"cannot read {path}: {error.strerror}", hint="check the path, such as: ls recipes"
-        ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        what = f"{path} is not YAML: {_trouble(error)}"
-        raise EdgemlError(what, hint="compare it with a recipe that works, such as recipes/similarity.yaml") from error
+    hint = "compare it with a recipe that works, such as recipes/similarity.yaml"
+    plain = read_yaml(path, missing="check the path, such as: ls recipes", hint=hint)
     return build(plain, Recipe, where=str(path))
-
-
-def _trouble(error: yaml.YAMLError | UnicodeDecodeError) -> str:
-    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
-        return f"line {error.problem_mark.line + 1}, {error.problem}"
-    return " ".join(str(error).split())
 
 
 def check(recipe: Recipe, folder: Path) -> Plan:
@@ -138,7 +114,7 @@ def check(recipe: Recipe, folder: Path) -> Plan:
 
     Schemes whose library is missing here are left out with a warning, unless no scheme is left.
     """
-    target = profile(recipe.target)
+    target = profile(recipe.target, folder=folder)
     wanted = tuple(Scheme.parse(text) for text in recipe.quantize.to)
     packed = _one_of(recipe.package.variant, wanted, "package.variant") if recipe.package else None
     if recipe.package:
@@ -163,9 +139,10 @@ def run(plan: Plan, *, store: Store, progress: Progress = silent) -> Iterator[Mo
     packed = _variant(plan.packed, variants)
     if plan.conditions and plan.dataset:
         baseline = _variant(plan.baseline, variants)
-        report = bench(variants, plan.dataset, plan.conditions, store=store, baseline=baseline, progress=progress)
-        yield msgspec.structs.replace(report, warnings=(*report.warnings, *plan.warnings))
-        failed = {one.variant for one in report.verdicts if one.verdict == "fail"}
+        reports = _benched(variants, plan, baseline, store=store, progress=progress)
+        first = msgspec.structs.replace(reports[0], warnings=(*reports[0].warnings, *plan.warnings))
+        yield from (first, *reports[1:])
+        failed = {one.variant for report in reports for one in report.verdicts if one.verdict == "fail"}
         if packed and packed.name in failed:  # what failed a bound is not to be shipped
             return
     if plan.packed and packed:
@@ -173,8 +150,18 @@ def run(plan: Plan, *, store: Store, progress: Progress = silent) -> Iterator[Mo
         yield package(packed, store=store, profile=plan.target, kind=plan.kind, force=True, progress=progress)
 
 
+def _benched(
+    variants: Sequence[Variant], plan: Plan, baseline: Variant | None, *, store: Store, progress: Progress
+) -> list[Report]:
+    """What was measured on the target, or what is known of one that is not at hand."""
+    assert plan.conditions
+    assert plan.dataset
+    if plan.conditions.is_away:
+        return bench_away(variants, plan.dataset, plan.conditions, store=store, baseline=baseline, progress=progress)
+    return [bench(variants, plan.dataset, plan.conditions, store=store, baseline=baseline, progress=progress)]
+
+
 def _with_bench(plan: Plan, step: BenchStep, folder: Path) -> Plan:
-    require_here(plan.target)
     schema = read_schema(folder / step.json_schema if step.json_schema else None)
     conditions = Conditions(
         task=step.task,

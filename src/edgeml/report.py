@@ -61,21 +61,21 @@ def _model(text: str | None, store: Store) -> str:
 
 
 def _newest(model: str, wanted: Wanted, store: Store) -> list[list[Report]]:
-    """The reports of each task and target that is wanted, newest first."""
-    found: dict[tuple[str, str], list[Report]] = {}
+    """The reports of each task, target and way to have figures of it that is wanted, newest first."""
+    found: dict[tuple[str, str, str], list[Report]] = {}
     for one in store.reports(model):
         first = one.measurements[0]
-        found.setdefault((first.task, first.target), []).append(one)
+        found.setdefault((first.task, first.target, "" if first.how == "measured" else first.how), []).append(one)
     if not found:
         raise EdgemlError(f"nothing to report: no bench of {model} is kept", hint=f"edgeml bench {model} --data FILE")
     kept = [
         reports
-        for (task, target), reports in sorted(found.items())
+        for (task, target, _), reports in sorted(found.items())
         if wanted.task in (None, task) and wanted.target in (None, target)
     ]
     if not kept:
         asked = " on ".join(filter(None, (wanted.task, wanted.target)))
-        known = ", ".join(f"{task} on {target}" for task, target in sorted(found))
+        known = ", ".join(dict.fromkeys(f"{task} on {target}" for task, target, _ in sorted(found)))
         raise EdgemlError(f"no report of {asked}", hint=f"there is {known}")
     return kept
 

@@ -38,8 +38,9 @@ class Finding(Record, frozen=True, kw_only=True):
 
     @property
     def title(self) -> str:
-        """Task and target in words."""
-        return f"{self.first.task} on {self.first.target}"
+        """Task and target in words, and how its figures were had where they were not measured."""
+        how = "" if self.first.how == "measured" else f", {self.first.how}"
+        return f"{self.first.task} on {self.first.target}{how}"
 
     @property
     def variants(self) -> list[str]:

@@ -29,7 +29,8 @@ def missing(finding: Finding) -> list[Block]:
 
 def provenance(finding: Finding) -> list[Block]:
     """Machine and versions, data and seed, runs, and how each figure was had."""
-    return [*_machines(finding), _data(finding), _runs(finding), _methods(finding)]
+    runs = [_runs(finding)] if any("run" in one.provenance for one in finding.report.measurements) else []
+    return [*_machines(finding), _data(finding), *runs, _methods(finding)]
 
 
 def _of(names: list[str]) -> str:
@@ -41,6 +42,8 @@ def _machines(finding: Finding) -> list[Block]:
     """One table, or one for each group of variants where they ran on machines or threads that differ."""
     groups: dict[str, tuple[Environment, list[str]]] = {}
     for one in finding.report.measurements:
+        if one.environment is None:  # nothing ran where the figure is of
+            continue
         key = msgspec.json.encode(one.environment).decode()
         groups.setdefault(key, (one.environment, []))[1].append(finding.short(one.variant))
     tables: list[Block] = []
@@ -61,6 +64,7 @@ def _facts(here: Environment) -> list[tuple[str, str]]:
         ("memory", memory),
         ("frequency governor", here.governor),
         ("system", f"{here.system}, {here.machine}"),
+        ("emulated by", here.emulator),
         ("Python", here.python),
         *here.libraries.items(),
     )

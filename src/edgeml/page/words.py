@@ -10,6 +10,11 @@ MINUS = "\N{MINUS SIGN}"
 _MEGA = 1_000_000
 _UNITS = {"1": "", "share": "", "byte": "MB", "perplexity": ""}
 _TITLES = {
+    "parity.cosine": "least cosine",
+    "parity.difference": "largest difference",
+    "parity.bit_equal": "bit-equal",
+    "parity.kl_divergence": "KL divergence",
+    "parity.same_top": "same top",
     "spearman": "Spearman correlation",
     "pearson": "Pearson correlation",
     "nearest_accuracy": "nearest right",

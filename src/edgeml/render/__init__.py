@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 from typing import Any
 
+from edgeml.render.devices import devices, probes
 from edgeml.render.figures import FIGURES, Figure
 from edgeml.render.reports import reports
 from edgeml.render.tables import WIDTH, Column, short, size, table
-from edgeml.types import Capability, Model, Page, Profile, Report, Variant
+from edgeml.render.targets import profiles
+from edgeml.types import Capability, Device, Model, Page, Probe, Profile, Report, Runtime, Variant
 from edgeml_runtime.records import encode
 from edgeml_runtime.types import Bundle, Record
 
@@ -20,7 +22,8 @@ __all__ = ["FIGURES", "WIDTH", "Column", "Figure", "as_json", "as_text", "size",
 def as_json(value: Any) -> list[str]:
     """One JSON object a line; a report is its measurements, verdicts, differences, absences and examples."""
     if isinstance(value, Report):
-        parts: list[Record] = [*value.measurements, *value.verdicts, *value.differences, *value.absent, *value.examples]
+        parts: list[Record] = [*value.measurements, *value.verdicts, *value.differences, *value.absent]
+        parts += [*value.fits, *value.examples]
         return [encode(part) for part in parts]
     return [encode(value.manifest if isinstance(value, Variant) else value)]
 
@@ -88,6 +91,18 @@ def _bundles(bundles: Sequence[Bundle], width: int) -> list[str]:
     return [table(columns, width)]
 
 
+def _runtimes(runtimes: Sequence[Runtime], width: int) -> list[str]:
+    columns = [
+        Column(title="runtime", cells=tuple(f"{one.package} {one.version}" for one in runtimes)),
+        Column(title="for", cells=tuple(" ".join(one.targets) for one in runtimes)),
+        Column(title="size", cells=tuple(size(one.size_bytes) for one in runtimes), right=True),
+        Column(title="kernels for", cells=tuple(" ".join(one.cpus) or "one CPU" for one in runtimes), rank=1),
+        Column(title="dot products", cells=tuple(str(one.dot_products) for one in runtimes), rank=2, right=True),
+        Column(title="glibc", cells=tuple(f"{one.glibc}+" if one.glibc else "" for one in runtimes), rank=3),
+    ]
+    return ["\n".join([table(columns, width), *(f"warning: {text}" for one in runtimes for text in one.warnings)])]
+
+
 def _capabilities(found: Sequence[Capability], width: int) -> list[str]:
     margin = max(len(one.name) for one in found) + 7
     lines: list[str] = []
@@ -101,17 +116,6 @@ def _capabilities(found: Sequence[Capability], width: int) -> list[str]:
     return ["\n".join(lines)]
 
 
-def _profiles(found: Sequence[Profile], width: int) -> list[str]:
-    columns = [
-        Column(title="target", cells=tuple(" = ".join((one.name, *one.aliases)) for one in found)),
-        Column(title="what", cells=tuple(one.title for one in found)),
-        Column(title="machine", cells=tuple(one.machine for one in found), rank=3),
-        Column(title="encoders become", cells=tuple(" ".join(one.schemes_encoder) for one in found), rank=1),
-        Column(title="decoders become", cells=tuple(" ".join(one.schemes_decoder) for one in found), rank=2),
-    ]
-    return [table(columns, width)]
-
-
 def _pages(pages: Sequence[Page], width: int) -> list[str]:  # noqa: ARG001 - a path is not to be cut
     return ["\n".join(path for page in pages for path in (page.html, page.markdown) if path)]
 
@@ -121,7 +125,10 @@ _BLOCKS: dict[type, Callable[[Sequence[Any], int], list[str]]] = {
     Variant: _variants,
     Report: reports,
     Bundle: _bundles,
+    Runtime: _runtimes,
     Capability: _capabilities,
-    Profile: _profiles,
+    Profile: profiles,
     Page: _pages,
+    Device: devices,
+    Probe: probes,
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
+from edgeml.render.elsewhere import elsewhere, is_elsewhere
 from edgeml.render.figures import FIGURES, figures
 from edgeml.render.tables import Column, fits, short, table
 from edgeml.render.verdicts import sentence
@@ -26,11 +27,9 @@ def _report(report: Report, width: int) -> str:
     names = list(dict.fromkeys(one.variant for one in report.measurements))
     models = {name.partition("/")[0] for name in names}
     label = short if len(models) == 1 else str
-    columns = [Column(title="variant", cells=tuple(map(label, names))), *figures(report, names, label)]
-    shown = table(columns, width)
     lines = [models.pop()] if len(models) == 1 else []
-    lines += [shown, *([_LEGEND] if "*" in shown else []), *_circumstances(report)]
-    lines += dict.fromkeys(_missing(one) for one in report.absent)
+    lines += elsewhere(report, label, width) if is_elsewhere(report) else _measured(report, names, label, width)
+    lines += _missing(report.absent)
     lines += _marks(report, label)
     lines += [f"warning: {text}" for text in report.warnings]
     for block in (_slices(report, label, width), _examples(report, label), _verdicts(report, label)):
@@ -38,9 +37,19 @@ def _report(report: Report, width: int) -> str:
     return "\n".join(lines)
 
 
+def _measured(report: Report, names: Sequence[str], label: Callable[[str], str], width: int) -> list[str]:
+    """The figures side by side, and under what circumstances they were had."""
+    if not names:
+        return []
+    columns = [Column(title="variant", cells=tuple(map(label, names))), *figures(report, names, label)]
+    shown = table(columns, width)
+    return [shown, *([_LEGEND] if "*" in shown else []), *_circumstances(report)]
+
+
 def _circumstances(report: Report) -> list[str]:
     first = report.measurements[0]
     here, data, seed = first.environment, first.provenance["dataset"], first.provenance["seed"]
+    assert here is not None  # only an estimate has none
     own = [one for one in report.measurements if one.variant == first.variant and one.slice is None and one.n > 1]
     counts = {one.metric: one.n for one in own}
     titles = {metric: figure.title.partition("\n")[0] for (metric, _), figure in FIGURES.items()}
@@ -56,8 +65,13 @@ def _counted(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
-def _missing(one: Absent) -> str:
-    return f"{one.metric}: not measured, {one.reason}"
+def _missing(absent: Sequence[Absent]) -> list[str]:
+    """What could not be had, each reason once; of an emulator that is not here, what gets it."""
+    found: dict[str, dict[str, None]] = {}
+    for one in absent:
+        known = f"; to do: {one.hint}" if one.metric == "parity" else ""
+        found.setdefault(one.reason + known, {})[one.metric] = None
+    return [f"{', '.join(metrics)}: not measured, {reason}" for reason, metrics in found.items()]
 
 
 def _marks(report: Report, label: Callable[[str], str]) -> list[str]:
@@ -79,7 +93,7 @@ def _slices(report: Report, label: Callable[[str], str], width: int) -> list[str
 
     One row a slice, or one a slice and variant where the variants do not fit side by side.
     """
-    told = _told(report)
+    told = _told(report) if report.measurements else []
     if not told:
         return []
     wide = _wide(told, label)

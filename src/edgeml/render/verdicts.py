@@ -8,7 +8,7 @@ from edgeml.render.figures import FIGURES, Figure
 from edgeml.stats import LEVEL
 from edgeml.types import Verdict
 from edgeml.verdicts.evidence import FROM_BASELINE, OF_BASELINE
-from edgeml.verdicts.limits import is_cost, samples_noun
+from edgeml.verdicts.limits import is_cost, lower_is_better, samples_noun
 
 _PLAIN = Figure(title="", digits=4)
 _OWN = ("", "median", "max", "once")  # what a cost is told by where no statistic is named
@@ -41,7 +41,8 @@ def _found(verdict: Verdict, figure: Figure, label: Callable[[str], str]) -> str
         return f"{changed}{_unit(verdict)} from {label(verdict.baseline or '')}, {allowed}"
     if verdict.value is not None:
         found = f"is {_number(verdict.value, figure, sign=False)}{_bounds(verdict, figure, sign=False)}"
-        return f"{found}{_unit(verdict)}, at most {_number(verdict.bound, figure, sign=False)} allowed"
+        worst = f"at {'most' if lower_is_better(verdict.metric) else 'least'}"
+        return f"{found}{_unit(verdict)}, {worst} {_number(verdict.bound, figure, sign=False)} allowed"
     return f"is not known, {_limit(verdict, figure)}"
 
 

@@ -1,0 +1,82 @@
+"""Reports of a target that was not there: what an emulator showed of it, or what was estimated, each told as such."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable
+
+from edgeml.page.words import bounds_text, measured_text, title
+from edgeml.render.tables import Column, size, table
+from edgeml.types import Fit, Measurement, Report
+
+_FIRST = ("latency", "decode_rate", "prefill_rate", "memory_needed", "energy", "energy_decode")
+_TINY = 1e-3  # below it, digits say less than the power of ten
+_HEADS = {
+    "emulated": "emulated as {target}: are the answers the same as on this machine?",
+    "estimated": "estimated for {target}: nothing ran there",
+}
+
+
+def is_elsewhere(report: Report) -> bool:
+    """Whether a report holds nothing but what an emulator showed of a target that is away, or estimates."""
+    first = next(iter(report.measurements), None)
+    return first is not None and (first.how == "estimated" or first.metric.startswith("parity."))
+
+
+def elsewhere(report: Report, label: Callable[[str], str], width: int) -> list[str]:
+    """The lines of a report that holds nothing measured: its head says so, and below the table stands how it came."""
+    first = report.measurements[0]
+    head = _HEADS[first.how].format(target=first.target)
+    lines = [head, table(_columns(report, label), width)]
+    lines += _between(report) if first.how == "emulated" else _methods(report, width)
+    return [*lines, *(_fit(one, label) for one in report.fits)]
+
+
+def _columns(report: Report, label: Callable[[str], str]) -> list[Column]:
+    """A column a figure, with its interval; one that is asked for seldom gives way on a narrow screen."""
+    names = list(dict.fromkeys(one.variant for one in report.measurements))
+    found = {(one.variant, one.metric, one.statistic): one for one in report.measurements}
+    keys = dict.fromkeys((one.metric, one.statistic, one.level) for one in report.measurements)
+    columns = [Column(title="variant", cells=tuple(map(label, names)))]
+    for metric, statistic, level in keys:
+        cells = tuple(_cell(found.get((name, metric, statistic))) for name in names)
+        interval = f"\n[{level:.0%}]" if level else ""
+        columns.append(Column(title=f"{title(metric)}{interval}", cells=cells, rank=_rank(metric), right=True))
+    return columns
+
+
+def _rank(metric: str) -> int:
+    return _FIRST.index(metric) if metric in _FIRST else len(_FIRST)
+
+
+def _cell(one: Measurement | None) -> str:
+    if one is None:
+        return "-"
+    if 0 < abs(one.value) < _TINY:
+        return f"{one.value:.1e}"
+    return f"{measured_text(one)} {bounds_text(one)}".rstrip()
+
+
+def _between(report: Report) -> list[str]:
+    """How many rows were compared, and the two machines, as every method ends with them."""
+    first = report.measurements[0]
+    machines = first.provenance.get("method", "").partition("; ")[2]
+    counts = dict.fromkeys(one.n for one in report.measurements)
+    return [f"n = {', '.join(map(str, counts))}; {machines}; {first.provenance.get('dataset', '')}"]
+
+
+def _methods(report: Report, width: int) -> list[str]:
+    """How each figure was had, once for each way."""
+    found: dict[str, list[str]] = {}
+    for one in report.measurements:
+        found.setdefault(one.provenance.get("method", ""), []).append(title(one.metric))
+    texts = [f"{', '.join(dict.fromkeys(names))}: {method}" for method, names in found.items() if method]
+    return [line for text in texts for line in textwrap.wrap(text, width, subsequent_indent="  ")]
+
+
+def _fit(one: Fit, label: Callable[[str], str]) -> str:
+    context = f", {one.context_tokens} tokens of context" if one.context_tokens else ""
+    needed = f"{size(one.needed_bytes)} to {size(one.needed_high_bytes)}"
+    room = f"{size(one.available_bytes)} that {one.memory_gb:g} GB leave"
+    words = {"fits": "fits", "tight": "is tight", "does not fit": "does not fit"}
+    return f"{label(one.variant)} {words[one.word]} on {one.target}: needs {needed} of {room}{context}"
