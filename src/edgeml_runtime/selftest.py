@@ -19,7 +19,7 @@ from edgeml_runtime.patterns import PATTERNS, picture
 from edgeml_runtime.records import read_record
 from edgeml_runtime.session import kind_of, open_session, writes_text
 from edgeml_runtime.tasks.encoding import require_answers_differ
-from edgeml_runtime.tolerances import SAME_TOP_OF_GOLDENS, of_cosine
+from edgeml_runtime.tolerances import SAME_TOP, of_cosine
 from edgeml_runtime.trace import raw
 from edgeml_runtime.types import Generate, Goldens, SelfTest
 
@@ -118,7 +118,7 @@ def _decoder_goldens(session: Decoder, texts: Sequence[str] | None) -> Goldens:
     chosen = SYNTHETIC if texts is None else tuple(texts)
     tokens = [session.tokenize(text) for text in chosen]
     heads = [row[:DECODER_TOKENS] for row in tokens]
-    minimum, reason = SAME_TOP_OF_GOLDENS
+    minimum, reason = SAME_TOP
     return Goldens(
         texts=chosen,
         synthetic=texts is None,
