@@ -1,4 +1,4 @@
-"""Apple chips, on reports in the format of powermetrics and on an object with the library's fields."""
+"""The energy of Apple chips, on reports in powermetrics' format and on an object with the library's fields."""
 
 import plistlib
 import sys
@@ -10,6 +10,7 @@ import pytest
 from edgeml_runtime.meters import apple as module
 from edgeml_runtime.meters.apple import Powermetrics, Zeus, report
 from edgeml_runtime.types import Absent
+from tiny.mac import RECORDED
 
 
 def plist(elapsed_ns, cpu, gpu, ane):
@@ -62,6 +63,35 @@ def test_reports_are_split_at_nul_and_power_is_energy_over_the_time_that_they_re
     assert found.readings == 4
 
 
+def test_a_stream_of_whole_reports_is_added_up_over_their_own_length_and_tells_its_heat(tmp_path, monkeypatch):
+    stream = (RECORDED / "powermetrics.plists").read_bytes()
+    meter = Powermetrics(command(tmp_path, stream), system="darwin", root=True)
+    monkeypatch.setattr(module, "perf_counter", iter([0.0, 1.1]).__next__)
+    found, _ = measured(meter, 4)
+
+    millijoules, elapsed_s = 1033 + 26 + 1300 + 25 + 1280 + 24 + 1291 + 26, 0.258137 + 0.258404 + 0.257902 + 0.258221
+    assert found.joules == pytest.approx(millijoules / 1000 / elapsed_s * 1.1)
+    assert found.readings == 4
+    assert meter.warnings() == ("energy: thermal pressure was Heavy, Moderate while it was measured",)
+
+
+def test_a_calm_chip_is_not_worth_a_word(tmp_path, monkeypatch):
+    meter = Powermetrics(command(tmp_path, plist(250_000_000, 1000, 0, 0) + b"\0"), system="darwin", root=True)
+    monkeypatch.setattr(module, "perf_counter", iter([0.0, 1.0]).__next__)
+    measured(meter, 1)
+
+    assert meter.warnings() == ()
+
+
+def test_a_report_without_the_graphics_counts_nothing_since_a_mac_computes_there():
+    whole = plistlib.loads(plist(250_000_000, 1000, 300, 0))
+    without = {**whole, "processor": {"cpu_energy": 1000, "ane_energy": 0}}
+    no_engine = {**whole, "processor": {"cpu_energy": 1000, "gpu_energy": 300}}
+
+    assert report(plistlib.dumps(without)) is None
+    assert report(plistlib.dumps(no_engine)).joules == pytest.approx(1.3)
+
+
 def test_a_report_that_is_cut_short_is_left_out(tmp_path, monkeypatch):
     whole = plist(250_000_000, 1000, 0, 0)
     meter = Powermetrics(command(tmp_path, whole + b"\0" + whole[:200]), system="darwin", root=True)
@@ -95,9 +125,10 @@ def test_another_system_is_no_mac(kind):
     assert "no Mac" in kind(system="linux").available().reason
 
 
-def zeus(monkeypatch, **fields):
-    """A module with the class and the fields of zeus-apple-silicon 1.1."""
+def zeus(monkeypatch, *, cpu=None, gpu=None, ane=None):
+    """A module with the class and the fields of zeus-apple-silicon 1.1, whose chip used 7 J in its memory too."""
     windows = []
+    found = types.SimpleNamespace(cpu_total_mj=cpu, gpu_mj=gpu, ane_mj=ane, dram_mj=7000, gpu_sram_mj=None)
 
     class AppleEnergyMonitor:
         def begin_window(self, key):
@@ -105,7 +136,7 @@ def zeus(monkeypatch, **fields):
 
         def end_window(self, key):
             assert windows.pop() == key
-            return types.SimpleNamespace(cpu_total_mj=None, gpu_mj=None, ane_mj=None, dram_mj=7000, **fields)
+            return found
 
     stub = types.ModuleType("zeus_like")
     stub.AppleEnergyMonitor = AppleEnergyMonitor
@@ -114,22 +145,19 @@ def zeus(monkeypatch, **fields):
     return Zeus("zeus_like", system="darwin")
 
 
-def test_processor_graphics_and_neural_engine_are_added_up_in_millijoules(monkeypatch):
-    meter = zeus(monkeypatch)
-    monkeypatch.setattr(meter, "_monitor", None)
+@pytest.mark.parametrize(("ane", "joules"), [(None, 2.5), (100, 2.6)])
+def test_processor_graphics_and_neural_engine_are_added_up_in_millijoules_and_memory_is_not(monkeypatch, ane, joules):
+    meter = zeus(monkeypatch, cpu=2000, gpu=500, ane=ane)
     assert meter.available() is None
-    monkeypatch.setattr(
-        type(meter._monitor),
-        "end_window",
-        lambda self, key: types.SimpleNamespace(cpu_total_mj=2000, gpu_mj=500, ane_mj=None, dram_mj=7000),
-    )
     meter.start()
 
-    assert meter.stop().joules == pytest.approx(2.5)
+    assert meter.stop().joules == pytest.approx(joules)
+    assert "memory" in meter.about().excludes
 
 
-def test_a_chip_without_the_processors_counter_gives_a_reason_and_no_number(monkeypatch):
-    meter = zeus(monkeypatch)
+@pytest.mark.parametrize(("cpu", "gpu"), [(None, 500), (2000, None), (None, None)])
+def test_a_chip_without_the_counter_of_processor_or_graphics_gives_a_reason_and_no_number(monkeypatch, cpu, gpu):
+    meter = zeus(monkeypatch, cpu=cpu, gpu=gpu)
     meter.available()
     meter.start()
 

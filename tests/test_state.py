@@ -6,6 +6,7 @@ import pytest
 
 from edgeml_runtime.meters.state import marks, read_state, throttle_bits
 from edgeml_runtime.types import State
+from tiny.mac import commands
 
 
 def tree(root, files):
@@ -87,6 +88,45 @@ def test_what_a_system_does_not_tell_is_absent(tmp_path):
     assert found.load_average >= 0
 
 
+def mac(folder, monkeypatch, *, batt, power, level="notifyutil-nominal"):
+    """What a Mac whose commands say so tells of itself."""
+    pmset = {"-g": power, "'-g batt'": batt}
+    notifyutil = {"'-g com.apple.system.thermalpressurelevel'": level}
+    path = commands(folder, pmset=pmset, notifyutil=notifyutil, vm_stat={"*": "vm_stat"})
+    monkeypatch.setenv("PATH", path)
+    return read_state(system="darwin")
+
+
+def test_a_mac_tells_thermal_pressure_supply_low_power_mode_and_paging(tmp_path, monkeypatch):
+    found = mac(
+        tmp_path / "bin", monkeypatch, batt="pmset-batt-discharging", power="pmset-low-power", level="notifyutil-heavy"
+    )
+
+    assert found.thermal_pressure == "Heavy"
+    assert found.on_battery is True
+    assert found.low_power_mode is True
+    assert found.swapped_pages == 7200
+    assert found.major_faults is not None
+    assert (found.temperature_c, found.frequency_mhz, found.throttled) == (None, None, None)
+
+
+@pytest.mark.parametrize(("batt", "on_battery"), [("pmset-batt-mains", False), ("pmset-batt-desktop", None)])
+def test_a_cool_mac_on_mains_in_high_power_mode_is_calm_and_a_desktop_has_no_battery(
+    tmp_path, monkeypatch, batt, on_battery
+):
+    found = mac(tmp_path / "bin", monkeypatch, batt=batt, power="pmset-high-power")
+
+    assert (found.thermal_pressure, found.low_power_mode, found.on_battery) == ("Nominal", False, on_battery)
+    assert marks(found, found) == ()
+
+
+def test_a_mac_whose_commands_say_nothing_tells_nothing(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    found = read_state(system="darwin")
+
+    assert found == State(load_average=found.load_average, major_faults=found.major_faults)
+
+
 @pytest.mark.parametrize(
     ("before", "after", "mark"),
     [
@@ -96,6 +136,9 @@ def test_what_a_system_does_not_tell_is_absent(tmp_path):
         ({"swapped_pages": 5}, {"swapped_pages": 1005}, "the machine swapped 1000 pages"),
         ({"major_faults": 5}, {"major_faults": 105}, "read from disk 100 times"),
         ({"on_battery": True}, {"on_battery": False}, "the supply changed"),
+        ({"thermal_pressure": "Nominal"}, {"thermal_pressure": "Heavy"}, "thermal pressure was Heavy"),
+        ({"thermal_pressure": "Moderate"}, {"thermal_pressure": "Nominal"}, "thermal pressure was Moderate"),
+        ({"low_power_mode": True}, {"low_power_mode": True}, "low power mode"),
     ],
 )
 def test_what_happened_in_between_is_marked(before, after, mark):

@@ -67,7 +67,7 @@ def selftest(options: argparse.Namespace) -> None:
 def predict(options: argparse.Namespace) -> None:
     """Answer each row of a file, one line of JSON each."""
     from edgeml_runtime.bundle import variant_folder
-    from edgeml_runtime.machine import cores
+    from edgeml_runtime.machine import default_threads
     from edgeml_runtime.rows import parse_columns, read_rows, rename
     from edgeml_runtime.session import open_session
     from edgeml_runtime.tasks import ready, task_of
@@ -77,7 +77,7 @@ def predict(options: argparse.Namespace) -> None:
     name = options.task or _task(folder, rows)
     task, columns = task_of(name), _inputs(name)
     rows = ready(name, rows, str(options.input))
-    session = open_session(folder, threads=options.threads or cores())
+    session = open_session(folder, threads=options.threads or default_threads())
     for row in ({column: row[column] for column in columns} for row in rows):
         print(json.dumps(task.predict(session, row, generate), ensure_ascii=False), flush=True)
     session.close()
@@ -237,5 +237,6 @@ def _refuse(error: EdgemlError, *, as_json: bool) -> None:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `predict | head` ends quietly
+    if hasattr(signal, "SIGPIPE"):  # not on Windows
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `predict | head` ends quietly
     sys.exit(main())

@@ -164,26 +164,45 @@ class Backend(Protocol):
     """One module a format."""
 
     def open_variant(
-        self, folder: Path, manifest: VariantManifest, *, threads: int, threads_prefill: int | None = None
+        self,
+        folder: Path,
+        manifest: VariantManifest,
+        *,
+        threads: int,
+        threads_prefill: int | None = None,
+        gpu: bool | None = None,
     ) -> Session:
         """Load the weights; `threads` are those of the inference library, `threads_prefill` those that read a prompt.
 
-        A format whose library knows one number only ignores the second.
+        A format whose library knows one number only ignores the second, and one that has no GPU ignores `gpu`.
         """
 
+    def accelerator(self, *, gpu: bool | None) -> str | None:
+        """The GPU's library that computes for a session opened with that `gpu`; None where the CPU does alone."""
 
-def open_session(folder: Path, *, threads: int, threads_prefill: int | None = None) -> Session:
+
+def open_session(folder: Path, *, threads: int, threads_prefill: int | None = None, gpu: bool | None = None) -> Session:
     """Open the variant in `folder`; raises EdgemlError when its library is missing or its file is broken.
 
     `threads_prefill` read a prompt where the library (llama.cpp) tells reading from writing; left out, `threads` do.
+    `gpu` left out is as that library was built: on a Mac it computes on the GPU.
     """
     manifest = read_record(folder / "variant.json", VariantManifest)
-    format = manifest.scheme.partition(":")[0]
     try:
-        backend = cast("Backend", import_module(f"edgeml_runtime.backends.{format}"))
-        return backend.open_variant(folder, manifest, threads=threads, threads_prefill=threads_prefill)
+        backend = _backend(manifest)
+        return backend.open_variant(folder, manifest, threads=threads, threads_prefill=threads_prefill, gpu=gpu)
     except ModuleNotFoundError as error:
         raise EdgemlError(f"{manifest.name} needs the Python package {error.name}", hint=_install(error)) from error
+
+
+def accelerator_of(manifest: VariantManifest, *, gpu: bool | None) -> str | None:
+    """The GPU's library (Metal, CUDA) that computes for the variant's session; None where the CPU does alone."""
+    return _backend(manifest).accelerator(gpu=gpu)
+
+
+def _backend(manifest: VariantManifest) -> Backend:
+    format = manifest.scheme.partition(":")[0]
+    return cast("Backend", import_module(f"edgeml_runtime.backends.{format}"))
 
 
 def is_encoder(manifest: VariantManifest) -> bool:

@@ -25,7 +25,7 @@ from edgeml_runtime.meters.energy import Found, carry_out
 from edgeml_runtime.meters.memory import Memory, too_large
 from edgeml_runtime.meters.state import marks, read_state
 from edgeml_runtime.records import decode, encode
-from edgeml_runtime.session import Session, open_session
+from edgeml_runtime.session import Session, accelerator_of, open_session
 from edgeml_runtime.tasks import Answers, Task, task_of, work_of
 from edgeml_runtime.trace import trace
 from edgeml_runtime.types import Job, Outcome, Refusal, Samples, State
@@ -53,13 +53,15 @@ def run(job: Job) -> Outcome:
     energy = carry_out(job.energy, lambda: work_of(task, session, job), tick)
     beside = [check_of(name).run(session, job, answers.values, tick) for name in job.checks]
     parts: list[Answers | Found] = [answers, energy, *beside]
-    samples = [*once, *timed, *memory.samples(), *energy.samples, *(sample for one in beside for sample in one.samples)]
+    more = [sample for one in beside for sample in one.samples]
+    said = [text for one in parts for text in one.warnings]
+    accelerator = accelerator_of(session.manifest, gpu=job.gpu)
     return Outcome(
-        environment=environment(job.threads),
-        samples=tuple(samples),
+        environment=environment(job.threads, accelerator=accelerator),
+        samples=(*once, *timed, *memory.samples(session.manifest), *energy.samples, *more),
         absent=(*memory.absent(), *(missing for one in parts for missing in one.absent)),
         answers=answers.values,
-        warnings=(*scarce, *memory.warnings(session.manifest), *(text for one in parts for text in one.warnings)),
+        warnings=(*scarce, *_unheard(job, accelerator), *memory.warnings(session.manifest), *said),
         vectors=answers.vectors,
         before=states[0],
         after=states[-1],
@@ -85,8 +87,12 @@ def main() -> None:
 
 
 def _traced(job: Job) -> Outcome:
-    """The raw outputs alone: whatever else could be read is the emulator's, if this runs under one."""
-    session = open_session(Path(job.variant), threads=job.threads, threads_prefill=job.threads_prefill)
+    """The raw outputs alone: whatever else could be read is the emulator's, if this runs under one.
+
+    A GPU, which rounds otherwise, computes them only where one was asked for.
+    """
+    prefill, gpu = job.threads_prefill, bool(job.gpu)
+    session = open_session(Path(job.variant), threads=job.threads, threads_prefill=prefill, gpu=gpu)
     return Outcome(environment=environment(job.threads), samples=(), trace=trace(session, job, tick))
 
 
@@ -94,12 +100,18 @@ def _opened(task: Task, job: Job, memory: Memory) -> tuple[Session, list[Samples
     """The variant, opened and used once, and how long that took; memory is read before and after each."""
     memory.read()
     opened: list[Session] = []
-    open_it = partial(open_session, Path(job.variant), threads=job.threads, threads_prefill=job.threads_prefill)
+    open_it = partial(
+        open_session, Path(job.variant), threads=job.threads, threads_prefill=job.threads_prefill, gpu=job.gpu
+    )
     load_s = timed_s(lambda: opened.append(open_it()))
     memory.read()
     first_s = timed_s(lambda: task.first(opened[0], job))
     memory.read()
     return opened[0], _once(load_s, first_s)
+
+
+def _unheard(job: Job, accelerator: str | None) -> tuple[str, ...]:
+    return ("a GPU was asked for, and ONNX runs on the CPU alone",) if job.gpu and accelerator is None else ()
 
 
 def _doubted(samples: Sequence[Samples], before: State, after: State) -> list[Samples]:

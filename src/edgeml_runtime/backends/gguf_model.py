@@ -6,6 +6,7 @@ Knows nothing about variants, embeddings or generation. Everything goes through 
 from __future__ import annotations
 
 import ctypes
+import os
 import re
 import sys
 import weakref
@@ -28,6 +29,8 @@ Ids = NDArray[np.int32]
 Floats = NDArray[np.float32]
 SMALLEST_CONTEXT = 256  # tokens; llama.cpp rounds every context up to a multiple of it
 _ERROR = 4  # GGML_LOG_LEVEL_ERROR in ggml.h
+_GPUS = (1, 2)  # GGML_BACKEND_DEVICE_TYPE_GPU and _IGPU in ggml-backend.h
+_LIBRARIES = {"MTL": "Metal"}  # the name of Metal's since the end of 2025
 _complaints: deque[str] = deque(maxlen=20)
 
 
@@ -38,7 +41,9 @@ def library(name: str = "llama_cpp") -> Any:
     Raises ModuleNotFoundError when the package is missing, EdgemlError when its shared library does not load.
     """
     try:
-        return _submodule(f"llama_cpp.{name}")
+        found = _submodule(f"llama_cpp.{name}")
+        _load_backend()
+        return found
     except (OSError, RuntimeError) as error:
         hint = "pip install --force-reinstall llama-cpp-python"
         raise EdgemlError(f"llama-cpp-python is installed but does not load: {error}", hint=hint) from error
@@ -59,13 +64,27 @@ def _submodule(name: str) -> Any:
         del sys.modules["llama_cpp"]  # so that whoever wants the whole package still gets it
 
 
+@cache
+def _load_backend() -> None:
+    """Let a build that holds its kernels once a kind of CPU load those that this one runs best.
+
+    Raises RuntimeError when none of them runs here.
+    """
+    ggml, low_level = _submodule("llama_cpp._ggml").libggml, _submodule("llama_cpp.llama_cpp")
+    if not ggml.ggml_backend_dev_count():
+        low_level.llama_log_set(_listener(), None)  # it would tell stderr which one it takes
+        ggml.ggml_backend_load_all_from_path(os.fsencode(Path(low_level.__file__).parent / "lib"))
+        if not ggml.ggml_backend_dev_count():
+            raise RuntimeError("it has no kernels for this processor")
+
+
 @cache  # C calls it for as long as the process lives, so it must never be collected
 def _listener() -> Any:
     def hear(level: int, text: bytes, _: object) -> None:
         if level == _ERROR:
             _complaints.append(text.decode("utf-8", "replace").strip())
 
-    return library().llama_log_callback(hear)
+    return _submodule("llama_cpp.llama_cpp").llama_log_callback(hear)
 
 
 def complaint(act: Callable[[], Any]) -> tuple[Any, str]:
@@ -80,13 +99,32 @@ def complaint(act: Callable[[], Any]) -> tuple[Any, str]:
     return result, re.sub(r"^.*?: (error loading model: )?", "", first, count=1)
 
 
-class Model:
-    """A loaded GGUF with its vocabulary; `width` is that of its vectors. Raises EdgemlError when it does not load."""
+def gpu_library() -> str | None:
+    """The name of what drives the first GPU that llama.cpp can compute with (Metal, CUDA, Vulkan); None without one."""
+    if not library().llama_supports_gpu_offload():
+        return None
+    ggml = library("_ggml").libggml
+    for name in ("ggml_backend_dev_by_type", "ggml_backend_dev_backend_reg", "ggml_backend_reg_name"):
+        getattr(ggml, name).restype = ctypes.c_void_p
+    devices = (ggml.ggml_backend_dev_by_type(kind) for kind in _GPUS)
+    device = next((device for device in devices if device), None)
+    if device is None:
+        return None
+    driver = ctypes.c_void_p(ggml.ggml_backend_dev_backend_reg(ctypes.c_void_p(device)))
+    name = ctypes.string_at(ggml.ggml_backend_reg_name(driver)).decode()
+    return _LIBRARIES.get(name, name)
 
-    def __init__(self, path: Path) -> None:
+
+class Model:
+    """A loaded GGUF with its vocabulary; `width` is that of its vectors. Raises EdgemlError when it does not load.
+
+    With `gpu` every layer is computed on a GPU, with False none; left out, llama.cpp's build decides.
+    """
+
+    def __init__(self, path: Path, *, gpu: bool | None = None) -> None:
         self.lib = library()
         settings = self.lib.llama_model_default_params()
-        settings.n_gpu_layers = 0
+        self._place(settings, gpu=gpu)
         load = self.lib.llama_model_load_from_file
         self.pointer, reason = complaint(lambda: load(str(path).encode(), settings))
         if not self.pointer:
@@ -108,6 +146,19 @@ class Model:
             self._room = np.empty(-count, np.int32)
             count = self._tokenize(raw, add_special, parse_special)
         return self._room[:count].copy()
+
+    def _place(self, settings: Any, *, gpu: bool | None) -> None:
+        """Have every layer computed on the GPU, or nothing at all; or leave it to the library's own default."""
+        if gpu:
+            if gpu_library() is None:
+                hint = "leave the GPU out, or build llama-cpp-python for it: CMAKE_ARGS=-DGGML_METAL=on, or GGML_CUDA"
+                raise EdgemlError("llama.cpp finds no GPU here that it was built for", hint=hint)
+            settings.n_gpu_layers = -1
+        elif gpu is False:
+            # Without layers alone, long prompts and the cache would go there still: no device may be used.
+            self._no_device = (ctypes.c_void_p * 1)(None)
+            settings.devices = ctypes.cast(self._no_device, ctypes.c_void_p)
+            settings.n_gpu_layers = 0
 
     def refuse_closed(self) -> None:
         """Raise ValueError, as a closed file does: C would read freed memory."""

@@ -39,10 +39,19 @@ def open_variant(
     *,
     threads: int,
     threads_prefill: int | None = None,  # noqa: ARG001 - ONNX Runtime has one number for all
+    gpu: bool | None = None,  # noqa: ARG001 - none is used
 ) -> Session:
     """Load what an ONNX variant consists of."""
     module = import_module(f"edgeml_runtime.backends.{_MODULES[kind_of(manifest.task)]}")
     return cast("Session", module.open_variant(folder, manifest, threads=threads))
+
+
+def accelerator(*, gpu: bool | None) -> None:
+    """None: the CPU provider alone, whose kernels are those of every device that a variant is shipped to.
+
+    Core ML knows none of a quantized graph's integer operators, and would compile the rest anew: that would be another
+    model. Source: onnxruntime.ai/docs/execution-providers/CoreML-ExecutionProvider.html, supported operators.
+    """
 
 
 def open_graph(path: Path, *, threads: int) -> ort.InferenceSession:

@@ -59,7 +59,7 @@ def _variations(session: Session, job: Job, rows: Sequence[int]) -> Iterator[tup
 
 
 def _elsewhere(job: Job, rows: Sequence[int], *, threads: int, threads_prefill: int | None) -> dict[int, Any]:
-    session = open_session(Path(job.variant), threads=threads, threads_prefill=threads_prefill)
+    session = open_session(Path(job.variant), threads=threads, threads_prefill=threads_prefill, gpu=job.gpu)
     try:
         return _answers(session, job, rows)
     finally:

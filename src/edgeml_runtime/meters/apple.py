@@ -1,9 +1,12 @@
 """Energy of an Apple chip, in joules: by `zeus-apple-silicon` without rights, else by `powermetrics` for root.
 
-Method: processor, graphics and neural engine, added up. `zeus-apple-silicon` reads the chip's own counters (IOReport,
-1 mJ). `powermetrics` prints one property list a report, separated by NUL; the millijoules of its reports are added and
-divided by their `elapsed_ns`, since a report lasts longer than was asked for, and this power is taken over the window.
-Apple calls the figures estimates, not meant for comparing one device with another. sudo is never called.
+Method: processor, graphics and neural engine, added up. Without the first two there is no figure; nothing here runs on
+the third. Memory's own energy is in none of them and is left out, since `powermetrics` does not tell it.
+`zeus-apple-silicon` reads the chip's own counters (IOReport, 1 mJ). `powermetrics` prints one property list a report,
+separated by NUL; the millijoules of its reports are added and divided by their `elapsed_ns`, since a report lasts
+longer than was asked for, and this power is taken over the window. Thermal pressure that a report tells is passed on.
+Apple calls the figures estimates, not meant for comparing one device with another. sudo is never called: what runs as
+root could not be ended by who started it.
 Source: zeus-apple-silicon's README; powermetrics(1); github.com/vladkens/macmon for the real length of reports.
 Not yet run on a Mac: tested on reports in its format, and on an object that has the library's fields.
 """
@@ -20,7 +23,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from threading import Thread
 from time import perf_counter
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 from xml.parsers.expat import ExpatError
 
 from edgeml_runtime.meters import About, Reading, absent
@@ -29,10 +32,20 @@ from edgeml_runtime.types import Absent
 MINIMUM_WINDOW_S = 1.0  # a counter of 1 mJ, and reports of a quarter of a second
 _SAMPLERS = "cpu_power,gpu_power,ane_power,thermal"
 POWERMETRICS = ("powermetrics", "--samplers", _SAMPLERS, "-f", "plist", "-i", "250", "-n", "0")
+# What is added up, in millijoules; the last may be missing.
 _ZEUS_FIELDS = ("cpu_total_mj", "gpu_mj", "ane_mj")
 _PLIST_FIELDS = ("cpu_energy", "gpu_energy", "ane_energy")
 _SCOPE = "processor, graphics and neural engine, as the chip estimates them"
+_CALM = "Nominal"
 _EXCLUDES = "memory, screen, storage, fan, and the power supply's loss"
+
+
+class Report(NamedTuple):
+    """What a property list tells of the span that it stands for."""
+
+    elapsed_s: float
+    joules: float
+    pressure: str
 
 
 def open_meter() -> Zeus | Powermetrics:
@@ -77,9 +90,11 @@ class Zeus:
     def stop(self) -> Reading | Absent:
         """Joules since `start`."""
         found = self._monitor.end_window("edgeml")
-        if found.cpu_total_mj is None:
-            return absent("this chip has no counter of its processor", hint="run as root: powermetrics is read then")
-        return Reading(joules=sum(getattr(found, name) or 0 for name in _ZEUS_FIELDS) / 1000, readings=2)
+        joules = _joules([getattr(found, name) for name in _ZEUS_FIELDS])
+        if joules is None:
+            hint = "run as root: powermetrics is read then"
+            return absent("zeus-apple-silicon knows no counter of this chip's processor or graphics", hint=hint)
+        return Reading(joules=joules, readings=2)
 
     def warnings(self) -> tuple[str, ...]:
         """None."""
@@ -96,7 +111,8 @@ class Powermetrics:
         self._root = _root() if root is None else root
         self._child: subprocess.Popen[bytes] | None = None
         self._reader: Thread | None = None
-        self._reports: list[tuple[float, float]] = []
+        self._reports: list[Report] = []
+        self._pressures: set[str] = set()
         self._started = 0.0
 
     def available(self) -> Absent | None:
@@ -136,15 +152,18 @@ class Powermetrics:
         self._child.terminate()
         self._child.wait()
         self._reader.join()
-        seconds = sum(elapsed_s for elapsed_s, _ in self._reports)
+        self._pressures |= {one.pressure for one in self._reports if one.pressure != _CALM}
+        seconds = sum(one.elapsed_s for one in self._reports)
         if not seconds:
             return absent("powermetrics gave no report of the processor's energy", hint="edgeml doctor")
-        joules = sum(one for _, one in self._reports) / seconds * window_s
+        joules = sum(one.joules for one in self._reports) / seconds * window_s
         return Reading(joules=joules, readings=len(self._reports), coverage=min(1.0, seconds / window_s))
 
     def warnings(self) -> tuple[str, ...]:
-        """None."""
-        return ()
+        """The thermal pressure above nominal that was told in any window."""
+        if not self._pressures:
+            return ()
+        return (f"energy: thermal pressure was {', '.join(sorted(self._pressures))} while it was measured",)
 
     def _listen(self, stream: IO[bytes]) -> None:
         with stream:
@@ -155,16 +174,24 @@ class Powermetrics:
             self._reports += [found for one in [rest] if (found := report(one))]
 
 
-def report(text: bytes) -> tuple[float, float] | None:
-    """Seconds and joules of one property list; None for one that is cut short or lacks the processor."""
+def report(text: bytes) -> Report | None:
+    """One property list; None for one that is cut short, or lacks the processor or the graphics."""
     try:
         found = plistlib.loads(text.strip())
     except (plistlib.InvalidFileException, ExpatError, ValueError):
         return None
-    energies = found.get("processor", {})
-    if "cpu_energy" not in energies or not found.get("elapsed_ns"):
+    energies, elapsed_ns = found.get("processor", {}), found.get("elapsed_ns")
+    joules = _joules([energies.get(name) for name in _PLIST_FIELDS])
+    if joules is None or not elapsed_ns:
         return None
-    return found["elapsed_ns"] / 1e9, sum(energies.get(name, 0) for name in _PLIST_FIELDS) / 1000
+    return Report(elapsed_ns / 1e9, joules, found.get("thermal_pressure", _CALM))
+
+
+def _joules(millijoules: Sequence[float | None]) -> float | None:
+    processor, graphics, *others = millijoules
+    if processor is None or graphics is None:
+        return None
+    return (processor + graphics + sum(one or 0 for one in others)) / 1000
 
 
 def _root() -> bool:

@@ -6,20 +6,26 @@ inference). Anonymous memory is that, or the high-water mark less the file-backe
 it must have been as much for a moment. `memory_needed`, what a device must have free, is anonymous memory and the
 file-backed bytes that were touched, each at its peak, and never less than the high-water mark. A mapped model counts as
 file-backed; a device that has less can reclaim those pages and read them again, which is slow.
-Without /proc (macOS) only the peak is known, from getrusage(2): bytes there, KiB elsewhere.
+Without /proc only the peak is known. macOS: the largest physical footprint (proc_pid_rusage), which is dirty and
+compressed memory and the GPU's, and not clean pages of a mapped file; so where llama.cpp maps the weights the figure is
+marked. Windows: the largest working set. Where these say nothing: getrusage(2), in bytes on macOS, elsewhere in KiB.
 Source: proc(5), VmHWM, RssAnon, RssFile, RssShmem; Pss of smaps_rollup; MemAvailable of meminfo. No control group's
 peak is read: it holds the page cache of every process in the group.
 """
 
 from __future__ import annotations
 
-import resource
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
+from edgeml_runtime import macos, windows
 from edgeml_runtime.meters.sysfs import text
 from edgeml_runtime.records import read_record
 from edgeml_runtime.types import Absent, Samples, VariantManifest
+
+if find_spec("resource"):  # not on Windows
+    import resource
 
 _STATUS = {"RssAnon": "memory_peak_anon", "RssFile": "memory_peak_file", "RssShmem": "shared", "VmHWM": "memory_peak"}
 _KIB_PER_MIB = 1024
@@ -31,6 +37,7 @@ _METHODS = {
     "memory_peak_pss": f"largest reading {_PHASES}",
     "memory_needed": "anonymous and file-backed peaks together, at least the high-water mark",
 }
+_FOOTPRINT = "largest physical footprint (proc_pid_rusage), loading included; clean pages of mapped files are left out"
 _LIBRARIES_MIB = 16  # what llama.cpp, its bindings and a vocabulary take at load; measured up to 12
 _REPACKED = 0.25  # share of the weights that anonymous memory must grow by beyond that to be called a second copy
 
@@ -50,19 +57,23 @@ class Memory:
                 {**_fields(self._proc / "status", _STATUS), **_fields(self._proc / "smaps_rollup", {"Pss": "pss"})}
             )
 
-    def samples(self) -> list[Samples]:
+    def samples(self, manifest: VariantManifest) -> list[Samples]:
         """The peak of each kind of memory, and what a device needs; without /proc the peak alone."""
-        if not self._readings:
-            unit = 1 if self._system == "darwin" else _KIB_PER_MIB
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
-            return [_sample("memory_peak", peak, "largest resident size (ru_maxrss), loading included")]
-        return [_sample(metric, peak, _METHODS[metric]) for metric, peak in self._peaks().items()]
+        if self._readings:
+            return [_sample(metric, peak, _METHODS[metric]) for metric, peak in self._peaks().items()]
+        footprint = macos.peak_footprint_bytes() if self._system == "darwin" else None
+        if footprint:
+            return [_sample("memory_peak", footprint / 2**20, _FOOTPRINT, _unseen(manifest))]
+        resident = windows.peak_working_set_bytes() if self._system == "win32" else None
+        if resident:
+            return [_sample("memory_peak", resident / 2**20, "largest working set, loading included")]
+        return self._resident()
 
     def absent(self) -> list[Absent]:
         """What cannot be told apart without /proc."""
         if self._readings:
             return []
-        reason = "this system has no /proc, so only the peak of resident memory is known"
+        reason = "this system has no /proc: the peak is known, not its anonymous, file-backed and proportional parts"
         return [Absent(metric="memory_needed", reason=reason, hint="measure on Linux")]
 
     def warnings(self, manifest: VariantManifest) -> tuple[str, ...]:
@@ -80,6 +91,13 @@ class Memory:
             "memory came with loading, since llama.cpp repacks some types for this processor; the file's pages can be "
             "reclaimed",
         )
+
+    def _resident(self) -> list[Samples]:
+        if not find_spec("resource"):
+            return []
+        unit = 1 if self._system == "darwin" else _KIB_PER_MIB
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+        return [_sample("memory_peak", peak, "largest resident size (ru_maxrss), loading included")]
 
     def _peaks(self) -> dict[str, float]:
         peak = {
@@ -115,9 +133,22 @@ def _weights_bytes(manifest: VariantManifest) -> int:
     return sum(file.size_bytes for file in manifest.files if file.path.startswith(manifest.weights))
 
 
-def _sample(metric: str, value: float, method: str) -> Samples:
+def _unseen(manifest: VariantManifest) -> tuple[str, ...]:
+    """Why a footprint says too little: llama.cpp maps the weights, and clean pages of a file are not in it."""
+    if not manifest.scheme.startswith("gguf"):
+        return ()
+    return (f"the footprint may leave out the mapped weights of {_weights_bytes(manifest) / 2**20:.0f} MiB",)
+
+
+def _sample(metric: str, value: float, method: str, marks: tuple[str, ...] = ()) -> Samples:
     return Samples(
-        metric=metric, unit="MiB", values=(value,), statistics=("max",), unit_of_sample="process", method=method
+        metric=metric,
+        unit="MiB",
+        values=(value,),
+        statistics=("max",),
+        unit_of_sample="process",
+        method=method,
+        marks=marks,
     )
 
 

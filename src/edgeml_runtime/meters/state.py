@@ -2,7 +2,8 @@
 
 Each figure is absent where the system does not tell it. The kernel's clock rate is that of its fastest processor at
 the moment of reading; on a Raspberry Pi the firmware is asked instead, since the kernel goes on telling the rate that
-it wished for while the firmware throttles.
+it wished for while the firmware throttles. macOS tells thermal pressure, supply, low power mode and paging, and
+neither temperature nor clock rate; Windows next to nothing.
 Source: Linux Documentation/admin-guide/pm/cpufreq.rst, thermal/sysfs-api.rst; proc(5) for vmstat; getrusage(2);
 the bits of `get_throttled`: raspberrypi.com/documentation/computers/os.html. Of the firmware nothing has yet been read
 on a board: tested on trees and answers made by hand.
@@ -12,14 +13,20 @@ from __future__ import annotations
 
 import os
 import re
-import resource
-import shutil
-import subprocess
+import sys
+from importlib.util import find_spec
 from pathlib import Path
 
+from msgspec.structs import replace
+
+from edgeml_runtime import macos
+from edgeml_runtime.commands import said
 from edgeml_runtime.meters.battery import on_battery
 from edgeml_runtime.meters.sysfs import number, text
 from edgeml_runtime.types import State
+
+if find_spec("resource"):  # not on Windows
+    import resource
 
 _NOW = ("under_voltage", "frequency_capped", "throttled", "soft_temperature_limit")
 _BITS = {**dict(enumerate(_NOW)), **{16 + bit: f"had_{name}" for bit, name in enumerate(_NOW)}}
@@ -27,19 +34,26 @@ _PLAUSIBLE_C = (-40.0, 150.0)  # zones without a sensor behind them tell absurd 
 # A few pages of a library that was not yet needed are no sign; 256 pages are a megabyte.
 MOST_SWAPPED_PAGES = 256
 MOST_MAJOR_FAULTS = 10
-_TIMEOUT_S = 2.0
+_CALM = (None, "Nominal")
 
 
-def read_state(root: Path = Path("/"), *, vcgencmd: str = "vcgencmd") -> State:
+def read_state(root: Path = Path("/"), *, vcgencmd: str = "vcgencmd", system: str = sys.platform) -> State:
     """The machine now; `root` is where `sys` and `proc` are."""
+    told = macos.state() if system == "darwin" else _linux(root, vcgencmd)
+    return replace(
+        told,
+        load_average=os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        major_faults=resource.getrusage(resource.RUSAGE_SELF).ru_majflt if find_spec("resource") else None,
+    )
+
+
+def _linux(root: Path, vcgencmd: str) -> State:
     cpufreq = sorted(root.glob("sys/devices/system/cpu/cpu[0-9]*/cpufreq"))
     return State(
         temperature_c=_temperature_c(root),
         frequency_mhz=_firmware_mhz(vcgencmd) or _kernel_mhz(cpufreq),
         governor=text(cpufreq[0] / "scaling_governor") if cpufreq else None,
         on_battery=on_battery(root / "sys/class/power_supply"),
-        load_average=os.getloadavg()[0],
-        major_faults=resource.getrusage(resource.RUSAGE_SELF).ru_majflt,
         swapped_pages=_swapped_pages(root / "proc/vmstat"),
         throttled=_throttled(root, vcgencmd),
     )
@@ -57,6 +71,10 @@ def marks(before: State, after: State) -> tuple[str, ...]:
         found.append(f"the model was read from disk {faults} times while it ran: it does not fit into memory")
     if before.on_battery != after.on_battery:
         found.append("the supply changed between battery and mains")
+    if hot := [word for word in (before.thermal_pressure, after.thermal_pressure) if word not in _CALM]:
+        found.append(f"thermal pressure was {hot[-1]}: the system slows the processor down")
+    if before.low_power_mode or after.low_power_mode:
+        found.append("the machine was in low power mode")
     return tuple(found)
 
 
@@ -90,27 +108,17 @@ def _kernel_mhz(cpufreq: list[Path]) -> float | None:
 
 
 def _firmware_mhz(vcgencmd: str) -> float | None:
-    found = re.search(r"=(\d+)", _said(vcgencmd, "measure_clock", "arm") or "")
+    found = re.search(r"=(\d+)", said(vcgencmd, "measure_clock", "arm") or "")
     return int(found[1]) / 1e6 if found and int(found[1]) else None
 
 
 def _throttled(root: Path, vcgencmd: str) -> tuple[str, ...] | None:
     files = [*root.glob("sys/devices/platform/soc*/*firmware/get_throttled")]
     files += root.glob("sys/devices/platform/*firmware/get_throttled")
-    said = text(files[0]) if files else _said(vcgencmd, "get_throttled")
-    return throttle_bits(said) if said and re.search(r"(^|=)(0x)?[0-9a-fA-F]+$", said) else None
+    bits = text(files[0]) if files else said(vcgencmd, "get_throttled")
+    return throttle_bits(bits) if bits and re.search(r"(^|=)(0x)?[0-9a-fA-F]+$", bits) else None
 
 
 def _swapped_pages(vmstat: Path) -> int | None:
     fields = dict(line.split() for line in (text(vmstat) or "").splitlines())
     return int(fields["pswpin"]) + int(fields["pswpout"]) if {"pswpin", "pswpout"} <= fields.keys() else None
-
-
-def _said(command: str, *words: str) -> str | None:
-    if shutil.which(command) is None:
-        return None
-    try:
-        done = subprocess.run([command, *words], capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() or None

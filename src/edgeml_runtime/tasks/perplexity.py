@@ -72,8 +72,9 @@ def answers(session: Encoder | Decoder, job: Job, tick: Tick) -> Answers:
     """
     model = decoder(session)
     chunks = chunks_of(model, job)
-    reference = decoder(open_session(Path(job.reference), threads=job.threads)) if job.reference else None
-    if reference:
+    reference = None
+    if job.reference:
+        reference = decoder(open_session(Path(job.reference), threads=job.threads, gpu=job.gpu))
         _require_comparable(model, reference, job)
     found: dict[str, list[float]] = {}
     for index, chunk in enumerate(chunks):
