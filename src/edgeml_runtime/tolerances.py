@@ -2,13 +2,13 @@
 
 Seen with one version of each runtime, x86-64 (AVX-512) against emulated AArch64 of a Raspberry Pi 4 and 5. ONNX
 Runtime: all-MiniLM-L6-v2 differs by 1e-7 in fp32 and by 5e-8 in int8, of a range of 0.4, so its worst cosine is 1 to
-twelve digits; the bounds leave room for activations that round to the neighbouring step. llama.cpp quantizes activations
-too, in blocks, and each processor's kernels sum those in their own order: the same encoder's worst cosine was 0.999997
-in f16 and 0.9997 in q4_k_m. SmolLM2-135M, in q8_0, q4_0 and q4_k_m, had a mean KL divergence of 3.0e-3 to 6.5e-3, and
-91 to 100 % of its likeliest tokens were the same, over 67 to 96 positions. Two kernels of llama.cpp on one processor,
-that for a single token and that for many, differ as much in q4_k_m: 5.4e-3 and 98 %. Another quantization of that
-model, which must not pass for the same, is at 7e-2 and 88 %. Text that is written greedily parts after a few tokens,
-so it is never compared.
+twelve digits; the bounds leave room for activations that round to the neighbouring step. llama.cpp quantizes
+activations too, in blocks, and each processor's kernels sum those in their own order: the same encoder's worst cosine
+was 0.999997 in f16 and 0.9997 in q4_k_m. SmolLM2-135M, in q8_0, q4_0 and q4_k_m, had a mean KL divergence of 3.0e-3 to
+6.5e-3, and 91 to 100 % of its likeliest tokens were the same, over 67 to 96 positions. Two kernels of llama.cpp on one
+processor, that for a single token and that for many, differ as much in q4_k_m: 5.4e-3 and 98 %. Another quantization of
+that model, which must not pass for the same, is at 7e-2 and 88 %. Text that is written greedily parts after a few
+tokens, so it is never compared.
 """
 
 from __future__ import annotations
