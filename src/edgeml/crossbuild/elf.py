@@ -17,6 +17,7 @@ AARCH64, X86_64 = 183, 62  # e_machine
 _PROGBITS, _DYNAMIC, _VERNEED = 1, 6, 0x6FFFFFFE  # sh_type
 _EXECUTABLE = 4  # sh_flags
 _NEEDED = 1  # d_tag
+_LOAD = 1  # p_type
 # (mask, value) of SDOT and UDOT, first as vectors, then by element; the masks leave out registers, index and Q.
 _DOT_PRODUCTS = (
     (0xBFE0FC00, 0x0E809400),
@@ -29,13 +30,14 @@ _DOT_PRODUCTS = (
 class Library(Record, frozen=True, kw_only=True):
     """One shared library: `machine` is its ELF number, `glibc` the oldest that has every symbol that it asks for.
 
-    `needs` are the libraries that it wants loaded with it. `dot_products` counts its SDOT and UDOT instructions, 0 on
-    any machine but AArch64.
+    `needs` are the libraries that it wants loaded with it. `page_bytes` is the largest memory page with which it loads.
+    `dot_products` counts its SDOT and UDOT instructions, 0 on any machine but AArch64.
     """
 
     machine: int
     glibc: tuple[int, int]
     needs: tuple[str, ...]
+    page_bytes: int
     dot_products: int
 
 
@@ -66,9 +68,10 @@ def read_library(content: bytes) -> Library:
             machine=machine,
             glibc=max((found for name in wanted if (found := _glibc(name))), default=(0, 0)),
             needs=tuple(_needed(content, sections)),
+            page_bytes=min(_alignments(content)),
             dot_products=sum(map(dot_products, _code(content, sections))) if machine == AARCH64 else 0,
         )
-    except (struct.error, IndexError) as error:
+    except (struct.error, IndexError, ValueError) as error:
         raise ValueError("a broken library") from error
 
 
@@ -78,6 +81,13 @@ def dot_products(code: bytes) -> int:
 
     words = np.frombuffer(code[: len(code) // 4 * 4], "<u4")
     return sum(int(np.count_nonzero((words & mask) == value)) for mask, value in _DOT_PRODUCTS)
+
+
+def _alignments(content: bytes) -> list[int]:
+    (start,) = struct.unpack_from("<Q", content, 32)
+    entry_size, count = struct.unpack_from("<HH", content, 54)
+    headers = [struct.unpack_from("<IIQQQQQQ", content, start + entry_size * i) for i in range(count)]
+    return [align for kind, *_, align in headers if kind == _LOAD]
 
 
 def _sections(content: bytes) -> list[_Section]:

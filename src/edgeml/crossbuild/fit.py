@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from edgeml.crossbuild.elf import AARCH64, X86_64, Library, read_library
-from edgeml.crossbuild.llama import SYSTEM
+from edgeml.crossbuild.llama import PAGE_BYTES, SYSTEM
 from edgeml.crossbuild.wheel import WheelName, libraries_in
 from edgeml.errors import EdgemlError
 from edgeml.types import Profile
@@ -68,6 +68,8 @@ def doubts(libraries: Mapping[str, Library], profile: Profile) -> Iterator[str]:
     latest = newest(libraries)
     if promised and latest > (int(promised[1]), int(promised[2])):
         yield f"it needs glibc {latest[0]}.{latest[1]}: compare `getconf GNU_LIBC_VERSION` on the device"
+    if profile.machine == "aarch64" and any(one.page_bytes < PAGE_BYTES for one in libraries.values()):
+        yield f"it does not load where memory pages have {PAGE_BYTES} bytes, as Raspberry Pi OS has on a Pi 5"
     fast = any(one.dot_products for one in libraries.values())
     if libraries and profile.integer_kernels == "arm64-dotprod" and not fast:
         yield f"it holds no dot-product instructions, with which {profile.title} would be faster"

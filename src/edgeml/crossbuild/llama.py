@@ -21,6 +21,7 @@ from edgeml.progress import Progress
 from edgeml.sources.pip import run_pip
 
 PLAIN, DOT_PRODUCTS = "armv8.0_1", "armv8.2_2"  # any AArch64; with dot products and half-precision arithmetic
+PAGE_BYTES = 1 << 14  # of Raspberry Pi OS on a Pi 5 (`getconf PAGESIZE`); 4096 elsewhere
 BUILT = "edgeml.json"  # beside the wheel's metadata: what it was built with
 FLAGS = {
     "BUILD_SHARED_LIBS": "ON",
@@ -93,8 +94,9 @@ def check(libraries: Mapping[str, bytes]) -> dict[str, Library]:
     found = {name: read_library(content) for name, content in libraries.items()}
     for name, one in found.items():
         foreign = [need for need in one.needs if need not in SYSTEM and need not in found]
-        if one.machine != AARCH64 or one.glibc > GLIBC or foreign:
-            wants = " ".join((f"machine {one.machine}", f"glibc {_dotted(one.glibc)}", *foreign))
+        if one.machine != AARCH64 or one.glibc > GLIBC or one.page_bytes < PAGE_BYTES or foreign:
+            pages = f"pages of {one.page_bytes} bytes"
+            wants = " ".join((f"machine {one.machine}", f"glibc {_dotted(one.glibc)}", pages, *foreign))
             raise _wrong(name, f"it needs {wants}")
         fast = name == f"libggml-cpu-{DOT_PRODUCTS}.so"
         if bool(one.dot_products) != fast:

@@ -100,7 +100,7 @@ class Toolchain:
         progress(step, 0, 0)
         # In a session of its own, so that the compilers that it starts end with it.
         own = {"env": settings, "start_new_session": True}
-        with log.open("a", encoding="utf-8") as kept, started(command, **own, **output) as child:
+        with log.open("a", buffering=1, encoding="utf-8") as kept, started(command, **own, **output) as child:
             for line in child.stdout or ():
                 kept.write(line)
                 if found := _COUNT.match(line):
