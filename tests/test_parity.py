@@ -178,6 +178,11 @@ def test_of_words_the_share_with_the_same_label_counts_and_a_row_without_any_wor
     assert words(found, task="token-classification")["parity.same_top"] == "fail"
 
 
+def test_of_words_all_logits_of_a_row_make_one_vector_since_those_of_one_may_be_near_nothing():
+    here, there = [[[3.0, 0.0], [0.001, 0.0]]], [[[3.0, 0.0], [0.0, 0.001]]]
+    assert compared(here, there, "token-classification")["parity.cosine"].values == pytest.approx([1.0], abs=1e-6)
+
+
 def test_every_metric_has_its_unit_and_statistic_where_all_are_listed():
     for task in ("feature-extraction", "text-classification", "perplexity", "text2text-generation"):
         for one in compared([[[1.0, 0.0]]], [[[1.0, 0.0]]], task).values():
