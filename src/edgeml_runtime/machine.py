@@ -92,7 +92,7 @@ def _cpuinfo(key: str) -> str | None:
 
 
 def _memory_bytes() -> int | None:
-    if "SC_PHYS_PAGES" not in os.sysconf_names:
+    if "SC_PHYS_PAGES" not in getattr(os, "sysconf_names", {}):
         return None
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
