@@ -6,6 +6,7 @@ measured.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from statistics import fmean
 from typing import NamedTuple
@@ -77,15 +78,23 @@ def emulated_report(
     )
 
 
-def estimated_report(runs: Sequence[tuple[Variant, Run]], dataset: Dataset, conditions: Conditions) -> Report:
+def estimated_report(
+    runs: Sequence[tuple[Variant, Run]], dataset: Dataset, conditions: Conditions, *, baseline: Variant | Run | None
+) -> Report:
     """What each variant would cost on the target; how long texts are is taken from the runs on this machine."""
+    judged = [variant.name for variant, _ in runs if not (isinstance(baseline, Variant) and variant == baseline)]
     found = [(variant, _estimated(variant, run, conditions)) for variant, run in runs]
     limits = [named(one, conditions.task, labelled=True) for one in conditions.limits if _is_judged(one, conditions)]
     return Report(
         measurements=tuple(
             _measurement(variant, one, dataset, conditions) for variant, all in found for one in all.estimates
         ),
-        verdicts=tuple(_undecided(variant, all, limit, conditions) for variant, all in found for limit in limits),
+        verdicts=tuple(
+            _undecided(variant, all, limit, conditions)
+            for variant, all in found
+            if variant.name in judged
+            for limit in limits
+        ),
         absent=tuple(
             replace(one, variant=variant.name, target=conditions.profile.name)
             for variant, all in found
@@ -123,28 +132,24 @@ def _unsaid(traces: Sequence[Trace]) -> Iterable[Absent]:
 
 
 def _estimated(variant: Variant, run: Run, conditions: Conditions) -> Estimated:
-    prompt, answer = _mean(run, "tokens"), _mean(run, "generated")
-    workload = Workload(
-        task=conditions.task,
-        input_tokens=prompt,
-        output_tokens=answer,
-        context_tokens=_context(prompt, answer, conditions),
+    """The estimates for texts as long as those of the data, and answers as long as those that were given here."""
+    read, written = _mean(run, "tokens"), _mean(run, "generated")
+    usual = Workload(task=conditions.task)
+    workload = replace(
+        usual,
+        input_tokens=read or usual.input_tokens,
+        prompt_tokens=read or usual.prompt_tokens,
+        output_tokens=written or usual.output_tokens,
+        context_tokens=max(conditions.context_tokens, (read or 0) + (written or 0)),
         threads=conditions.threads if isinstance(conditions.threads, int) else None,
     )
     return estimates(variant, conditions.profile, workload)
 
 
-def _mean(run: Run, metric: str) -> float | None:
-    """The mean of a metric's samples, such as the tokens of a row; None where the task has none."""
+def _mean(run: Run, metric: str) -> int | None:
+    """The mean of a metric's samples, such as the tokens of a row, rounded up; None where the task has none."""
     values = [value for one in run.outcome.samples if one.metric == metric for value in one.values]
-    return fmean(values) if values else None
-
-
-def _context(prompt: float | None, answer: float | None, conditions: Conditions) -> int | None:
-    """The tokens that must fit into memory at once: those of a perplexity chunk, or of a prompt and its answer."""
-    if conditions.task == "perplexity":
-        return conditions.context_tokens
-    return None if answer is None else max(conditions.context_tokens, round((prompt or 0) + answer))
+    return math.ceil(fmean(values)) if values else None
 
 
 def _measurement(variant: Variant, one: Estimate, dataset: Dataset, conditions: Conditions) -> Measurement:

@@ -79,10 +79,11 @@ def bench_away(
     """
     from edgeml.away import emulated_report, estimated_report, here_instead
 
+    _require_possible(dataset, conditions, baseline)  # the bounds that only the device could keep, too
     trial = _trial(variants, dataset, here_instead(conditions), store=store, baseline=baseline, progress=progress)
     emulated = emulated_report(trial.variants, dataset, conditions, store=store, progress=progress)
     trial.measure()
-    reports = [trial.report(), emulated, estimated_report(trial.pairs(), dataset, conditions)]
+    reports = [trial.report(), emulated, estimated_report(trial.pairs(), dataset, conditions, baseline=baseline)]
     return [_added(report, trial, store) for report in reports if report != Report()]
 
 

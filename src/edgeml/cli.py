@@ -139,8 +139,8 @@ def quantize(session: Session, model: str | None, to: tuple[str, ...], target: s
 def bench(session: Session, variants: tuple[str, ...], **options: Any) -> None:
     """Measure VARIANTs (left out: all of the newest model's) on your data, each in a process of its own.
 
-    With a bound such as --max-drop 1%, the answer is pass, fail (exit code 4) or cannot tell (5). A --target that is not
-    at hand is measured over SSH with --host; without, its answers are emulated and its cost is estimated.
+    With a bound such as --max-drop 1%, the answer is pass, fail (exit code 4) or cannot tell (5). A --target that is
+    not at hand is measured over SSH with --host; without, its answers are emulated and its cost is estimated.
     """
     from edgeml import suggestions
     from edgeml.bench import bench as bench_there
@@ -256,12 +256,15 @@ def run(session: Session, recipe: Path) -> None:
     """Run the verbs that RECIPE writes down, in order."""
     from edgeml import recipe as recipes
     from edgeml import suggestions
+    from edgeml.targets.ways import away
     from edgeml.types import Report
     from edgeml_runtime.types import Bundle
 
     plan = recipes.check(recipes.load(recipe), recipe.parent)
     for text in plan.warnings:
         session.warn(text)
+    for text in away(plan.target) if plan.conditions and plan.conditions.is_away else ():
+        session.note(text)
     results = session.show(recipes.run(plan, store=session.store, progress=session.progress))
     last = results[-1]
     packed = suggestions.after_package(last, plan.target, session.store) if isinstance(last, Bundle) else []

@@ -1,0 +1,197 @@
+"""What is told of a target that is not at hand: apart, never as measured, and without deciding what it cannot."""
+
+import json
+import platform
+
+import pytest
+
+from edgeml.away import here_instead
+from edgeml.bench import bench_away
+from edgeml.conditions import Conditions
+from edgeml.dataset import read_dataset
+from edgeml.store import Store, load_variant
+from edgeml.targets import own_name, profile
+from edgeml.types import Report
+from edgeml.verdicts.limits import limit_of
+from test_bench import PAIRS, two_variants
+from tiny.commands import inside
+from tiny.gguf import llama_gguf
+from tiny.variants import gguf_variant
+
+pytestmark = pytest.mark.skipif(own_name() != "laptop", reason="these devices are away from an x86-64 machine alone")
+emulates = pytest.mark.skipif(platform.system() != "Linux", reason="devices are emulated on Linux")
+
+
+@pytest.fixture
+def store(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("EDGEML_CACHE", str(tmp_path / "cache"))  # in which there is no emulator
+    return Store(tmp_path / "artifacts")
+
+
+@pytest.fixture
+def data(tmp_path):
+    path = tmp_path / "pairs.tsv"
+    header, *rows = PAIRS.splitlines(keepends=True)
+    path.write_text(header + "".join(rows) * 4)
+    return read_dataset(path, task="sentence-similarity", columns={})
+
+
+def conditions(target="pi5", **fields):
+    return Conditions(task="sentence-similarity", profile=profile(target), threads=1, repeats=12, **fields)
+
+
+def limits(**asked):
+    return tuple(limit_of(option.replace("_", "-"), text) for option, text in asked.items())
+
+
+def reports_of(store, data, **fields) -> list[Report]:
+    _, variant = two_variants(store)
+    return bench_away([variant], data, conditions(**fields), store=store, baseline=None)
+
+
+def test_what_was_measured_here_and_what_is_estimated_there_stand_in_reports_of_their_own(store, data):
+    reports = reports_of(store, data, parity_rows=0)
+
+    kinds = [{(one.how, one.target) for one in report.measurements} for report in reports]
+    assert kinds == [{("measured", "laptop")}, {("estimated", "pi5")}]
+
+
+def test_every_estimate_has_a_range_a_method_and_no_machine(store, data):
+    *_, estimated = reports_of(store, data, parity_rows=0)
+
+    assert {"latency", "memory_needed", "energy"} <= {one.metric for one in estimated.measurements}
+    for one in estimated.measurements:
+        assert one.low < one.high
+        assert one.low <= one.value <= one.high
+        assert one.environment is None
+        assert one.provenance["method"]
+
+
+def test_without_an_emulator_parity_is_absent_and_says_what_gets_one(store, data):
+    _, emulated, estimated = reports_of(store, data)
+
+    assert not emulated.measurements
+    assert [(one.metric, one.target) for one in emulated.absent] == [("parity", "pi5")]
+    assert emulated.absent[0].hint.startswith("edgeml download --emulator")
+    assert estimated.measurements
+
+
+def test_a_bound_on_a_drop_is_judged_by_what_was_measured_here(store, data):
+    first, second = two_variants(store)
+    asked = conditions(limits=limits(max_drop="90%", max_size="1GB"), parity_rows=0)
+
+    here, estimated = bench_away([second], data, asked, store=store, baseline=first)
+
+    assert {(one.target, one.metric) for one in here.verdicts} == {("laptop", "spearman"), ("laptop", "size")}
+    assert not estimated.verdicts
+
+
+@pytest.mark.parametrize("bound", [{"max_latency": "1000s"}, {"max_latency": "1us"}, {"max_memory": "900GB"}])
+def test_an_estimate_decides_no_bound_on_a_cost_however_far_from_it(store, data, bound):
+    here, estimated = reports_of(store, data, limits=limits(**bound), parity_rows=0)
+
+    assert not here.verdicts
+    (verdict,) = estimated.verdicts
+    assert (verdict.verdict, verdict.target, verdict.value) == ("cannot tell", "pi5", None)
+    assert "not measured" in verdict.reason
+
+
+def test_a_bound_of_the_baselines_latency_is_not_judged_by_an_estimate_either(store, data):
+    first, second = two_variants(store)
+    asked = conditions(limits=limits(max_latency="120%"), parity_rows=0)
+
+    *_, estimated = bench_away([second], data, asked, store=store, baseline=first)
+
+    assert {one.verdict for one in estimated.verdicts} == {"cannot tell"}
+    assert {one.variant for one in estimated.verdicts} == {second.name}
+
+
+def test_this_machine_is_measured_under_its_own_name():
+    assert here_instead(conditions()).profile.name == own_name()
+
+
+def test_a_language_model_is_judged_by_the_memory_of_the_device(store, tmp_path):
+    folder = gguf_variant(store.root / "tiny" / "gguf-q8_0", llama_gguf(tmp_path / "tiny.gguf"))
+    variant = load_variant(folder)
+    text = tmp_path / "text.jsonl"
+    text.write_text('{"text": "hello"}\n' * 2)
+    asked = Conditions(task="text-generation", profile=profile("pi-zero2w"), threads=1, repeats=2, parity_rows=0)
+
+    *_, estimated = bench_away([variant], read_dataset(text, task="text-generation", columns={}), asked, store=store)
+
+    (fit,) = estimated.fits
+    assert fit.word in ("fits", "tight")
+    assert fit.needed_bytes <= fit.needed_high_bytes
+
+
+def test_the_command_says_first_that_nothing_was_measured_there_and_shows_each_kind_apart(store, data):
+    two_variants(store)
+
+    done = inside("bench", "tiny/onnx-int8", "--target", "pi", "--repeats", 12, "--threads", 1)
+
+    assert done.code == 0
+    assert done.err.splitlines()[0].startswith("nothing below was measured on a Raspberry Pi 5")
+    heads = [line for line in done.out.splitlines() if " on laptop" in line or " for pi5" in line]
+    assert [head.split()[0] for head in heads] == ["measured", "estimated"]
+    assert "parity: not measured" in done.out
+
+
+def test_each_json_line_says_how_it_was_had_and_of_what(store, data):
+    two_variants(store)
+
+    done = inside("bench", "tiny/onnx-int8", "--target", "pi5", "--repeats", 12, "--json", "--max-latency", "5ms")
+
+    lines = [json.loads(line) for line in done.out.splitlines()]
+    assert done.code == 5
+    assert {(one["how"], one["target"]) for one in lines if one["schema"] == "edgeml.measurement/1"} == {
+        ("measured", "laptop"),
+        ("estimated", "pi5"),
+    }
+    assert {"edgeml.fit/1", "edgeml.absent/1", "edgeml.verdict/1"} <= {one["schema"] for one in lines}
+
+
+def test_the_page_keeps_them_apart_too(store, data):
+    two_variants(store)
+    inside("bench", "tiny/onnx-int8", "--target", "pi5", "--repeats", 12, "--threads", 1)
+
+    done = inside("report", "tiny", "--markdown")
+
+    page = (store.root / "tiny" / "report.md").read_text()
+    assert done.code == 0
+    assert "on laptop" in page
+    assert "on pi5, estimated" in page
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (["--clean"], "--clean says nothing without a device"),
+        (["--accept-new"], "--accept-new says nothing without a device"),
+        (["--host", "pi@[bad"], ""),
+    ],
+)
+def test_options_of_a_device_need_one(store, data, arguments, error):
+    two_variants(store)
+
+    said, hint = inside("bench", "tiny/onnx-int8", *arguments).refusal
+
+    assert said.startswith(error)
+    assert hint
+
+
+@emulates
+@pytest.mark.real
+def test_an_emulated_device_answers_as_this_machine_does_and_has_no_times(emulator_cache, tmp_path, data):
+    store = Store(tmp_path / "artifacts")
+    _, variant = two_variants(store)
+
+    _, emulated, _ = bench_away([variant], data, conditions(), store=store)
+
+    assert {one.how for one in emulated.measurements} == {"emulated"}
+    assert {one.metric for one in emulated.measurements} == {"parity.cosine", "parity.difference", "parity.bit_equal"}
+    assert {one.environment.machine for one in emulated.measurements} == {"aarch64"}
+    assert [one.verdict for one in emulated.verdicts] == ["pass"]
+    assert {one.metric for one in emulated.absent} == {"latency", "memory", "energy"}
+    (kept,) = [run for run in store.measurements_folder("tiny").glob("*.pi5.*.json") if "report" not in run.name]
+    assert "latency" not in {one["metric"] for one in json.loads(kept.read_text())["outcome"]["samples"]}
