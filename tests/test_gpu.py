@@ -9,7 +9,7 @@ import types
 import numpy as np
 import pytest
 
-from edgeml_runtime import worker
+from edgeml_runtime import selftest, worker
 from edgeml_runtime.backends import gguf_model
 from edgeml_runtime.backends.gguf_model import Model, gpu_library
 from edgeml_runtime.errors import EdgemlError
@@ -136,6 +136,17 @@ def test_a_real_model_answers_alike_with_no_gpu_allowed(smollm_file, tmp_path):
     tokens = plain.tokenize("The capital of France is")
 
     np.testing.assert_array_equal(plain.logits(tokens), without.logits(tokens))
+
+
+def test_goldens_are_the_cpus_and_a_device_compares_as_it_predicts(folder, monkeypatch):
+    asked, place = [], Model._place
+    monkeypatch.setattr(
+        Model, "_place", lambda self, settings, gpu: asked.append(gpu) or place(self, settings, gpu=gpu)
+    )
+    goldens = selftest.record(folder)
+    selftest.compare(folder, goldens)
+
+    assert asked == [False, None]
 
 
 def test_a_decoder_runs_with_no_gpu_allowed(tmp_path):

@@ -55,7 +55,7 @@ class LetterDecoder:
 
 
 def opens(monkeypatch, session):
-    monkeypatch.setattr(selftest, "open_session", lambda folder, threads: session)
+    monkeypatch.setattr(selftest, "open_session", lambda folder, **terms: session)
 
 
 def refusal(call, *args):

@@ -65,7 +65,7 @@ def record(folder: Path, texts: Sequence[str] | None = None) -> Goldens:
     """The goldens of the variant in `folder`: of the given texts, or of synthetic ones."""
     if texts is not None and (len(set(texts)) < 2 or not all(text.strip() for text in texts)):
         raise EdgemlError("goldens need two different texts, and none that is empty", hint="give another file")
-    session = open_session(folder, threads=THREADS)
+    session = open_session(folder, threads=THREADS, gpu=False)  # what every device can come near
     try:
         if texts is not None and kind_of(session.manifest.task) == "image":
             hint = "leave --goldens out: drawn pictures are used"
