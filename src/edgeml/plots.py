@@ -131,6 +131,25 @@ def strips(rows: Sequence[Strip], labels: Labels) -> str:
         return _svg(figure, labels)
 
 
+def agreement(groups: Sequence[tuple[str, Sequence[tuple[float, float]]]], labels: Labels) -> str:
+    """Pairs of what was published (across) and predicted (up), a marker each group, around the line where both agree.
+
+    Both axes are logarithmic. The band is 20 % either way.
+    """
+    with _figure(4.6, labels) as (figure, axes):
+        values = [value for _, pairs in groups for pair in pairs for value in pair]
+        ends = (0.8 * min(values), 1.25 * max(values))
+        axes.plot(ends, ends, color=_GREY, linewidth=1, zorder=1)
+        axes.fill_between(ends, [0.8 * end for end in ends], [1.2 * end for end in ends], color="#E5E5E5", zorder=0)
+        for index, (name, pairs) in enumerate(groups):
+            across, up = zip(*pairs, strict=True)
+            axes.plot(across, up, MARKERS[index], color=COLOURS[index], fillstyle="none", markersize=5, label=name)
+        axes.set(xscale="log", yscale="log", xlim=ends, ylim=ends, xlabel=labels.x, ylabel=labels.y, aspect="equal")
+        figure.legend(loc="outside lower center", ncols=2, frameon=False, handletextpad=0.3)
+        _settle(figure)
+        return _svg(figure, labels)
+
+
 def outside(rows: Sequence[Strip]) -> int:
     """How many samples lie right of the plot, which ends where nearly all of them are shown."""
     end = _end(rows)
