@@ -1,4 +1,4 @@
-"""Writes docs/reference.md from the program itself, and the output blocks of README.md from its commands.
+"""Writes docs/reference.md from the program itself, docs/estimates.* and the output blocks of README.md.
 
     python docs/generate.py [--demo-output FILE] [--test-output FILE]
 
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -40,6 +41,7 @@ from edgeml_runtime.types import Record
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 REFERENCE = ROOT / "docs" / "reference.md"
+ESTIMATES = ROOT / "docs" / "estimates.py"
 BLOCK = re.compile(r"^```console\n\$ (?P<command>.+)\n(?P<output>(?:.*\n)*?)```$", re.MULTILINE)
 WIDTH = 100
 
@@ -291,8 +293,8 @@ def _trimmed(lines: list[str]) -> str:
 
 
 def main() -> None:
-    """Write both files."""
-    parser = argparse.ArgumentParser(description="Write docs/reference.md and README.md's output blocks again.")
+    """Write all of them."""
+    parser = argparse.ArgumentParser(description="Write the generated parts of docs/ and README.md again.")
     parser.add_argument("--demo-output", type=Path, metavar="FILE", help="what make demo printed")
     parser.add_argument("--test-output", type=Path, metavar="FILE", help="what make test printed")
     given = parser.parse_args()
@@ -302,6 +304,7 @@ def main() -> None:
     if given.test_output:
         captured["make test"] = closing_lines(given.test_output.read_text(encoding="utf-8"))
     REFERENCE.write_text(reference(), encoding="utf-8")
+    runpy.run_path(str(ESTIMATES), run_name="estimates")["write"]()
     readme = README.read_text(encoding="utf-8")
     README.write_text(refreshed(readme, lambda command: captured.get(command) or output(command)), encoding="utf-8")
 
