@@ -11,12 +11,13 @@ LLAMA_FLAGS := -DGGML_NATIVE=OFF -DGGML_OPENMP=OFF -DLLAVA_BUILD=OFF -DLLAMA_BUI
 	-DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_SERVER=OFF
 HAS_LLAMA := $(BIN)/python -c 'import importlib.util, sys; sys.exit(importlib.util.find_spec("llama_cpp") is None)'
 
-.PHONY: help demo test lint format docs bench onnx gguf dev compile-llama clean
+.PHONY: help demo test lint format docs bench onnx gguf dev compile-llama pi-lab clean
 
 help:
 	@echo "make demo    the main job on a real model: download, quantize, bench, package"
 	@echo "make test    every test: the fast ones, then those on real models"
 	@echo "make lint    style and types"
+	@echo "make pi-lab  what emulates a Raspberry Pi 5 and 4 here, from packages (Debian on x86-64, 140 MB)"
 	@echo "make bench   side by side with other tools, as ratios (needs more packages and some minutes)"
 	@echo "make docs    write the generated parts of docs/ and README.md again"
 	@echo "make clean   remove the environment and everything in artifacts/"
@@ -49,6 +50,15 @@ docs: dev
 
 bench: dev gguf
 	@for file in $(filter-out benchmarks/common.py,$(wildcard benchmarks/*.py)); do echo; echo "== $$file =="; $(BIN)/python $$file || exit 1; done
+
+# Correctness on the Pi's own processor, libraries and Python; speed is not emulated.
+pi-lab: $(VENV)/.onnx
+	@echo "fetching what emulates a Raspberry Pi, once: about 140 MB, 250 MB on disk, under a minute ..."
+	@$(BIN)/edgeml download --emulator --target pi4
+	@$(BIN)/edgeml download --emulator --target pi5
+	@for target in pi4 pi5; do \
+		$(BIN)/edgeml download --emulator --runtime gguf --target $$target || echo "GGUF is left out for $$target."; \
+	done
 
 onnx: $(VENV)/.onnx
 dev: $(VENV)/.dev

@@ -91,9 +91,9 @@ def unpack(package: Path, goal: Path, wanted: Callable[[str], bool]) -> None:
         stream = cast("TextIO", child.stdout).buffer
         try:
             with tarfile.open(fileobj=stream, mode="r|") as archive:
-                archive.extractall(
-                    goal, (member for member in archive if wanted(member.name.removeprefix("./"))), filter="tar"
-                )
+                # Before 3.11.4 there are no filters, and the attribute does nothing.
+                archive.extraction_filter = getattr(tarfile, "tar_filter", None)
+                archive.extractall(goal, (one for one in archive if wanted(one.name.removeprefix("./"))))  # noqa: S202 - filtered
             stream.read()  # what stands after the archive's end, so that the child can end
         except tarfile.TarError as error:
             raise EdgemlError(f"cannot unpack {package.name}: {error}", hint="run it again") from error
