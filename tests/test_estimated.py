@@ -36,6 +36,8 @@ from edgeml.targets.estimated.speed import Machine, Unpublished
 from edgeml.targets.estimated.validation import collapses, form_errors, summaries, validation
 from edgeml_runtime.types import Absent
 from tiny.gguf import bert_gguf, llama_gguf
+from tiny.pictures import image_variant
+from tiny.seq2seq import seq2seq_variant
 from tiny.variants import gguf_variant, onnx_variant
 
 ROOT = Path(__file__).parent.parent
@@ -273,7 +275,7 @@ def test_every_point_says_what_was_run_and_where_it_stands():
     assert {point.metric for point in data.points} == {"decode_rate", "prefill_rate", "latency", "slowdown"}
     for name, source in data.sources.items():
         assert source.cite, name
-        assert re.match(r"20\d\d", source.date), name
+        assert re.match(r"(read )?20\d\d", source.date), name
         assert "specpicks" not in source.cite
     for network_ in data.files.values():
         assert network_.how
@@ -501,6 +503,58 @@ def test_what_nobody_published_is_absent_and_memory_is_still_known(tmp_path, nam
     assert [one.metric for one in found.estimates] == ["memory_needed"]
     assert {one.metric for one in found.absent} >= {"decode_rate", "prefill_rate", "latency", "energy"}
     assert all("nothing was published" in one.reason and one.hint for one in found.absent)
+
+
+def test_a_picture_that_is_read_in_patches_is_a_text_of_them(tmp_path):
+    nodes = [
+        helper.make_node("Conv", ["x", "patch"], ["y"], strides=[8, 8]),
+        helper.make_node("Flatten", ["y"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "w"], ["z"]),
+        helper.make_node("Softmax", ["z"], ["out"]),
+    ]
+    weights = {"patch": (TensorProto.FLOAT, (16, 3, 8, 8)), "w": (TensorProto.FLOAT, (16, 48))}
+    path = network(tmp_path / "a.onnx", nodes, weights, [floats("x", None, 3, 32, 32)], [floats("out", None, 48)])
+
+    patches = 4 * 4
+    expected = patches * 16 * 3 * 8 * 8 + (patches + 1) * 16 * 48 + 2 * (patches + 1) ** 2 * 16
+    assert onnx_graph(path, pixels=(32, 32)).operations == expected
+
+
+def test_a_classifier_of_pictures_is_counted_by_its_pixels(tmp_path):
+    folder = image_variant(tmp_path / "v")
+    nodes = [helper.make_node("Conv", ["pixel_values", "w"], ["logits"])]
+    weights = {"w": (TensorProto.FLOAT, (3, 3, 8, 8))}
+    inputs, outputs = [floats("pixel_values", None, 3, 8, 8)], [floats("logits", None, 3, 1, 1)]
+    network(folder / "model.onnx", nodes, weights, inputs, outputs)
+    figures = by_metric(estimates(load_variant(folder), profile("pi5"), Workload(task="image-classification")))
+
+    assert figures["latency"].value == pytest.approx(3 * 3 * 64 * 4 / law("decode_rate", "pi5, all cores").rate * 1e3)
+    assert "longer to read than to multiply" in figures["latency"].method
+    assert figures["energy"].unit == "J"
+
+
+def test_a_graph_without_products_has_no_time(tmp_path):
+    variant = load_variant(image_variant(tmp_path / "v"))
+    figures = by_metric(estimates(variant, profile("pi5"), Workload(task="image-classification")))
+
+    assert "no products" in figures["latency"].reason
+
+
+def test_a_model_that_reads_and_writes_in_onnx_has_its_memory_alone(tmp_path):
+    seq2seq_variant(tmp_path / "v")
+    found = estimates(load_variant(tmp_path / "v"), profile("pi5"), Workload(task="text2text-generation"))
+
+    assert [one.metric for one in found.estimates] == ["memory_needed"]
+    assert {one.metric for one in found.absent} >= {"latency", "decode_rate"}
+
+
+def test_a_graph_that_cannot_be_counted_has_no_time(tmp_path):
+    variant = onnx_variant(tmp_path / "v")
+    (variant.path / "model.onnx").write_bytes(b"broken")
+    found = by_metric(estimates(variant, profile("pi5"), Workload(task="sentence-similarity")))
+
+    assert isinstance(found["latency"], Absent)
+    assert "model.onnx" in found["latency"].reason
 
 
 def test_a_kind_of_kernel_that_nobody_published_is_absent_alone(tmp_path):

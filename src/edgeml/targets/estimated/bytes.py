@@ -167,15 +167,21 @@ def onnx_graph(path: Path, *, tokens: int | None = None, pixels: tuple[int, int]
     graph = model.graph
     shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
     _follow(graph, shapes)
-    steps = tokens or 1
     products = [(node, _weights(node, shapes)) for node in graph.node if node.op_type in _PRODUCTS]
-    operations = float(steps * sum(math.prod(shape) for _, shape in products if shape))
-    widths = Counter(shape[-2] for _, shape in products if shape and len(shape) > 1)
     attentions = sum(node.op_type in _ATTENTIONS for node in graph.node)
+    convolutions = [node for node in graph.node if node.op_type in _CONVOLUTIONS]
+    made = _made(model, convolutions, pixels, path) if convolutions else {}
+    if (
+        pixels and attentions and convolutions
+    ):  # a picture that is read as a text of patches, with one token before them
+        tokens = math.prod(made[convolutions[0].output[0]][2:]) + 1
+    operations = float((tokens or 1) * sum(math.prod(shape) for _, shape in products if shape))
+    widths = Counter(shape[-2] for _, shape in products if len(shape) > 1)
     if tokens and widths:
         operations += 2 * attentions * tokens**2 * widths.most_common(1)[0][0]
-    if any(node.op_type in _CONVOLUTIONS for node in graph.node):
-        operations += _convolved(model, shapes, pixels, path)
+    for node in convolutions:  # a kernel holds its group's channels alone
+        kernel = shapes.get(node.input[_CONVOLUTIONS[node.op_type]], ())
+        operations += math.prod(made[node.output[0]]) * math.prod(kernel[1:])
     return Graph(operations=operations, weight_bytes=sum(_size(tensor) for tensor in graph.initializer))
 
 
@@ -192,20 +198,16 @@ def _weights(node: NodeProto, shapes: dict[str, tuple[int, ...]]) -> tuple[int, 
     return shapes.get(node.input[place], ()) if len(node.input) > place else ()
 
 
-def _convolved(
-    model: ModelProto, shapes: dict[str, tuple[int, ...]], pixels: tuple[int, int] | None, path: Path
-) -> float:
+def _made(
+    model: ModelProto, nodes: list[NodeProto], pixels: tuple[int, int] | None, path: Path
+) -> dict[str, tuple[int, ...]]:
+    """The size of what each of these nodes makes of one picture."""
     sizes = _inferred(model, pixels)
-    total = 0.0
-    for node in model.graph.node:
-        if node.op_type not in _CONVOLUTIONS:
-            continue
-        kernel, made = shapes.get(node.input[_CONVOLUTIONS[node.op_type]]), sizes.get(node.output[0])
-        if not kernel or not made:
+    for node in nodes:
+        if node.output[0] not in sizes:
             message = f"the size of what {node.name or node.op_type} makes cannot be told from {path}"
             raise EdgemlError(message, hint="measure it on the device")
-        total += math.prod(made) * math.prod(kernel[1:])  # the kernel holds its group's channels alone
-    return total
+    return sizes
 
 
 def _inferred(model: ModelProto, pixels: tuple[int, int] | None) -> dict[str, tuple[int, ...]]:

@@ -98,6 +98,8 @@ def prefill(streams: Streams, machine: Machine, *, tokens: int, causal: bool) ->
 def graph_time(graph: Graph, scheme: str, machine: Machine) -> Span:
     """Seconds of one run of an ONNX graph whose weights are stored as `scheme` says."""
     found, scale = _law("latency", f"{_NEAREST}, {scheme}", machine), _slower(machine)
+    if not graph.operations:
+        raise Unpublished("its graph has no products by weights, whose time could be told", _measure(machine))
     what = f"{_multiplied(graph.operations, found.rate * scale)}, as convolutional networks have"
     span = _span(found, graph.operations / scale, 0, what)
     if machine.profile.name != _NEAREST:
@@ -155,7 +157,10 @@ def _at_least(span: Span, read_bytes: float, machine: Machine, *, layers: int) -
     found = law("decode_rate", _decode_class(machine._replace(threads=ALL_CORES)))
     known = found and not (machine.is_apple and machine.profile.chosen_chip is None)
     floor = found.seconds(read_bytes / _scale(machine), layers) if found and known else 0.0
-    return span if floor <= span.value else span.times(floor / span.value)
+    if floor <= span.value:
+        return span
+    method = f"{read_bytes / 1e6:.1f} MB of weights, which take longer to read than to multiply; else {span.method}"
+    return span.times(floor / span.value)._replace(method=method)
 
 
 def _decode_class(machine: Machine) -> str:
