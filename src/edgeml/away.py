@@ -142,6 +142,7 @@ def _estimated(variant: Variant, run: Run, conditions: Conditions) -> Estimated:
         output_tokens=written or usual.output_tokens,
         context_tokens=max(conditions.context_tokens, (read or 0) + (written or 0)),
         threads=conditions.threads if isinstance(conditions.threads, int) else None,
+        gpu=conditions.gpu,
     )
     return estimates(variant, conditions.profile, workload)
 

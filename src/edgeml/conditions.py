@@ -43,7 +43,8 @@ class Conditions(Record, frozen=True, kw_only=True):
 
     `threads` may be `auto`. `processes` left out is one, or five where a time or an energy has a bound. `checks` left
     out are those whose trouble a scheme is known for. `slices` name columns of the data. `device` is where all of it
-    runs, this machine if there is none. Of a target that is not at hand, `parity_rows` rows are run in an emulator.
+    runs, this machine if there is none; `gpu` means what it means in `Job`. Of a target that is not at hand,
+    `parity_rows` rows are run in an emulator.
     """
 
     task: str
@@ -65,6 +66,7 @@ class Conditions(Record, frozen=True, kw_only=True):
     energy_log: Path | None = None
     log_offset_s: float = 0.0
     device: Reached | None = None
+    gpu: bool | None = None
     parity_rows: int = PARITY_ROWS
 
     @property
@@ -218,6 +220,7 @@ def job_of(variant: Variant, dataset: Dataset, conditions: Conditions, *, refere
         checks=checks_of(variant, conditions),
         energy=conditions.energy,
         numbers=dataset.numbers,
+        gpu=conditions.gpu,
     )
 
 

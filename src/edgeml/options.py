@@ -17,7 +17,18 @@ if TYPE_CHECKING:
     from edgeml.conditions import Conditions
     from edgeml.targets.ssh import Reached
 
-_AS_THEY_ARE = ("warmups", "repeats", "seed", "batch_size", "limit", "processes", "slices", "sequential", "parity_rows")
+_AS_THEY_ARE = (
+    "warmups",
+    "repeats",
+    "seed",
+    "batch_size",
+    "limit",
+    "processes",
+    "slices",
+    "sequential",
+    "parity_rows",
+    "gpu",
+)
 _FILE = click.Path(path_type=Path)
 _COUNT = click.IntRange(min=1)
 _DEVICE = (
@@ -57,7 +68,8 @@ _BOUNDS = (
     click.option("--sequential", is_flag=True, help="Stop as soon as the verdicts on a drop are clear."),
 )
 _COST = (
-    click.option("--threads", metavar="N|auto", help="Of the inference library; left out, every processor."),
+    click.option("--threads", metavar="N|auto", help="Of the inference library; left out, every fast core."),
+    click.option("--gpu/--no-gpu", default=None, help="Of GGUF; left out, where llama.cpp was built for one."),
     click.option("--processes", type=_COUNT, help="That measure the cost; left out, 1, or 5 where it has a bound."),
     click.option("--warmups", type=click.IntRange(min=0), help="Inferences before the measured ones, at least."),
     click.option("--repeats", type=_COUNT, help="Measured single-row inferences."),

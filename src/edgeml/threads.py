@@ -26,7 +26,7 @@ _BETTER: dict[str, Callable[[float, float], bool]] = {
 
 
 def parse_threads(text: str | None) -> int | str | None:
-    """A count, `auto`, or None for every processor."""
+    """A count, `auto`, or None for every fast core."""
     if text is None or text == "auto":
         return text
     if not text.isdecimal() or not int(text):

@@ -137,7 +137,7 @@ def _predict_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--input", type=Path, required=True, metavar="FILE", help=".jsonl, .csv, .tsv, or lines")
     parser.add_argument("--task", metavar="TASK", help="the variant's own unless given")
     parser.add_argument("--columns", action="append", default=[], metavar="OURS=THEIRS", help="rename a column")
-    parser.add_argument("--threads", type=_count, metavar="N", help="every processor unless given")
+    parser.add_argument("--threads", type=_count, metavar="N", help="every fast core unless given")
     parser.add_argument("--instruction", metavar="TEXT", help="text-generation: what to do with each text")
     parser.add_argument("--schema", type=Path, metavar="FILE", help="text-generation: a JSON Schema to keep to")
     parser.add_argument("--max-new-tokens", type=_count, metavar="N", help="text-generation: the longest answer")

@@ -60,7 +60,8 @@ def _facts(here: Environment) -> list[tuple[str, str]]:
         ("device", here.device),
         ("processor", here.cpu or here.machine),
         ("instruction sets", ", ".join(here.cpu_features) or None),
-        ("cores, threads", f"{counted(here.cores, 'core')}, {counted(here.threads, 'thread')} used"),
+        ("cores, threads", f"{_cores(here)}, {counted(here.threads, 'thread')} used"),
+        ("GPU", here.accelerator),
         ("memory", memory),
         ("frequency governor", here.governor),
         ("system", f"{here.system}, {here.machine}"),
@@ -69,6 +70,12 @@ def _facts(here: Environment) -> list[tuple[str, str]]:
         *here.libraries.items(),
     )
     return [(key, value) for key, value in known if value]
+
+
+def _cores(here: Environment) -> str:
+    if here.performance_cores is None or here.efficiency_cores is None:
+        return counted(here.cores, "core")
+    return f"{here.performance_cores} performance and {here.efficiency_cores} efficiency cores"
 
 
 def _data(finding: Finding) -> Table:

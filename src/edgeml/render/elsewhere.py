@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 from edgeml.page.words import bounds_text, measured_text, title
 from edgeml.render.tables import Column, size, table
 from edgeml.types import Fit, Measurement, Report
 
-_FIRST = ("latency", "decode_rate", "prefill_rate", "memory_needed", "energy", "energy_decode")
+_FIRST = ("latency", "decode_rate", "memory_needed", "energy", "prefill_rate", "energy_decode")
+_SHORT = {"memory_needed": "memory", "latency_first_token": "first token", "energy_decode": "energy a token"}
 _TINY = 1e-3  # below it, digits say less than the power of ten
 _HEADS = {
     "emulated": "emulated as {target}: are the answers the same as on this machine?",
@@ -41,7 +42,9 @@ def _columns(report: Report, label: Callable[[str], str]) -> list[Column]:
     for metric, statistic, level in keys:
         cells = tuple(_cell(found.get((name, metric, statistic))) for name in names)
         interval = f"\n[{level:.0%}]" if level else ""
-        columns.append(Column(title=f"{title(metric)}{interval}", cells=cells, rank=_rank(metric), right=True))
+        columns.append(
+            Column(title=f"{_SHORT.get(metric, title(metric))}{interval}", cells=cells, rank=_rank(metric), right=True)
+        )
     return columns
 
 
@@ -66,12 +69,22 @@ def _between(report: Report) -> list[str]:
 
 
 def _methods(report: Report, width: int) -> list[str]:
-    """How each figure was had, once for each way."""
+    """How each figure was had, once for each way; one that another was calculated from is named there."""
     found: dict[str, list[str]] = {}
     for one in report.measurements:
-        found.setdefault(one.provenance.get("method", ""), []).append(title(one.metric))
-    texts = [f"{', '.join(dict.fromkeys(names))}: {method}" for method, names in found.items() if method]
+        found.setdefault(one.provenance.get("method", ""), []).append(_SHORT.get(one.metric, title(one.metric)))
+    texts = [
+        f"{', '.join(dict.fromkeys(found[method]))}: {_by_name(method, found)}" for method in sorted(found, key=len)
+    ]
     return [line for text in texts for line in textwrap.wrap(text, width, subsequent_indent="  ")]
+
+
+def _by_name(method: str, known: Mapping[str, Sequence[str]]) -> str:
+    """A method with those that it contains told by the figure that they are of, the longest first."""
+    for part in sorted(known, key=len, reverse=True):
+        if part and part != method:
+            method = method.replace(part, f"as {known[part][0]}")
+    return method
 
 
 def _fit(one: Fit, label: Callable[[str], str]) -> str:
