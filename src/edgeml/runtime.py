@@ -61,14 +61,18 @@ def _refuse_others(profile: Profile, wanted: str) -> None:
 
 
 def _built(version: str, scratch: Path, progress: Progress) -> Path:
-    log = cache_folder() / "runtime-build.log"
+    log = cache_folder() / "runtime-build.log"  # outlives a build that fails, and no other
     log.unlink(missing_ok=True)
     tools = install(scratch / "toolchain", progress)
     source = llama.fetch(version, scratch / "source", progress)
-    libraries = llama.compiled(source, tools, scratch / "build", log=log, progress=progress)
-    path = llama.packed(source, libraries, scratch, version=version, generator=f"edgeml {__version__}")
+    try:
+        libraries = llama.compiled(source, tools, scratch / "build", log=log, progress=progress)
+    except BaseException as error:
+        if not isinstance(error, EdgemlError):
+            log.unlink(missing_ok=True)
+        raise
     log.unlink()
-    return path
+    return llama.packed(source, libraries, scratch, version=version, generator=f"edgeml {__version__}")
 
 
 def _taken(path: Path, profile: Profile, wanted: str) -> Runtime:

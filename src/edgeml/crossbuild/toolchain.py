@@ -6,6 +6,7 @@ here runs on older systems, too. Its own C++ library becomes part of what it lin
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import platform
@@ -27,6 +28,7 @@ _MARCH = {
     "armv8-a": "generic",
     "armv8.2-a+dotprod+fp16": "generic+v8_2a+dotprod+fullfp16",
 }
+_ENDING_S = 5.0
 _COUNT = re.compile(r"\[(\d+)/(\d+)\]")  # as ninja begins its lines
 
 
@@ -98,14 +100,19 @@ class Toolchain:
             settings.pop(name, None)
         output = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
         progress(step, 0, 0)
-        # In a session of its own, so that the compilers that it starts end with it.
-        own = {"env": settings, "start_new_session": True}
+        own = {"env": settings, "start_new_session": True}  # so that what it has started can be ended with it
         with log.open("a", buffering=1, encoding="utf-8") as kept, started(command, **own, **output) as child:
-            for line in child.stdout or ():
-                kept.write(line)
-                if found := _COUNT.match(line):
-                    progress(step, int(found[1]), int(found[2]))
-            child.wait()
+            try:
+                for line in child.stdout or ():
+                    kept.write(line)
+                    if found := _COUNT.match(line):
+                        progress(step, int(found[1]), int(found[2]))
+                child.wait()
+            except BaseException:  # ninja, when it is asked, ends its compilers, which are in groups of their own
+                child.terminate()
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    child.wait(_ENDING_S)
+                raise
         if child.returncode:
             raise _failed(log, step)
 
