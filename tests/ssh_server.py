@@ -37,6 +37,8 @@ class Device:
     """`host` and `options` are for a Connection; `client` is a folder whose `ssh` needs no options."""
 
     def __init__(self, folder, *, disk_bytes=None, shell="sh", environment=None, setup=""):
+        if missing := [name for name in ("ssh", "unshare", "nsenter") if not shutil.which(name)]:
+            pytest.skip(f"no {missing[0]} here, so no device can be made")
         self.folder = folder
         self.host = f"{USER}@device"
         self.options = ("-F", str(folder / "config"))

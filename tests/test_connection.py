@@ -218,7 +218,7 @@ def test_a_slow_link_is_told_byte_by_byte(device, connection, tmp_path):
     path = tmp_path / "model"
     path.write_bytes(os.urandom(4 * MIB))
     connection.run("true")
-    device.link.bytes_s = 8 * MIB
+    device.link.bytes_s = 4 * MIB
     told = []
 
     connection.send([path], "models", progress=lambda *step: told.append(step[1]), step="sending")
