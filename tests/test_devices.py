@@ -12,7 +12,7 @@ from edgeml.devices import add, config_folder, devices, host_of, remove
 from edgeml.errors import EdgemlError
 from edgeml.targets import own_name, profile
 from edgeml.targets.ssh.probe import concerns
-from edgeml.types import Device, Probe
+from edgeml.targets.types import Device, Probe
 from tiny.commands import inside
 
 NOW_S = datetime(2026, 1, 1, tzinfo=UTC).timestamp()

@@ -11,7 +11,7 @@ from edgeml import targets
 from edgeml.doctor import doctor
 from edgeml.render import as_text
 from edgeml.targets import own_name, recognition
-from edgeml.types import Probe
+from edgeml.targets.types import Probe
 from edgeml_runtime.meters import AUTO, meter_of, relevant
 from edgeml_runtime.meters.hwmon import Hwmon
 from edgeml_runtime.types import State

@@ -12,7 +12,8 @@ from edgeml.formats import _LIBRARIES
 from edgeml.formats.gguf_audit import MIXTURES
 from edgeml.formats.onnx_int8 import REDUCE_RANGE
 from edgeml.targets import profile, profiles
-from edgeml.types import SCHEMES, SOURCES, Kernels, ModelRef, Scheme
+from edgeml.targets.types import Kernels
+from edgeml.types import SCHEMES, SOURCES, ModelRef, Scheme
 from edgeml.wheels import PACKAGES
 from edgeml_runtime import meters
 from edgeml_runtime.tasks import NAMES, task_of

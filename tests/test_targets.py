@@ -16,8 +16,8 @@ from edgeml.targets import contradictions, is_here, own_name, profile, profile_o
 from edgeml.targets import recognition as recognitions
 from edgeml.targets.files import facts, shipped
 from edgeml.targets.recognition import here, recognised
+from edgeml.targets.types import Probe
 from edgeml.targets.ways import a, away, ways
-from edgeml.types import Probe
 from edgeml_runtime.meters import NAMES
 
 GIB = 2**30

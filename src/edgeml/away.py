@@ -25,7 +25,8 @@ from edgeml.targets import emulated, local, profile_of
 from edgeml.targets.emulator import emulator
 from edgeml.targets.estimated import Estimated, Workload, estimates
 from edgeml.targets.recognition import here
-from edgeml.types import Dataset, Estimate, Measurement, Report, Run, Variant, Verdict
+from edgeml.targets.types import Estimate
+from edgeml.types import Dataset, Measurement, Report, Run, Variant, Verdict
 from edgeml.verdicts.evidence import OF_BASELINE
 from edgeml.verdicts.limits import Limit, is_cost, named
 from edgeml.wheels import runtime_of

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from edgeml.types import Measurement, ModelRef, Profile
+from edgeml.targets.types import Profile
+from edgeml.types import Measurement, ModelRef
 from edgeml_runtime.session import kind_of
 from edgeml_runtime.types import Absent, VariantManifest
 

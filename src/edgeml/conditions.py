@@ -19,8 +19,9 @@ from edgeml.provenance import how_of, undistorted
 from edgeml.scores import gold
 from edgeml.targets import is_here, local, ssh
 from edgeml.targets.ssh import Reached
+from edgeml.targets.types import Profile
 from edgeml.threads import sweep
-from edgeml.types import Dataset, Profile, Run, ThreadSweep, Variant
+from edgeml.types import Dataset, Run, ThreadSweep, Variant
 from edgeml.verdicts.limits import Limit
 from edgeml_runtime import checks, meters
 from edgeml_runtime.errors import unknown

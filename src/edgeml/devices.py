@@ -11,7 +11,7 @@ from edgeml.progress import Progress, silent
 from edgeml.targets.recognition import contradictions, profile_of
 from edgeml.targets.ssh.connection import Connection
 from edgeml.targets.ssh.probe import probe
-from edgeml.types import Device, Probe, Profile
+from edgeml.targets.types import Device, Probe, Profile
 from edgeml_runtime.errors import unknown
 from edgeml_runtime.records import read_record, write_record
 from edgeml_runtime.types import Record

@@ -21,7 +21,8 @@ from edgeml.sources.pip import run_pip
 from edgeml.store import Store
 from edgeml.targets import emulator_parts
 from edgeml.targets.emulator import Emulator, emulator
-from edgeml.types import Model, ModelRef, Profile
+from edgeml.targets.types import Profile
+from edgeml.types import Model, ModelRef
 from edgeml.wheels import (
     COMPILED,
     cached_wheels,

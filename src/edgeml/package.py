@@ -25,7 +25,8 @@ from edgeml.errors import EdgemlError
 from edgeml.measurements import measurements
 from edgeml.progress import Counter, Progress, silent
 from edgeml.store import Store, scratch_folder, take_place
-from edgeml.types import Measurement, Model, ModelRef, Profile, Run, Variant
+from edgeml.targets.types import Profile
+from edgeml.types import Measurement, Model, ModelRef, Run, Variant
 from edgeml.wheels import cached_wheels, default_python, missing_wheels, requirements, runtime_of, wheel_folder
 from edgeml_runtime.bundle import GOLDENS, MANIFEST, SUMS, VARIANT, checksums
 from edgeml_runtime.records import decode, describe, describe_file, read_record, verify, write_record

@@ -9,8 +9,9 @@ from edgeml.errors import EdgemlError
 from edgeml.formats import UNSUITED, Converted, Request, format_of
 from edgeml.progress import Counter, Progress, silent, within
 from edgeml.store import Store, fresh_folder, load_variant, scratch_folder
+from edgeml.targets.types import Profile
 from edgeml.traits import read_traits
-from edgeml.types import Model, Profile, Scheme, Variant
+from edgeml.types import Model, Scheme, Variant
 from edgeml_runtime.records import describe, verify, write_record
 from edgeml_runtime.session import kind_of
 from edgeml_runtime.types import Audit, Record, VariantManifest

@@ -20,7 +20,8 @@ from edgeml.progress import Progress, silent
 from edgeml.quantize import Terms, quantize
 from edgeml.store import Store
 from edgeml.targets import profile
-from edgeml.types import Dataset, Model, ModelRef, Profile, Report, Scheme, Variant
+from edgeml.targets.types import Profile
+from edgeml.types import Dataset, Model, ModelRef, Report, Scheme, Variant
 from edgeml.verdicts.limits import OPTIONS, limits_of
 from edgeml.yaml_files import read_yaml
 from edgeml_runtime.records import build

@@ -21,7 +21,7 @@ from edgeml.errors import EdgemlError
 from edgeml.progress import Progress, silent
 from edgeml.store import cache_folder, scratch_folder
 from edgeml.targets import profiles
-from edgeml.types import Profile, Runtime
+from edgeml.targets.types import Profile, Runtime
 from edgeml.wheels import COMPILED, can_build_for, is_own, put_wheel, requirements, shared_wheel, wheel_folder
 
 _FORMAT = "gguf"

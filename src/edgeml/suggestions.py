@@ -8,7 +8,8 @@ from shlex import quote
 
 from edgeml.bundles import kind_of
 from edgeml.store import EXAMPLE, Store
-from edgeml.types import Model, Page, Profile, Report, Variant
+from edgeml.targets.types import Profile
+from edgeml.types import Model, Page, Report, Variant
 from edgeml_runtime.types import Bundle
 
 # After a scheme that lost too much: the next one that keeps more.

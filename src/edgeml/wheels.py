@@ -15,7 +15,7 @@ from pathlib import Path
 from edgeml.errors import EdgemlError
 from edgeml.store import cache_folder, scratch_folder
 from edgeml.targets import is_here
-from edgeml.types import Profile
+from edgeml.targets.types import Profile
 from edgeml_runtime.types import VariantManifest
 
 COMPILED = "llama-cpp-python"  # the one package that the index has no wheel of

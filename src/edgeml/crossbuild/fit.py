@@ -10,7 +10,7 @@ from edgeml.crossbuild.elf import AARCH64, X86_64, Library, read_library
 from edgeml.crossbuild.llama import PAGE_BYTES, SYSTEM
 from edgeml.crossbuild.wheel import WheelName, libraries_in
 from edgeml.errors import EdgemlError
-from edgeml.types import Profile
+from edgeml.targets.types import Profile
 
 _MACHINES = {"aarch64": AARCH64, "x86_64": X86_64}
 _DISPATCHED = re.compile(r"libggml-cpu-(?P<cpu>.+)\.so")  # loaded only where the processor can run it

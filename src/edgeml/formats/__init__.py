@@ -12,7 +12,8 @@ from typing import Protocol, cast
 
 from edgeml.errors import EdgemlError
 from edgeml.progress import Progress
-from edgeml.types import Model, Profile, Scheme, Traits
+from edgeml.targets.types import Profile
+from edgeml.types import Model, Scheme, Traits
 from edgeml_runtime.types import Audit, Record
 
 _ONNX = "in a clone of edgeml: make onnx"

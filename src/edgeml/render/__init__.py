@@ -12,7 +12,8 @@ from edgeml.render.figures import FIGURES, Figure
 from edgeml.render.reports import reports
 from edgeml.render.tables import WIDTH, Column, short, size, table
 from edgeml.render.targets import profiles
-from edgeml.types import Capability, Device, Model, Page, Probe, Profile, Report, Runtime, Variant
+from edgeml.targets.types import Device, Probe, Profile, Runtime
+from edgeml.types import Capability, Model, Page, Report, Variant
 from edgeml_runtime.records import encode
 from edgeml_runtime.types import Bundle, Record
 

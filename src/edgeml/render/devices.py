@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Sequence
 
 from edgeml.render.tables import Column, size, table
-from edgeml.types import Device, Probe
+from edgeml.targets.types import Device, Probe
 
 _MARGIN = 14
 

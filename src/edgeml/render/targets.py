@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Sequence
 
 from edgeml.render.tables import Column, table
-from edgeml.types import Fact, Profile, memory_words
+from edgeml.targets.types import Fact, Profile, memory_words
 
 _NAMES = {  # of a fact's key: what a person calls it, and its unit
     "cores": ("cores", ""),

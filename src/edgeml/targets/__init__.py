@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from edgeml.errors import EdgemlError
 from edgeml.targets.files import own, shipped, template
 from edgeml.targets.recognition import chosen, contradictions, here, is_here, profile_of, recognised
-from edgeml.types import Profile, memory_words
+from edgeml.targets.types import Profile, memory_words
 from edgeml_runtime.errors import unknown
 
 __all__ = ["contradictions", "is_here", "own_name", "profile", "profile_of", "profiles", "template"]

@@ -20,7 +20,7 @@ from typing import NamedTuple
 from edgeml.errors import EdgemlError
 from edgeml.store import cache_folder, scratch_folder
 from edgeml.targets import profiles
-from edgeml.types import Profile
+from edgeml.targets.types import Profile
 from edgeml.wheels import COMPILED, cached_wheels, missing_wheels, wheel_folder
 
 _PYTHON = re.compile(r"python(3\.\d+)")

@@ -16,7 +16,7 @@ from edgeml.errors import EdgemlError
 from edgeml.progress import Progress
 from edgeml.sources.apt import check_apt, fetch_packages, unpack
 from edgeml.targets.emulator import check_possible, made_once, python_command, python_of, qemu_file, root_folder
-from edgeml.types import Profile
+from edgeml.targets.types import Profile
 
 _PROGRAMS = ("usr/bin/qemu-aarch64-static", "usr/bin/qemu-aarch64")  # in the packages until Debian 12, and since 13
 _PACKAGE = "qemu-user-static"

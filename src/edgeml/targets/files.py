@@ -9,7 +9,8 @@ from importlib.resources import files
 from pathlib import Path
 
 from edgeml.errors import EdgemlError
-from edgeml.types import Fact, Profile, Scheme
+from edgeml.targets.types import Fact, Profile
+from edgeml.types import Scheme
 from edgeml.yaml_files import parse_yaml, read_yaml
 from edgeml_runtime.errors import unknown
 from edgeml_runtime.meters import NAMES

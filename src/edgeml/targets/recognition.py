@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from edgeml.errors import EdgemlError
 from edgeml.targets.files import shipped
-from edgeml.types import Probe, Profile, memory_words
+from edgeml.targets.types import Probe, Profile, memory_words
 from edgeml_runtime.machine import chip, cores
 from edgeml_runtime.meters.sysfs import text
 

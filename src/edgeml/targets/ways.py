@@ -6,7 +6,7 @@ from edgeml.errors import EdgemlError
 from edgeml.targets import recognition
 from edgeml.targets.emulator import check_possible, qemu_file, root_folder
 from edgeml.targets.recognition import is_here
-from edgeml.types import Profile, memory_words
+from edgeml.targets.types import Profile, memory_words
 
 
 def ways(profile: Profile) -> tuple[str, ...]:

@@ -15,7 +15,8 @@ from edgeml.targets.estimated.laws import LEVEL
 from edgeml.targets.estimated.memory import MIB, Need, Weights
 from edgeml.targets.estimated.points import published
 from edgeml.targets.estimated.speed import Machine, Span, Unpublished
-from edgeml.types import Estimate, Fit, Profile, Variant, memory_words
+from edgeml.targets.types import Estimate, Profile, memory_words
+from edgeml.types import Fit, Variant
 from edgeml_runtime.session import kind_of
 from edgeml_runtime.types import Absent, Record
 

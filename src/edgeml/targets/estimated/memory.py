@@ -11,7 +11,8 @@ import math
 from typing import Literal, NamedTuple
 
 from edgeml.targets.estimated.points import published
-from edgeml.types import Fit, Profile
+from edgeml.targets.types import Profile
+from edgeml.types import Fit
 from edgeml_runtime.types import Record
 
 MIB = 1 << 20

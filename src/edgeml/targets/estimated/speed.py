@@ -8,7 +8,7 @@ from typing import NamedTuple
 from edgeml.targets.estimated.bytes import Graph, Streams
 from edgeml.targets.estimated.laws import Law, law, thread_exponent
 from edgeml.targets.estimated.points import PointMetric
-from edgeml.types import Profile
+from edgeml.targets.types import Profile
 
 ALL_CORES = 4  # of every Raspberry Pi that a law is fitted on
 BEST_THREADS = 2  # at most; more are slower where a Pi 5 writes

@@ -12,7 +12,7 @@ from edgeml.targets.estimated import memory
 from edgeml.targets.estimated.laws import Case, case, class_of, classes, fitted, law
 from edgeml.targets.estimated.memory import Weights
 from edgeml.targets.estimated.points import Point, PointMetric, published
-from edgeml.types import Profile
+from edgeml.targets.types import Profile
 from edgeml_runtime.types import Record
 
 METRICS: tuple[PointMetric, ...] = ("decode_rate", "prefill_rate", "latency", "slowdown")

@@ -15,7 +15,7 @@ from edgeml.targets.ssh.connection import Connection, ConnectionLost
 from edgeml.targets.ssh.probe import probe
 from edgeml.targets.ssh.store import Needs, Plan, Reached, ask_of, busy, needs, plan
 from edgeml.targets.ssh.work import prepare, run
-from edgeml.types import Probe, Profile
+from edgeml.targets.types import Probe, Profile
 
 __all__ = [
     "Connection",

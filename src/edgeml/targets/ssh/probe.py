@@ -10,7 +10,7 @@ from typing import Any
 from edgeml.errors import EdgemlError
 from edgeml.targets.ssh import failures
 from edgeml.targets.ssh.connection import Connection
-from edgeml.types import Probe
+from edgeml.targets.types import Probe
 from edgeml_runtime.meters.state import throttle_bits
 from edgeml_runtime.records import build
 

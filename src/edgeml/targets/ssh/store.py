@@ -21,7 +21,7 @@ import edgeml_runtime
 from edgeml.errors import EdgemlError
 from edgeml.progress import Progress
 from edgeml.targets.ssh.connection import Connection, Done
-from edgeml.types import Probe, Profile
+from edgeml.targets.types import Probe, Profile
 from edgeml_runtime.bundle import checksums
 from edgeml_runtime.records import read_record, sha256
 from edgeml_runtime.types import File, VariantManifest
