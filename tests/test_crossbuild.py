@@ -188,6 +188,20 @@ def test_progress_counts_what_is_compiled_and_a_failure_says_the_compiler_s_own_
         Toolchain(tmp_path).compile(tmp_path, "all", step="compile it", log=log, progress=silent)
 
 
+def test_an_interrupted_build_asks_ninja_to_end_its_compilers(tmp_path: Path) -> None:
+    ended = tmp_path / "ended"
+    script = f"sleep 60 & trap 'kill $!; touch {ended}; exit' TERM; echo '[1/2] Building a'; wait"
+    log = _answering(tmp_path / "tools" / "bin" / "ninja", script)
+
+    def interrupt(step: str, done: int, total: int) -> None:
+        if done:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Toolchain(tmp_path).compile(tmp_path, "all", step="compile it", log=log, progress=interrupt)
+    assert ended.exists()
+
+
 @pytest.mark.real
 def test_the_real_compiler_writes_dot_products_only_where_the_cpu_has_them(tmp_path: Path) -> None:
     tools = install(tmp_path / "toolchain", silent)

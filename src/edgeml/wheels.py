@@ -5,6 +5,7 @@ Nothing here fetches; `edgeml.download` fills the folders.
 
 from __future__ import annotations
 
+import filecmp
 import os
 import platform
 import re
@@ -89,12 +90,10 @@ def put_wheel(path: Path, folder: Path) -> Path:
     """A copy of a wheel in a folder, in the place of every other wheel of that version of its package."""
     name, version = path.name.split("-")[:2]
     goal = folder / path.name
-    if goal.exists() and goal.samefile(path):
-        return goal
-    folder.mkdir(parents=True, exist_ok=True)
-    with scratch_folder(goal) as part:
-        shutil.copyfile(path, part / path.name)
-        os.replace(part / path.name, goal)
+    if not (goal.exists() and filecmp.cmp(goal, path, shallow=False)):
+        with scratch_folder(goal) as part:
+            shutil.copyfile(path, part / path.name)
+            os.replace(part / path.name, goal)
     while (other := _find(folder, f"{name}=={version}", but=path.name)) is not None:
         other.unlink()
     return goal

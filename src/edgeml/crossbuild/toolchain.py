@@ -68,7 +68,7 @@ class Toolchain:
 
     def configure(self, source: Path, goal: Path, flags: Mapping[str, str], *, log: Path, progress: Progress) -> None:
         """Let CMake plan the build of `source` in `goal`, for AArch64 Linux."""
-        places = f"-ffile-prefix-map={source}=."  # else messages would name folders of this machine
+        places = quote(f"-ffile-prefix-map={source}=.")  # else messages would name folders of this machine
         everything = {
             "CMAKE_SYSTEM_NAME": "Linux",
             "CMAKE_SYSTEM_PROCESSOR": "aarch64",
