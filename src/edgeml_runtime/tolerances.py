@@ -5,10 +5,11 @@ Runtime: all-MiniLM-L6-v2 differs by 1e-7 in fp32 and by 5e-8 in int8, of a rang
 twelve digits; the bounds leave room for activations that round to the neighbouring step. llama.cpp quantizes
 activations too, in blocks, and each processor's kernels sum those in their own order: the same encoder's worst cosine
 was 0.999997 in f16 and 0.9997 in q4_k_m. SmolLM2-135M, in q8_0, q4_0 and q4_k_m, had a mean KL divergence of 3.0e-3 to
-6.5e-3, and 91 to 100 % of its likeliest tokens were the same, over 67 to 96 positions. Two kernels of llama.cpp on one
-processor, that for a single token and that for many, differ as much in q4_k_m: 5.4e-3 and 98 %. Another quantization of
-that model, which must not pass for the same, is at 7e-2 and 88 %. Text that is written greedily parts after a few
-tokens, so it is never compared.
+6.5e-3, steady over 800 positions; 94 % of its likeliest tokens were the same, 91 to 100 % of any 67 to 133. Two kernels
+of llama.cpp on one processor, that for a single token and that for many, differ as much in q4_k_m: 5.4e-3 and 98 %.
+Another quantization of that model, which must not pass for the same, is at 7e-2 and 88 %: so it is the divergence that
+tells them apart, and the share only finds what is broken. Text that is written greedily parts after a few tokens, so it
+is never compared.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ _COSINES = {
 }
 _BLOCKS = Tolerance(0.995, "each processor sums quantized blocks of activations in its own order")
 KL_DIVERGENCE = Tolerance(0.01, _BLOCKS.reason)
-SAME_TOP = Tolerance(0.9, "near ties between tokens may fall differently on another processor")
+SAME_TOP = Tolerance(0.85, "near ties between tokens may fall differently on another processor")
 LABELS = Tolerance(1.0, "a label is far from a tie in most rows, and what a user sees")
 
 
