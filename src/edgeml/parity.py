@@ -127,7 +127,7 @@ def parity_verdicts(run: Run, *, scheme: str) -> list[Verdict]:
             value=value,
             n=len(one.values) if one else 0,
             level=LEVEL,
-            method=f"a fact about these {every.unit_of_sample}s; allowed since {tolerance.reason}",
+            method=f"a fact about these {every.unit_of_sample}s; the bound: {tolerance.reason}",
             reason=reason,
         )
         found.append(verdict)
