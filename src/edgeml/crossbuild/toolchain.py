@@ -12,6 +12,7 @@ import os
 import platform
 import re
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from shlex import quote
@@ -29,6 +30,8 @@ _MARCH = {
     "armv8.2-a+dotprod+fp16": "generic+v8_2a+dotprod+fullfp16",
 }
 _ENDING_S = 5.0
+# A child starts with the signals held back that end this process; ninja must hear them, to end its compilers.
+_HEARING = "import os, signal, sys; signal.pthread_sigmask(signal.SIG_SETMASK, ()); os.execv(sys.argv[1], sys.argv[1:])"
 _COUNT = re.compile(r"\[(\d+)/(\d+)\]")  # as ninja begins its lines
 
 
@@ -101,14 +104,15 @@ class Toolchain:
         output = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
         progress(step, 0, 0)
         own = {"env": settings, "start_new_session": True}  # so that what it has started can be ended with it
-        with log.open("a", buffering=1, encoding="utf-8") as kept, started(command, **own, **output) as child:
+        hearing = [sys.executable, "-I", "-S", "-c", _HEARING, *command]
+        with log.open("a", buffering=1, encoding="utf-8") as kept, started(hearing, **own, **output) as child:
             try:
                 for line in child.stdout or ():
                     kept.write(line)
                     if found := _COUNT.match(line):
                         progress(step, int(found[1]), int(found[2]))
                 child.wait()
-            except BaseException:  # ninja, when it is asked, ends its compilers, which are in groups of their own
+            except BaseException:  # killed, it would leave its compilers, which are in groups of their own
                 child.terminate()
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     child.wait(_ENDING_S)
