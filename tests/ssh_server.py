@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import uuid
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -50,6 +51,7 @@ class Device:
         self.link = Link()
         self.commands = []
         self.connections = 0
+        self._asked = set()  # the tasks of all commands that have not ended
         self._id = uuid.uuid4().hex
         self._host_key, self._user_key = (asyncssh.generate_private_key("ssh-ed25519") for _ in range(2))
         for made in (self.client, self.programs, folder / "home"):
@@ -86,9 +88,15 @@ class Device:
         self._new_boot_id()
 
     def kill_all(self):
-        for pid in self.running():
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        """End all that runs on it now; what is asked of it afterwards runs."""
+        asked = set(self._asked)
+        while True:
+            for pid in self.running():
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            if all(one.done() for one in asked):  # one that was about to start had no process yet
+                return
+            time.sleep(0.002)
 
     def running(self):
         """Ids of all processes that it runs."""
@@ -167,6 +175,8 @@ class Device:
     async def _run(self, process):
         """What a login shell does with a command."""
         self.commands.append(process.command)
+        self._asked.add(task := asyncio.current_task())
+        task.add_done_callback(self._asked.discard)
         asked = {name: value for name, value in process.env.items() if name.startswith(("LC_", "LANG"))}
         home = self.folder / "home"
         environment = {
@@ -195,6 +205,7 @@ class Device:
         await asyncio.gather(_tell(child.stdout, process.stdout), _tell(child.stderr, process.stderr))
         code = await child.wait()
         feeding.cancel()
+        child.stdin.close()
         if code < 0:
             process.exit_with_signal(signal.Signals(-code).name.removeprefix("SIG"))
         else:
@@ -248,9 +259,12 @@ class Link:
         if self.is_down:
             writer.transport.abort()
             return
+        self._pairs.add(writer)
         inner, outer = await asyncio.open_connection("127.0.0.1", self._inner)
-        self._pairs |= {writer, outer}
+        self._pairs.add(outer)
         try:
+            if self.is_down:
+                return
             await asyncio.gather(self._pump(reader, outer, towards=True), self._pump(inner, writer))
         finally:
             for one in (writer, outer):
@@ -352,20 +366,27 @@ def _up(found):
         found._write_client(found.link.port)
         yield found
     finally:
-        asyncio.run_coroutine_threadsafe(_down(found, server), loop).result(10)
+        found.link.is_down = True
+        found.link.cut()
+        asyncio.run_coroutine_threadsafe(_hang_up(found, server), loop).result(10)
+        while found._asked:
+            found.kill_all()
         found._stop_machine()
+        asyncio.run_coroutine_threadsafe(_come_to_rest(), loop).result(10)
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()
 
 
-async def _down(found, server):
+async def _hang_up(found, server):
     found.link._server.close()
-    found.link._abort()
     server.close()
     await server.wait_closed()
-    found.kill_all()
+
+
+async def _come_to_rest():
     others = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
     for task in others:
         task.cancel()
     await asyncio.gather(*others, return_exceptions=True)
+    await asyncio.sleep(0)  # transports close in the loop's next turn
