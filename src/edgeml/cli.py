@@ -60,6 +60,7 @@ def cli() -> None:
     help="Fetch the wheels that run this format on --target.",
 )
 @click.option("--emulator", is_flag=True, help="Fetch what runs --runtime (onnx) as on --target (pi5), emulated.")
+@click.option("--count-instructions", is_flag=True, help="With --emulator: also what counts them (needs a C compiler).")
 @click.option("--python", help="Of the target, e.g. 3.13, for --runtime; left out, the profile's first.")
 @target_option
 @click.option("--allow-pickle", is_flag=True, help="Accept weights that can run code when they are loaded.")
@@ -84,7 +85,8 @@ def download(session: Session, ref: str | None, runtime: str | None, **options: 
     parsed = ModelRef.parse(ref) if ref else None
     device = profile(options["target"] or ("pi" if options["emulator"] else None))
     if options["emulator"]:
-        emulated_device(device, runtime or "onnx", progress=progress)
+        count = options["count_instructions"]
+        emulated_device(device, runtime or "onnx", count_instructions=count, progress=progress)
     elif runtime:
         runtime_wheels(device, runtime, python=options["python"], progress=progress)
     if parsed:

@@ -19,7 +19,7 @@ from edgeml.progress import Progress, silent
 from edgeml.sources import Consent, Fetched, source_of
 from edgeml.sources.pip import run_pip
 from edgeml.store import Store
-from edgeml.targets import emulator_parts
+from edgeml.targets import emulator_parts, instructions
 from edgeml.targets.emulator import Emulator, emulator
 from edgeml.targets.types import Profile
 from edgeml.types import Model, ModelRef
@@ -98,14 +98,19 @@ def wheels_for(profile: Profile, python: str, format: str, *, progress: Progress
     return cached_wheels(profile, python, format)
 
 
-def emulated_device(profile: Profile, format: str, *, progress: Progress = silent) -> Emulator:
+def emulated_device(
+    profile: Profile, format: str, *, count_instructions: bool = False, progress: Progress = silent
+) -> Emulator:
     """All that runs `format` as on a device of that profile, from packages only; what is there is not fetched again.
 
-    Raises EdgemlError where the device cannot be emulated here, or its parts cannot be had.
+    With `count_instructions`, also an emulator that counts them. Raises EdgemlError where the device cannot be emulated
+    here, or its parts cannot be had.
     """
     with _room():
         python = emulator_parts.prepare(profile, progress=progress)
         runtime_wheels(profile, format, python=python, progress=progress)
+        if count_instructions:
+            instructions.prepare_counter(profile, progress=progress)
         return emulator(profile, format)
 
 

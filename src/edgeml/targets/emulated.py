@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import Distribution, distributions
 from pathlib import Path
@@ -21,7 +21,7 @@ from edgeml.errors import EdgemlError
 from edgeml.progress import Progress
 from edgeml.targets import local
 from edgeml.targets.emulator import Emulator, emulator
-from edgeml.types import Profile
+from edgeml.targets.types import Profile
 from edgeml_runtime.types import Job, Outcome
 
 _FOREIGN = ("PYTHON", "LD_", "QEMU_")  # settings of this machine's programs that would reach into the device's
@@ -38,15 +38,30 @@ def run(job: Job, profile: Profile, format: str, *, progress: Progress) -> Outco
 
 def run_on(device: Emulator, job: Job, *, progress: Progress) -> Outcome:
     """Run a job on an emulated device."""
-    with _environment(device) as environment:
-        command = device.command("-X", "faulthandler", "-m", "edgeml_runtime.worker")
-        ended = local.work(command, job, environment=environment, progress=progress)
-    if ended.code == -signal.SIGILL:
-        raise _lacking(device, ended.said)
-    outcome = local.outcome(job, ended)
+    outcome = local.outcome(job, work_on(device, job, progress=progress))
     # Never to be taken for a measurement, even under an emulator that cannot be seen from inside.
     named = outcome.environment.emulator or device.qemu.resolve().name
     return replace(outcome, environment=replace(outcome.environment, emulator=named))
+
+
+def work_on(
+    device: Emulator,
+    job: Job,
+    *,
+    flags: Sequence[str] = (),
+    settings: Mapping[str, str] | None = None,
+    progress: Progress,
+) -> local.Ended:
+    """How the worker ended on an emulated device, started with more flags for its Python and environment variables.
+
+    Raises EdgemlError where it met an instruction that the device lacks.
+    """
+    with _environment(device) as environment:
+        command = device.command(*flags, "-X", "faulthandler", "-m", "edgeml_runtime.worker")
+        ended = local.work(command, job, environment={**environment, **(settings or {})}, progress=progress)
+    if ended.code == -signal.SIGILL:
+        raise _lacking(device, ended.said)
+    return ended
 
 
 @contextmanager
