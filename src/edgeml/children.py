@@ -55,3 +55,4 @@ def _end(child: subprocess.Popen[str], *, with_its_own: bool) -> None:
             os.killpg(child.pid, signal.SIGKILL)
         else:
             child.kill()
+        child.wait()  # at Ctrl-C, `with` would give up on it after a quarter of a second and leave it to nobody
