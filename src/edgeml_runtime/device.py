@@ -1,7 +1,7 @@
 """A device's side of a bench over SSH: keeps files by their digest, runs one job at a time, outlives the connection.
 
 The standard library alone, in one file: its text is what the first call runs, before anything else is there. A call is
-`python3 -I -c TEXT COMMAND`; on stdin a line of JSON asks, and bytes may follow; on stdout a line of JSON answers.
+`python3 -I -S -c TEXT COMMAND`; on stdin a line of JSON asks, and bytes may follow; on stdout a line of JSON answers.
 
 All of it lies in `~/.cache/edgeml/bench`: `files/<sha256>` are complete under that name, `trees/<digest>` are folders
 of links to them, `jobs/<digest>` one job each. Whoever runs a job holds `lock`, and the lock in the job's folder: the
@@ -11,7 +11,6 @@ nothing until then.
 
 from __future__ import annotations
 
-import compileall
 import contextlib
 import errno
 import fcntl
@@ -22,7 +21,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -74,6 +72,8 @@ def receive(ask: Any, content: IO[bytes]) -> Any:
 
 def make(ask: Any, _content: IO[bytes]) -> Any:
     """Makes folders of links to files, each at once under its name."""
+    import compileall  # slow to load itself, and every call would
+
     TREES.mkdir(parents=True, exist_ok=True)
     for digest, files in ask["trees"].items():
         with _fresh(TREES / digest) as part:
@@ -115,9 +115,9 @@ def start(ask: Any, content: IO[bytes]) -> Any:
     BASE.mkdir(parents=True, exist_ok=True)
     folder = JOBS / ask["job"]
     with LOCK.open("a") as lock:
-        if not _locked(lock):
-            holder = _holder() or {}
-            return {"found": "running"} if holder.get("job") == ask["job"] else {"busy": holder}
+        while not _locked(lock):
+            if holder := _holder():  # else it ended just now
+                return {"found": "running"} if holder.get("job") == ask["job"] else {"busy": holder}
         if (folder / "ended").exists():
             return {"found": "ended"}
         lost = _lost(folder) if folder.exists() else None
@@ -293,10 +293,11 @@ def _existing(path: Path) -> Path:
 
 @contextlib.contextmanager
 def _fresh(goal: Path) -> Iterator[Path]:
-    part = Path(tempfile.mkdtemp(prefix=f"{goal.name}.", dir=goal.parent))
+    part = goal.with_name(f"{goal.name}.{os.getpid()}")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir()
     try:
         yield part
-        part.chmod(0o755)
         if not goal.is_dir():
             os.replace(part, goal)
     finally:

@@ -203,7 +203,7 @@ def ask_of(connection: Connection, python: str, command: str, ask: dict[str, Any
     source = (files("edgeml_runtime") / "device.py").read_text(encoding="utf-8")
     found = f"p={python}; command -v $p >/dev/null || p=python3"
     line = json.dumps({**ask, "python": python}).encode() + b"\n"
-    done = connection.run(f"{found}; exec $p -I -c {shlex.quote(source)} {command}", input=line + content)
+    done = connection.run(f"{found}; exec $p -I -S -c {shlex.quote(source)} {command}", input=line + content)
     answer = _answer(done, connection.host)
     if "refused" in answer:
         raise _refusal(connection.host, answer)
