@@ -14,7 +14,7 @@ from edgeml.progress import silent
 from edgeml.targets import profile
 from edgeml.targets.instructions import count_instructions, prepare_counter
 from edgeml_runtime.types import Absent, Job, Samples
-from tiny.commands import tree
+from tiny.commands import inside, tree
 from tiny.variants import onnx_variant
 
 PI5 = profile("pi5")
@@ -39,6 +39,11 @@ def test_without_what_counts_they_are_absent_with_the_command_that_gets_it(tmp_p
     assert isinstance(found, Absent)
     assert (found.metric, found.target) == ("instructions", "pi5")
     assert found.hint == "edgeml download --emulator --count-instructions --target pi5"
+
+
+def test_what_counts_them_belongs_to_an_emulated_device() -> None:
+    done = inside("download", "--count-instructions", "--target", "laptop")
+    assert done.refusal[0].startswith("there is no emulator of")
 
 
 def test_without_a_compiler_nothing_is_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

