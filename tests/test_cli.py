@@ -132,7 +132,7 @@ def test_schemes_left_out_are_those_recommended_and_named(store, monkeypatch):
 
     assert f"schemes for {model.name} on Raspberry Pi 5: gguf:q8_0, gguf:q4_0" in done.err.splitlines()
     assert [variant.name for variant in store.variants()] == ["tiny/gguf-q4_0", "tiny/gguf-q8_0"]
-    assert done.steps == ["edgeml download --runtime gguf --target pi5"]
+    assert done.steps == ["edgeml runtime build --target pi5"]  # no index has llama.cpp for it
 
 
 def test_what_is_left_out_is_the_newest_models(encoders):

@@ -167,9 +167,11 @@ def test_only_the_wanted_kinds_of_cpu_are_compiled_and_a_llama_cpp_without_them_
 
 def test_the_compilers_are_told_the_target_and_zig_s_own_words_for_the_cpu(tmp_path: Path) -> None:
     said = _answering(tmp_path / "tools" / "ziglang" / "zig", 'printf "%s\\n" "$@"')
-    Toolchain(tmp_path)._run([str(_script(tmp_path, "c++")), "-march=armv8.2-a+dotprod+fp16", "a b"], said, "x", silent)
-    flags = ["c++", "-target", "aarch64-linux-gnu.2.28", "-mcpu=generic+v8_2a+dotprod+fullfp16", "a b"]
-    assert said.read_text().splitlines() == flags
+    tools = Toolchain(tmp_path)
+    script = tools.script("c++", Path("/a folder"))
+    tools._run([str(script), "-march=armv8.2-a+dotprod+fp16", "a b"], said, "x", silent)
+    flags = ["-target", "aarch64-linux-gnu.2.28", "-ffile-prefix-map=/a folder=."]
+    assert said.read_text().splitlines() == ["c++", *flags, "-mcpu=generic+v8_2a+dotprod+fullfp16", "a b"]
 
 
 def test_progress_counts_what_is_compiled_and_a_failure_says_the_compiler_s_own_words(tmp_path: Path) -> None:
@@ -243,10 +245,6 @@ def _source(folder: Path) -> Path:
         (source / name).parent.mkdir(parents=True, exist_ok=True)
         (source / name).write_text(name)
     return source
-
-
-def _script(folder: Path, name: str) -> Path:
-    return Toolchain(folder).script(name)
 
 
 def _answering(path: Path, script: str) -> Path:

@@ -15,7 +15,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from shlex import quote
+from shlex import join, quote
 
 from edgeml.children import started
 from edgeml.errors import EdgemlError
@@ -29,6 +29,7 @@ _MARCH = {
     "armv8-a": "generic",
     "armv8.2-a+dotprod+fp16": "generic+v8_2a+dotprod+fullfp16",
 }
+_NATIVE = re.compile(r"CC|CXX|(C|CXX|CPP|LD)FLAGS|CMAKE_.*")  # variables that mean this machine's compiler
 _ENDING_S = 5.0
 # A child starts with the signals held back that end this process; ninja must hear them, to end its compilers.
 _HEARING = "import os, signal, sys; signal.pthread_sigmask(signal.SIG_SETMASK, ()); os.execv(sys.argv[1], sys.argv[1:])"
@@ -53,35 +54,34 @@ class Toolchain:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def script(self, name: str) -> Path:
-        """The path of `cc`, `c++`, `ar` or `ranlib` for AArch64 Linux with glibc `GLIBC`; made on first use."""
-        path = self._folder / name
-        if not path.exists():
-            path.write_text(self._text(name), encoding="utf-8")
-            path.chmod(0o755)
-        return path
+    def script(self, name: str, source: Path | None = None) -> Path:
+        """The path of `cc`, `c++`, `ar` or `ranlib` for AArch64 Linux with glibc `GLIBC`, written anew.
 
-    def _text(self, name: str) -> str:
+        What is compiled names its files as seen from `source`, and no folder of this machine.
+        """
         zig = f"exec {quote(str(self._folder / 'tools' / 'ziglang' / 'zig'))} {name}"
-        if name not in ("cc", "c++"):
-            return f'#!/bin/sh\n{zig} "$@"\n'
-        cases = "\n".join(f"    -march={arch}) word=-mcpu={cpu} ;;" for arch, cpu in _MARCH.items())
-        words = f'for word do\n  case $word in\n{cases}\n  esac\n  set -- "$@" "$word"; shift\ndone\n'
-        return f'#!/bin/sh\n{words}{zig} -target aarch64-linux-gnu.{GLIBC[0]}.{GLIBC[1]} "$@"\n'
+        text = f'#!/bin/sh\n{zig} "$@"\n'
+        if name in ("cc", "c++"):
+            flags = ["-target", f"aarch64-linux-gnu.{GLIBC[0]}.{GLIBC[1]}"]
+            flags += [f"-ffile-prefix-map={source}=."] if source else []
+            cases = "\n".join(f"    -march={arch}) word=-mcpu={cpu} ;;" for arch, cpu in _MARCH.items())
+            words = f'for word do\n  case $word in\n{cases}\n  esac\n  set -- "$@" "$word"; shift\ndone\n'
+            text = f'#!/bin/sh\n{words}{zig} {join(flags)} "$@"\n'
+        path = self._folder / name
+        path.write_text(text, encoding="utf-8")
+        path.chmod(0o755)
+        return path
 
     def configure(self, source: Path, goal: Path, flags: Mapping[str, str], *, log: Path, progress: Progress) -> None:
         """Let CMake plan the build of `source` in `goal`, for AArch64 Linux."""
-        places = quote(f"-ffile-prefix-map={source}=.")  # else messages would name folders of this machine
         everything = {
             "CMAKE_SYSTEM_NAME": "Linux",
             "CMAKE_SYSTEM_PROCESSOR": "aarch64",
             "CMAKE_MAKE_PROGRAM": str(self._ninja),
-            "CMAKE_C_COMPILER": str(self.script("cc")),
-            "CMAKE_CXX_COMPILER": str(self.script("c++")),
-            "CMAKE_AR": str(self.script("ar")),
-            "CMAKE_RANLIB": str(self.script("ranlib")),
-            "CMAKE_C_FLAGS": places,
-            "CMAKE_CXX_FLAGS": places,
+            "CMAKE_C_COMPILER": str(self.script("cc", source)),
+            "CMAKE_CXX_COMPILER": str(self.script("c++", source)),
+            "CMAKE_AR": str(self.script("ar", source)),
+            "CMAKE_RANLIB": str(self.script("ranlib", source)),
             **flags,
         }
         cmake = self._folder / "tools" / "cmake" / "data" / "bin" / "cmake"
@@ -98,9 +98,8 @@ class Toolchain:
 
     def _run(self, command: Sequence[str], log: Path, step: str, progress: Progress) -> None:
         cache = str(self._folder / "zig")
-        settings = {**os.environ, "ZIG_GLOBAL_CACHE_DIR": cache, "ZIG_LOCAL_CACHE_DIR": cache}
-        for name in ("CFLAGS", "CXXFLAGS", "LDFLAGS", "CPPFLAGS"):  # meant for this machine
-            settings.pop(name, None)
+        mine = {name: value for name, value in os.environ.items() if not _NATIVE.fullmatch(name)}
+        settings = {**mine, "ZIG_GLOBAL_CACHE_DIR": cache, "ZIG_LOCAL_CACHE_DIR": cache}
         output = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
         progress(step, 0, 0)
         own = {"env": settings, "start_new_session": True}  # so that what it has started can be ended with it
