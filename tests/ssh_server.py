@@ -265,7 +265,8 @@ class Link:
         try:
             if self.is_down:
                 return
-            await asyncio.gather(self._pump(reader, outer, towards=True), self._pump(inner, writer))
+            with suppress(asyncio.CancelledError):  # asyncio's servers print of it
+                await asyncio.gather(self._pump(reader, outer, towards=True), self._pump(inner, writer))
         finally:
             for one in (writer, outer):
                 self._pairs.discard(one)

@@ -183,7 +183,7 @@ def test_the_script_needs_nothing_but_an_old_python():
 
 @pytest.mark.real
 def test_an_emulated_board_is_told_as_one_and_is_never_taken_for_a_real_one(tmp_path, emulator_cache):
-    pi = emulator.assembled(profile("pi5"), [])
+    pi = emulator.emulator(profile("pi5"), "onnx")
     with ssh_server.virtual_pi(tmp_path, pi.qemu, pi.root, cpu=pi.cpu) as device:
         found = ask(device)
 
