@@ -165,8 +165,12 @@ def test_only_the_wanted_kinds_of_cpu_are_compiled_and_a_llama_cpp_without_them_
         llama._drop_variants(path)
 
 
-def test_the_compilers_are_told_the_target_and_zig_s_own_words_for_the_cpu(tmp_path: Path) -> None:
-    said = _answering(tmp_path / "tools" / "ziglang" / "zig", 'printf "%s\\n" "$@"')
+def test_the_compilers_are_told_the_target_and_zig_s_own_words_for_the_cpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("CXXFLAGS", "CMAKE_TOOLCHAIN_FILE"):  # meant for this machine
+        monkeypatch.setenv(name, "mine")
+    said = _answering(tmp_path / "tools" / "ziglang" / "zig", 'printf "%s\\n" "$@" $CXXFLAGS $CMAKE_TOOLCHAIN_FILE')
     tools = Toolchain(tmp_path)
     script = tools.script("c++", Path("/a folder"))
     tools._run([str(script), "-march=armv8.2-a+dotprod+fp16", "a b"], said, "x", silent)
