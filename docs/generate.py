@@ -32,6 +32,7 @@ from edgeml.console import VERDICT_CODES
 from edgeml.errors import EdgemlError
 from edgeml.metrics import METRICS, Metric
 from edgeml.scores import scorer_of
+from edgeml.targets import types as devices
 from edgeml.types import SCHEMES
 from edgeml_runtime import types as travelling
 from edgeml_runtime.__main__ import _parser
@@ -77,6 +78,7 @@ WHERE = {
     "edgeml.probe/1": "`edgeml devices add --json`",
     "edgeml.capability/1": "`edgeml doctor --json`",
     "edgeml.runtime/1": "`edgeml runtime build --json`",
+    "edgeml.fit/1": "`edgeml bench --json`",
     "edgeml.run/1": "`artifacts/<model>/measurements/*.json`",
     "edgeml.report/1": "`artifacts/<model>/measurements/*.report.json`",
     "edgeml.page/1": "`edgeml report --json`",
@@ -129,7 +131,7 @@ def reference() -> str:
     rows = [(one.name, one.unit, one.statistics, one.tasks, _better(one)) for one in METRICS]
     parts += _table(("metric", "unit", "statistics", "tasks", "better"), rows)
     parts += ["## JSON", "", "What is not known is left out: never 0, never null.", ""]
-    parts += [line for kind in records(types, travelling) for line in _record(kind)]
+    parts += [line for kind in records(types, devices, travelling) for line in _record(kind)]
     parts += ["## Recipes", "", "Paths are relative to the recipe's folder. A key that is not listed is refused.", ""]
     parts += [line for kind in records(recipe) for line in _record(kind)]
     return "\n".join(parts).rstrip("\n") + "\n"
