@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import Distribution, distributions
 from pathlib import Path
@@ -48,16 +48,15 @@ def work_on(
     device: Emulator,
     job: Job,
     *,
-    flags: Sequence[str] = (),
     settings: Mapping[str, str] | None = None,
     progress: Progress,
 ) -> local.Ended:
-    """How the worker ended on an emulated device, started with more flags for its Python and environment variables.
+    """How the worker ended on an emulated device, started with these environment variables, too.
 
     Raises EdgemlError where it met an instruction that the device lacks.
     """
     with _environment(device) as environment:
-        command = device.command(*flags, "-X", "faulthandler", "-m", "edgeml_runtime.worker")
+        command = device.command("-X", "faulthandler", "-m", "edgeml_runtime.worker")
         ended = local.work(command, job, environment={**environment, **(settings or {})}, progress=progress)
     if ended.code == -signal.SIGILL:
         raise _lacking(device, ended.said)

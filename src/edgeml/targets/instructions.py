@@ -59,7 +59,10 @@ def count_instructions(job: Job, profile: Profile, format: str, *, progress: Pro
         hint = f"edgeml download --emulator --count-instructions --target {profile.name}"
         return _absent("what counts instructions is not here", hint, profile)
     device = emulator(profile, format)._replace(qemu=counter_file())
-    few, many = (_counted(device, _shortened(job, rows), progress) for rows in (_FEW, _MANY))
+    first, told = _shortened(job, _FEW), within(progress, "count instructions")
+    # Leaves compiled Python behind, so that the two that count do the same, whoever else uses these packages.
+    local.outcome(first, emulated.work_on(device, first, settings=_SETTINGS, progress=told))
+    few, many = (_counted(device, _shortened(job, rows), told) for rows in (_FEW, _MANY))
     if few[1] == many[1]:
         return _absent("a difference needs six chunks, and the text is shorter", "take a longer text", profile)
     inferences = (many[1] - few[1]) * max(len(task_of(job.task).COLUMNS), 1)
@@ -122,12 +125,8 @@ def _shortened(job: Job, rows: int) -> Job:
 
 
 def _counted(device: Emulator, job: Job, progress: Progress) -> tuple[int, int]:
-    """The instructions of a whole process, and how many rows it did.
-
-    It writes no compiled Python (-B): the second process would be spared what the first has done.
-    """
-    within_count = within(progress, "count instructions")
-    ended = emulated.work_on(device, job, flags=["-B"], settings=_SETTINGS, progress=within_count)
+    """The instructions of a whole process, and how many rows it did."""
+    ended = emulated.work_on(device, job, settings=_SETTINGS, progress=progress)
     done = len(local.outcome(job, ended).trace)
     counts = [int(found[1]) for line in ended.said if (found := _SAID.fullmatch(line))]
     if not counts:
