@@ -12,6 +12,7 @@ import sys
 import threading
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
@@ -170,15 +171,20 @@ def test_a_job_runs_there_and_the_second_time_nothing_is_sent(up, variant):
     assert steps == ["measure on pi@device, which tells nothing while the clock runs"]
     assert left(device) == []
     assert ssh.plan(found, ssh.needs(found, [variant])).sentence is None
+    assert (device.home / BASE).stat().st_mode & 0o077 == 0
 
 
 def test_pictures_travel_once_each_and_what_is_said_of_one_names_it_as_it_is_here(up, tmp_path):
     device, found = up
     variant = image_variant(tmp_path / "images", name="tiny/onnx-fp32")
     rows = [{"file": str(path)} for path in sorted(picture_folder(tmp_path / "some", 1).rglob("*.png"))]
-    job = job_of(variant, task="image-classification", rows=(*rows, rows[0]))
+    twin = tmp_path / "twin.png"
+    twin.write_bytes(Path(rows[0]["file"]).read_bytes())
+    job = job_of(variant, task="image-classification", rows=(*rows, {"file": str(twin)}, rows[1]))
 
-    assert len(ssh.run(job, found, progress=silent).answers) == len(rows) + 1
+    answers = ssh.run(job, found, progress=silent).answers
+    assert len(answers) == 5
+    assert (answers[3], answers[4]) == (answers[0], answers[1])
 
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no picture")
@@ -373,6 +379,17 @@ def test_a_file_that_arrives_otherwise_than_it_was_sent_is_not_kept(up, variant)
     with pytest.raises(EdgemlError, match=r"^1 files did not arrive on pi@device as they were sent$"):
         store.bring(found, wanted, ssh.plan(found, wanted), progress=silent)
     assert left(device) == []
+
+
+def test_a_file_that_lost_its_content_with_the_power_is_sent_again(known, variant):
+    device, found = known
+    (weights,) = (device.home / BASE / "trees").glob("*/model.onnx")
+    os.truncate(weights, 0)
+    wanted = ssh.needs(found, [variant])
+
+    assert [piece.content for piece in ssh.plan(found, wanted).missing] == [variant / "model.onnx"]
+    ssh.prepare([job_of(variant)], found, tell=str, progress=silent)
+    assert ssh.plan(found, wanted).sentence is None
 
 
 def test_over_a_slow_link_the_time_is_told_before_and_the_progress_within(up, variant, monkeypatch):

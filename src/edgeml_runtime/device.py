@@ -41,14 +41,21 @@ _WORK = (
 
 
 def look(ask: Any, _content: IO[bytes]) -> Any:
-    """Which of the `trees` are not made yet, and which of their files are missing, with the bytes that came of each."""
-    missing = [digest for digest in ask["trees"] if not (TREES / digest).is_dir()]
-    files = {file for tree in missing for file in ask["trees"][tree]}
-    sites = {tree: path.read_text() for tree in ask["trees"] if (path := TREES / f"{tree}.site").exists()}
+    """Which of the `trees` are not made yet, and which of their files are missing, with the bytes that came of each.
+
+    Sizes are compared, since a device that loses its power keeps names of which it never wrote the content.
+    """
+    missing = [
+        tree
+        for tree, files in ask["trees"].items()
+        if not all(_has(TREES / tree / path, size) for path, (_, size) in files.items())
+    ]
+    files = dict(file for tree in missing for file in ask["trees"][tree].values())
+    sites = {tree: site for tree in ask["trees"] if (site := _site(tree))}
     return {
         "first": not BASE.exists(),
         "trees": missing,
-        "files": {file: _came(file) for file in sorted(files) if not (FILES / file).exists()},
+        "files": {file: _came(file) for file, size in sorted(files.items()) if not _has(FILES / file, size)},
         "sites": sites,
         "free_bytes": shutil.disk_usage(_existing(BASE)).free,
         "busy": _holder(),
@@ -65,21 +72,21 @@ def sink(_ask: Any, content: IO[bytes]) -> Any:
 
 def receive(ask: Any, content: IO[bytes]) -> Any:
     """Adds to files what follows; one that has all its bytes gets its name if they are the right ones."""
-    FILES.mkdir(parents=True, exist_ok=True)
-    damaged = [piece["sha256"] for piece in ask["pieces"] if not _take(piece, content)]
-    return {"damaged": damaged}
+    _folder(FILES)
+    return {"damaged": [piece["sha256"] for piece in ask["pieces"] if not _take(piece, content)]}
 
 
 def make(ask: Any, _content: IO[bytes]) -> Any:
     """Makes folders of links to files, each at once under its name."""
     import compileall  # slow to load itself, and every call would
 
-    TREES.mkdir(parents=True, exist_ok=True)
+    _folder(TREES)
     for digest, files in ask["trees"].items():
+        shutil.rmtree(TREES / digest, ignore_errors=True)  # it would be there only with something missing
         with _fresh(TREES / digest) as part:
             for path, file in files.items():
                 (part / path).parent.mkdir(parents=True, exist_ok=True)
-                os.link(FILES / file, part / path)
+                _link(FILES / file, part / path)
             compileall.compile_dir(part, quiet=2)  # our own code: compiled now, not while something is timed
     return {}
 
@@ -103,6 +110,7 @@ def unpack(ask: Any, _content: IO[bytes]) -> Any:
         )
         if done.returncode:
             return {"package": name, "failed": done.returncode, "said": done.stderr}
+    os.sync()  # a device may lose its power at any time, and nobody would compare the sizes of these
     (TREES / f"{ask['tree']}.site").write_text(site)
     return {"site": site}
 
@@ -112,7 +120,7 @@ def start(ask: Any, content: IO[bytes]) -> Any:
 
     `lost` is why an earlier attempt at it ended with nothing. `busy` is whose other job runs.
     """
-    BASE.mkdir(parents=True, exist_ok=True)
+    _folder(BASE)
     folder = JOBS / ask["job"]
     with LOCK.open("a") as lock:
         while not _locked(lock):
@@ -123,8 +131,8 @@ def start(ask: Any, content: IO[bytes]) -> Any:
         lost = _lost(folder) if folder.exists() else None
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        (folder / "job.json").write_bytes(content.read())
-        if hashlib.sha256((folder / "job.json").read_bytes()).hexdigest() != ask["job"]:
+        (folder / "job.json").write_bytes(job := content.read())
+        if hashlib.sha256(job).hexdigest() != ask["sha256"]:
             shutil.rmtree(folder)
             return {"damaged": [ask["job"]]}
         _launch(ask, folder, lock)
@@ -184,30 +192,29 @@ def main() -> None:
 
 
 def _take(piece: Any, content: IO[bytes]) -> bool:
-    """Whether the file is right so far. What a broken connection brought stays, what a full disk kept does not."""
-    part = FILES / f"{piece['sha256']}.part"
+    """Whether the file is right so far.
+
+    What a broken connection brought stays, what a full disk or another sender spoilt does not.
+    """
+    part = _part(piece["sha256"])
     try:
         with part.open("ab" if piece["offset"] else "wb") as file:
-            left = piece["count"] if file.tell() == piece["offset"] else -1  # else another was at it too
-            while left > 0 and (chunk := content.read(min(left, _CHUNK_BYTES))):
+            left, is_next = piece["count"], file.tell() == piece["offset"]
+            while left and (chunk := content.read(min(left, _CHUNK_BYTES))):
                 file.write(chunk)
                 left -= len(chunk)
-            file.flush()
-            os.fsync(file.fileno())
     except OSError:
         part.unlink(missing_ok=True)
         raise
-    if left < 0:
-        part.unlink()
-        return False
-    if left or piece["offset"] + piece["count"] < piece["size_bytes"]:
+    if is_next and (left or piece["offset"] + piece["count"] < piece["size_bytes"]):
         return True
     with part.open("rb") as file:
-        right: bool = hashlib.file_digest(file, "sha256").hexdigest() == piece["sha256"]
-    if right:
-        os.replace(part, FILES / piece["sha256"])
-    part.unlink(missing_ok=True)
-    return right
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != piece["sha256"]:
+        part.unlink()
+        return False
+    os.replace(part, FILES / piece["sha256"])
+    return True
 
 
 def _launch(ask: Any, folder: Path, lock: IO[str]) -> None:
@@ -217,7 +224,7 @@ def _launch(ask: Any, folder: Path, lock: IO[str]) -> None:
     with (folder / "lock").open("a") as own:
         fcntl.flock(own, fcntl.LOCK_EX)
         child = subprocess.Popen(
-            ["/bin/sh", "-c", _WORK, ask["python"]],
+            ["sh", "-c", _WORK, ask["python"]],
             cwd=folder,
             env=os.environ | _ENVIRONMENT | {"PYTHONPATH": path},
             stdin=subprocess.DEVNULL,
@@ -278,8 +285,38 @@ def _boot() -> str:
         return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
 
+def _folder(path: Path) -> None:
+    """The folder is there; a job holds the user's data, so that nobody else may look into what is ours."""
+    path.mkdir(parents=True, exist_ok=True)
+    BASE.chmod(0o700)
+
+
+def _link(file: Path, goal: Path) -> None:
+    try:
+        os.link(file, goal)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EMLINK):
+            raise
+        shutil.copyfile(file, goal)  # Android allows no links, and FAT knows none
+
+
+def _has(path: Path, size_bytes: int) -> bool:
+    return path.exists() and path.stat().st_size == size_bytes
+
+
+def _site(tree: str) -> str | None:
+    """Where the wheels of a tree were unpacked, if they still are there."""
+    path = TREES / f"{tree}.site"
+    site = path.read_text() if path.exists() else None
+    return site if site and Path(site).is_dir() else None
+
+
+def _part(digest: str) -> Path:
+    return FILES / f"{digest}.part"
+
+
 def _came(file: str) -> int:
-    part = FILES / f"{file}.part"
+    part = _part(file)
     return part.stat().st_size if part.exists() else 0
 
 

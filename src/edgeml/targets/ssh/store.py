@@ -154,7 +154,10 @@ def needs(device: Reached, variants: Sequence[Path], pictures: Sequence[Path] = 
 def plan(device: Reached, wanted: Needs) -> Plan:
     """What the device lacks of it. Raises EdgemlError where its disk has no room for it."""
     trees = {tree.digest: tree for tree in wanted.trees if tree.pieces}
-    asked = {digest: [piece.sha256 for piece in tree.pieces.values()] for digest, tree in trees.items()}
+    asked = {
+        digest: {path: (piece.sha256, piece.size_bytes) for path, piece in tree.pieces.items()}
+        for digest, tree in trees.items()
+    }
     found = call(device, "look", {"trees": asked})
     pieces = {piece.sha256: piece for tree in trees.values() for piece in tree.pieces.values()}
     unmade = [tree for tree in wanted.wheels.values() if tree.digest not in found["sites"]]
@@ -214,7 +217,7 @@ def busy(host: str, holder: dict[str, Any]) -> EdgemlError:
     """Another job runs there, and the two would slow each other."""
     who, lasts = holder.get("who", "somebody"), _duration(holder.get("for_s", 0.0))
     message = f"{host} has been measuring for {who} for {lasts}, and two at once would slow each other"
-    return EdgemlError(message, hint="wait until that is done")
+    return EdgemlError(message, hint=f"wait until that is done, or end it: ssh {host} pkill -f edgeml_runtime.worker")
 
 
 def runtime_tree() -> Tree:
@@ -230,9 +233,11 @@ def _variant_tree(folder: Path, manifest: VariantManifest) -> Tree:
 
 
 def _pictures_tree(pictures: Sequence[Path]) -> Tree:
-    """Each under its digest, since names may be equal; with its ending, by which some tell what it is."""
-    pieces = [(path.suffix, _piece(path)) for path in pictures]
-    return Tree({f"{piece.sha256}{suffix}": piece for suffix, piece in pieces})
+    """Each under its number, since names and contents may be equal; with its ending, by which some tell what it is."""
+    endings = (path.suffix if path.suffix[1:].isalnum() else "" for path in pictures)
+    return Tree(
+        {f"{n:06}{ending}": _piece(path) for n, (path, ending) in enumerate(zip(pictures, endings, strict=True))}
+    )
 
 
 def _wheels_tree(device: Reached, wheels: Sequence[Path]) -> Tree:

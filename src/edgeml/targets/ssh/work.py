@@ -12,7 +12,6 @@ import platform
 import re
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -58,20 +57,17 @@ def run(job: Job, device: Reached, *, progress: Progress) -> Outcome:
     """
     wanted = needs(device, _variants(job), _pictures(job))
     sites = patiently(lambda: _brought(device, wanted, progress), progress)
-    moved = _moved(job, device, wanted)
-    content = encode(moved).encode()
-    digest = hashlib.sha256(content).hexdigest()
-    site = next(iter(sites.values()))
-    ask = {"job": digest, "who": _who(), "site": site, "runtime": wanted.runtime.digest}
+    content = encode(_moved(job, device, wanted)).encode()
+    ask = _asked(content, wanted, site=next(iter(sites.values())))
+    one = {"job": ask["job"]}
     try:
         begun = patiently(lambda: _begun(device, ask, content), progress)
         progress(f"measure on {device.host}, which tells nothing while the clock runs", 0, 0)
-        ended = patiently(lambda: call(device, "wait", {"job": digest}), progress)
+        ended = patiently(lambda: call(device, "wait", one), progress)
     except KeyboardInterrupt:
-        with suppress(ConnectionLost):
-            call(device, "drop", {"job": digest})
+        _end(device, one, progress)
         raise
-    patiently(lambda: call(device, "drop", {"job": digest}), progress)
+    patiently(lambda: call(device, "drop", one), progress)
     if "lost" in ended:
         raise _lost(device.host, ended["lost"])
     return _outcome(job, _back(ended, device, wanted), _notes(device.host, begun, ended))
@@ -79,6 +75,20 @@ def run(job: Job, device: Reached, *, progress: Progress) -> Outcome:
 
 def _brought(device: Reached, wanted: Needs, progress: Progress) -> dict[str, str]:
     return bring(device, wanted, plan(device, wanted), progress=progress)
+
+
+def _asked(content: bytes, wanted: Needs, *, site: str) -> dict[str, Any]:
+    """What starts the job, under a name that tells it from any other, and from itself by another edgeml or library."""
+    digest, runtime = hashlib.sha256(content).hexdigest(), wanted.runtime.digest
+    name = hashlib.sha256(f"{digest} {runtime} {site}".encode()).hexdigest()
+    return {"job": name, "sha256": digest, "who": _who(), "site": site, "runtime": runtime}
+
+
+def _end(device: Reached, one: dict[str, str], progress: Progress) -> None:
+    try:
+        call(device, "drop", one)
+    except ConnectionLost as lost:
+        progress(f"{lost.message}: the job goes on there", 0, 0)
 
 
 def _begun(device: Reached, ask: dict[str, Any], content: bytes) -> Any:
@@ -139,7 +149,7 @@ def _back(ended: Any, device: Reached, wanted: Needs) -> Any:
     here = {remote_folder(device, tree): str(folder) for folder, tree in wanted.folders.items()}
     here |= {f"{home}/{name}": str(piece.content) for name, piece in wanted.pictures.pieces.items()}
     trees = re.escape(home.rpartition("/")[0])
-    pattern = re.compile(rf"{trees}/[0-9a-f]{{64}}(/[0-9a-f]{{64}}(\.\w+)?)?")
+    pattern = re.compile(rf"{trees}/[0-9a-f]{{64}}(/\d{{6}}(\.\w+)?)?")
     return {
         key: pattern.sub(lambda found: here.get(found[0], found[0]), value) if key in ("answer", "said") else value
         for key, value in ended.items()
