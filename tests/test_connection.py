@@ -137,7 +137,7 @@ def test_a_device_that_wants_a_password_is_refused_at_once_with_how_to_leave_a_k
         ("No ED25519 host key is known for 10.0.0.7 and you have requested strict checking.", EdgemlError, "never met"),
         ("pi@10.0.0.7: Permission denied (publickey,password).", EdgemlError, "lets nobody in"),
         ("Received disconnect from 10.0.0.7: Too many authentication failures", EdgemlError, "lets nobody in"),
-        ("/home/me/.ssh/config: line 3: Bad configuration option: prot", EdgemlError, "line 3: Bad configuration"),
+        ("/etc/ssh/ssh_config: line 3: Bad configuration option: prot", EdgemlError, "line 3: Bad configuration"),
     ],
 )
 def test_each_way_to_fail_has_its_own_sentence(words, kind, sentence):

@@ -18,6 +18,7 @@ from edgeml.bench import Conditions, bench
 from edgeml.cli import cli
 from edgeml.dataset import dataset_for, read_dataset
 from edgeml.metrics import METRICS
+from edgeml.parity import compare, parity_job
 from edgeml.render import WIDTH, as_text
 from edgeml.store import Store
 from edgeml.targets import own_name, profile
@@ -251,7 +252,9 @@ def test_the_table_of_metrics_is_what_the_tasks_give(tmp_path):
     given = {row for task in ("sentence-similarity", "feature-extraction") for row in encoder_metrics(tmp_path, task)}
     given |= {row for task in ("text-generation", "perplexity") for row in decoder_metrics(tmp_path, task)}
     given |= image_metrics(tmp_path)
+    given |= parity_metrics(tmp_path)
     given |= {("size", "byte", ("once",)), ("energy_estimated", "J", ("min", "max"))}
+    given |= {("instructions", "instruction", ("once",))}  # which an emulator counts
     given |= {(one.metric, one.unit, one.statistics) for one in figures(ENERGY)}
     stated = {(one.name, one.unit, tuple(one.statistics.split(", "))) for one in METRICS}
 
@@ -284,6 +287,17 @@ def decoder_metrics(folder, task):
     if task == "text-generation":
         more = {"rows": ({"text": "rent"}, {"text": "fuel"}), "checks": ("constrained", "determinism")}
     return metrics(task, str(variant), **more)
+
+
+def parity_metrics(folder):
+    found = set()
+    text = gguf_variant(folder / "traced", llama_gguf(folder / "traced.gguf", width=64, type="F32"))
+    for task, variant in (("text-generation", text), ("feature-extraction", onnx_variant(folder / "traced-2").path)):
+        job = Job(variant=str(variant), task=task, target="x", threads=1, warmups=0, repeats=0, seed=1)
+        traced = worker.run(parity_job(msgspec.structs.replace(job, rows=({"text": "rent"}, {"text": "fuel"}))))
+        samples = compare(traced, traced, task=task, scheme="onnx:fp32")
+        found |= {(one.metric, one.unit, one.statistics) for one in samples}
+    return found
 
 
 def metrics(task, variant, **fields):

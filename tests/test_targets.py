@@ -469,7 +469,7 @@ def test_every_fact_is_shown_with_value_range_unit_source_and_date():
     row = next(line for line in text.splitlines() if line.startswith("idle "))
     assert row.split(maxsplit=6)[1:5] == ["3", "2.9", "to", "3.1"]
     assert "  W  " in row
-    assert "geerlingguy/sbc-reviews issues 60 and 81 (500 and 500+); read 2026-11-25" in row
+    assert "geerlingguy/sbc-reviews#60, #81 (500 and 500+); read 2026-11-25" in row
     assert "bandwidth, decode" in text
     assert "bandwidth, decode" in as_text([profile("apple-silicon:m2")], 160)
     assert "m4-max: bandwidth" not in as_text([profile("apple-silicon:m2")], 160)
