@@ -92,22 +92,18 @@ def make(ask: Any, _content: IO[bytes]) -> Any:
 
 
 def unpack(ask: Any, _content: IO[bytes]) -> Any:
-    """The folder that a tree of wheels was unpacked to, each of its packages imported once.
+    """The folder that a tree of wheels was unpacked to, each of its packages loaded once.
 
-    That shows whether they run here, and leaves them compiled.
+    That shows whether they run here, and leaves them compiled. `loads` are the programs that load those which a plain
+    import would not do for.
     """
-    runtime = {"PYTHONPATH": str(TREES / ask["runtime"])}
-    prepare = [ask["python"], "-P", "-m", "edgeml_runtime", "prepare", str(TREES / ask["tree"])]
-    done = subprocess.run(prepare, env=os.environ | runtime, capture_output=True, text=True, check=False)
+    runtime = str(TREES / ask["runtime"])
+    done = _python(ask, runtime, "-m", "edgeml_runtime", "prepare", str(TREES / ask["tree"]))
     if done.returncode:
         return {"failed": done.returncode, "said": done.stderr}
     site = done.stdout.strip().rpartition("\n")[2]
-    names = sorted(path.parent.name for path in Path(site).glob("*/__init__.py"))
-    for name in names:
-        command = [ask["python"], "-P", "-c", f"import {name}"]
-        done = subprocess.run(
-            command, env=os.environ | {"PYTHONPATH": site}, capture_output=True, text=True, check=False
-        )
+    for name in sorted(path.parent.name for path in Path(site).glob("*/__init__.py")):
+        done = _python(ask, os.pathsep.join([runtime, site]), "-c", ask["loads"].get(name, f"import {name}"))
         if done.returncode:
             return {"package": name, "failed": done.returncode, "said": done.stderr}
     os.sync()  # a device may lose its power at any time, and nobody would compare the sizes of these
@@ -237,6 +233,11 @@ def _launch(ask: Any, folder: Path, lock: IO[str]) -> None:
         (folder / "state.json").write_text(text)
         LOCK.write_text(text)
     child.returncode = 0  # it lives on without us, which is no mistake
+
+
+def _python(ask: Any, path: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [ask["python"], "-P", *arguments]
+    return subprocess.run(command, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, check=False)
 
 
 def _holder() -> Any:

@@ -33,6 +33,9 @@ _TRIALS_BYTES = (1 << 16, 1 << 19, 1 << 22)  # sent to see how fast the link is,
 _TRIAL_S = 0.5
 _CHUNK_S = 3.0  # of sending between two words of progress
 _CHUNK_BYTES = (1 << 18, 1 << 26)  # least and most
+_NOISE_S = 0.1  # by which two empty trials differ at least: Python's start is in each
+# What loads a package where a plain import does not: llama-cpp-python's own needs packages that we do without.
+_LOADS = {"llama_cpp": "from edgeml_runtime.backends.gguf_model import library; library()"}
 _SPARE_BYTES = 100_000_000  # for the answers, and for the device's own life
 
 
@@ -98,8 +101,9 @@ class Needs(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What a device lacks, and what bringing it there takes. `rate_bytes_s` is absent where little is to be sent.
+    """What a device lacks, and what bringing it there takes.
 
+    `rate_bytes_s`, the network's, is absent where little is to be sent; the true one may be higher if `is_rate_least`.
     `came` are the bytes of each missing file that an earlier attempt brought, by its digest; `unpacked_bytes` are what
     the wheels become there. `sites` are where wheels were unpacked before. `holder` is whose job runs there now.
     """
@@ -114,6 +118,7 @@ class Plan(NamedTuple):
     free_bytes: int
     holder: dict[str, Any] | None = None
     rate_bytes_s: float | None = None
+    is_rate_least: bool = False
 
     @property
     def send_bytes(self) -> int:
@@ -126,13 +131,17 @@ class Plan(NamedTuple):
         if not self.missing:
             return None
         contact = f"first contact with {self.host}" if self.is_first else self.host
+        stays = f"it stays in {STAYS} there until --clean"
+        return f"{contact}: {_megabytes(self.send_bytes)} to send{self._duration}; {stays}"
+
+    @property
+    def _duration(self) -> str:
         if self.rate_bytes_s is None:
-            return f"{contact}: {_megabytes(self.send_bytes)} to send; it stays in {STAYS} there until --clean"
+            return ""
         lasts, rate = _duration(self.send_bytes / self.rate_bytes_s), _megabytes(self.rate_bytes_s)
-        return (
-            f"{contact}: {_megabytes(self.send_bytes)} to send, about {lasts} at {rate}/s; "
-            f"it stays in {STAYS} there until --clean"
-        )
+        if self.is_rate_least:
+            return f", less than {lasts} at more than {rate}/s"
+        return f", about {lasts} at {rate}/s"
 
 
 def needs(device: Reached, variants: Sequence[Path], pictures: Sequence[Path] = ()) -> Needs:
@@ -174,7 +183,7 @@ def plan(device: Reached, wanted: Needs) -> Plan:
     )
     _require_room(made)
     is_timed = made.send_bytes >= _WORTH_TIMING_BYTES and made.holder is None
-    return made._replace(rate_bytes_s=_rate_bytes_s(device)) if is_timed else made
+    return _timed(device, made) if is_timed else made
 
 
 def bring(device: Reached, wanted: Needs, planned: Plan, *, progress: Progress) -> dict[str, str]:
@@ -275,14 +284,18 @@ def _require_room(planned: Plan) -> None:
         )
 
 
-def _rate_bytes_s(device: Reached) -> float:
-    """How fast the link is: larger and larger trials, less the time of an empty one."""
-    empty_s = _trial_s(device, 0)
+def _timed(device: Reached, planned: Plan) -> Plan:
+    """The plan with the link's rate: larger and larger trials, less the time of an empty one.
+
+    Where the largest takes no longer than two empty ones differ, that difference bounds the rate from below.
+    """
+    empty_s = sorted(_trial_s(device, 0) for _ in range(2))
+    noise_s = max(2 * (empty_s[1] - empty_s[0]), _NOISE_S)
     for size in _TRIALS_BYTES:
-        taken_s = _trial_s(device, size) - empty_s
-        if taken_s > _TRIAL_S:
+        taken_s = _trial_s(device, size) - empty_s[0]
+        if taken_s > max(_TRIAL_S, noise_s):
             break
-    return size / max(taken_s, 1e-3)
+    return planned._replace(rate_bytes_s=size / max(taken_s, noise_s), is_rate_least=taken_s < noise_s)
 
 
 def _trial_s(device: Reached, size: int) -> float:
@@ -334,7 +347,7 @@ def _site(device: Reached, wanted: Needs, planned: Plan, tree: Tree, progress: P
     if site := planned.sites.get(tree.digest):
         return site
     progress(f"unpack on {device.host} (once)", 0, 1)
-    answer = call(device, "unpack", {"tree": tree.digest, "runtime": wanted.runtime.digest})
+    answer = call(device, "unpack", {"tree": tree.digest, "runtime": wanted.runtime.digest, "loads": _LOADS})
     progress(f"unpack on {device.host} (once)", 1, 1)
     if "site" not in answer:
         raise _unfit(device, answer)
