@@ -111,6 +111,17 @@ def goldens(options: argparse.Namespace) -> None:
     write_record(options.output, record(variant_folder(options.folder), texts))
 
 
+def feedback(options: argparse.Namespace) -> None:
+    """Count the feedback that is kept here, or erase some of it for good."""
+    from edgeml_runtime.feedback.command import erase, kept
+    from edgeml_runtime.server.settings import read_settings
+
+    settings = read_settings(options.config)
+    wanted = options.erase or options.erase_input
+    found = erase(settings.feedback, options.erase, options.erase_input) if wanted else kept(settings.feedback)
+    print(json.dumps(found) if options.json else "\n".join(f"{count} {what}" for what, count in found.items()))
+
+
 def prepare(options: argparse.Namespace) -> None:
     """Unpack the bundle's wheels for this Python and print the folder for PYTHONPATH: used by run.sh."""
     from edgeml_runtime.unpack import unpack
@@ -122,15 +133,22 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="edgeml_runtime", description="Runs the model of a bundle, offline.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     made = {}
-    for command in (selftest, predict, info, goldens, prepare):
+    for command in (selftest, predict, info, goldens, feedback, prepare):
         made[command] = commands.add_parser(command.__name__, help=command.__doc__, description=command.__doc__)
         made[command].add_argument("folder", type=Path, metavar="FOLDER", help="a bundle's folder")
         made[command].add_argument("--json", action="store_true", help="JSON on stdout, refusals too")
         made[command].set_defaults(command=command)
+    _feedback_options(made[feedback])
     _predict_options(made[predict])
     made[goldens].add_argument("--output", type=Path, required=True, metavar="FILE")
     made[goldens].add_argument("--texts", type=Path, metavar="FILE", help="rows with a column text")
     return parser
+
+
+def _feedback_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="the endpoint's own")
+    parser.add_argument("--erase", action="append", default=[], metavar="ID", help="erase the item of that id")
+    parser.add_argument("--erase-input", type=Path, metavar="FILE", help="erase what has these rows as its input")
 
 
 def _predict_options(parser: argparse.ArgumentParser) -> None:

@@ -102,11 +102,12 @@ class FeedbackStore:
         with self._lock:
             return dict(self._database.execute("SELECT kind, COUNT(*) FROM items GROUP BY kind ORDER BY kind"))
 
-    def erase(self, *, id: str | None = None, content: str | None = None) -> int:
-        """Remove the item of an id, and all whose input has that `content_hash`; how many there were.
+    def erase(self, *, id: str | None = None, input: dict[str, Any] | None = None) -> int:
+        """Remove the item of an id, and all whose input has the same content; how many there were.
 
         The file holds nothing of them afterwards. A card may keep old blocks that no file shows any more.
         """
+        content = content_hash(self._redact(input)) if input is not None else None
         with self._lock, self._transaction():
             found = [item.id for item in _items(self._database, self._seal) if item.content == content]
             return sum(
