@@ -34,7 +34,7 @@ def config(tmp_path, monkeypatch):
 
 
 def told(**facts):
-    return Probe(machine="aarch64", userland_bits=64, system="Linux 6.12", pythons=("3.11",), home="/home/pi", **facts)
+    return Probe(machine="aarch64", userland_bits=64, system="Linux 6.12", pythons=("3.11",), home="home", **facts)
 
 
 def test_a_device_that_was_met_is_kept_with_what_it_turned_out_to_be(device):

@@ -24,13 +24,14 @@ from edgeml.store import Store
 from edgeml.targets import emulated, local, profile_of
 from edgeml.targets.emulator import emulator
 from edgeml.targets.estimated import Estimated, Workload, estimates
+from edgeml.targets.instructions import count_instructions
 from edgeml.targets.recognition import here
 from edgeml.targets.types import Estimate
 from edgeml.types import Dataset, Measurement, Report, Run, Variant, Verdict
 from edgeml.verdicts.evidence import OF_BASELINE
 from edgeml.verdicts.limits import Limit, is_cost, named
 from edgeml.wheels import runtime_of
-from edgeml_runtime.types import Absent
+from edgeml_runtime.types import Absent, Samples
 
 _HINT = "measure on the device: edgeml bench --host user@address"
 
@@ -72,7 +73,7 @@ def emulated_report(
             found
             for one in traces
             for found in measurements(one.run, size_bytes=one.variant.manifest.size_bytes)
-            if found.metric.startswith("parity.")
+            if found.metric.startswith(("parity.", "instructions"))
         ),
         verdicts=tuple(verdict for one in traces for verdict in one.verdicts),
         absent=tuple(replace(one, target=conditions.profile.name) for one in _unsaid(traces)),
@@ -117,10 +118,17 @@ def _is_judged(limit: Limit, conditions: Conditions) -> bool:
 def _trace(variant: Variant, dataset: Dataset, conditions: Conditions, progress: Progress) -> Trace:
     job = parity_job(job_of(variant, dataset, conditions, reference=None), conditions.parity_rows)
     step = within(progress, f"emulate {conditions.profile.emulated_cpu}, {variant.name}")
-    there = emulated.run(job, conditions.profile, runtime_of(variant.manifest), progress=step)
+    format = runtime_of(variant.manifest)
+    there = emulated.run(job, conditions.profile, format, progress=step)
     here = local.run(job, progress=within(progress, f"the same here, {variant.name}"))
     samples = compare(here, there, task=conditions.task, scheme=variant.manifest.scheme)
-    outcome = replace(there, samples=tuple(samples), trace=())
+    counted = [count_instructions(job, conditions.profile, format, progress=step)] if conditions.instructions else []
+    outcome = replace(
+        there,
+        samples=(*samples, *(one for one in counted if isinstance(one, Samples))),
+        absent=tuple(one for one in counted if isinstance(one, Absent)),
+        trace=(),
+    )
     run = replace(kept(variant, dataset, conditions, job, outcome), how="emulated", gold=(), slices={})
     return Trace(variant, run, parity_verdicts(run, scheme=variant.manifest.scheme))
 
@@ -130,6 +138,8 @@ def _unsaid(traces: Sequence[Trace]) -> Iterable[Absent]:
     for family in ("latency", "memory", "energy"):
         reason = f"what {emulator} needs of it says nothing of the device"
         yield Absent(metric=family, reason=reason, hint=_HINT)
+    for one in traces:
+        yield from (replace(absent, variant=one.variant.name) for absent in one.run.outcome.absent)
 
 
 def _estimated(variant: Variant, run: Run, conditions: Conditions) -> Estimated:

@@ -45,7 +45,7 @@ class Conditions(Record, frozen=True, kw_only=True):
     `threads` may be `auto`. `processes` left out is one, or five where a time or an energy has a bound. `checks` left
     out are those whose trouble a scheme is known for. `slices` name columns of the data. `device` is where all of it
     runs, this machine if there is none; `gpu` means what it means in `Job`. Of a target that is not at hand,
-    `parity_rows` rows are run in an emulator.
+    `parity_rows` rows are run in an emulator, which counts the `instructions` of one if asked to.
     """
 
     task: str
@@ -69,6 +69,7 @@ class Conditions(Record, frozen=True, kw_only=True):
     device: Reached | None = None
     gpu: bool | None = None
     parity_rows: int = PARITY_ROWS
+    instructions: bool = False
 
     @property
     def is_away(self) -> bool:

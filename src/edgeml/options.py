@@ -28,6 +28,7 @@ _AS_THEY_ARE = (
     "sequential",
     "parity_rows",
     "gpu",
+    "instructions",
 )
 _FILE = click.Path(path_type=Path)
 _COUNT = click.IntRange(min=1)
@@ -41,6 +42,9 @@ _DEVICE = (
         default=8,
         show_default=True,
         help="Rows to run in an emulator of a target that is not at hand; 0 for none.",
+    ),
+    click.option(
+        "--count-instructions", "instructions", is_flag=True, help="That one inference takes there, in the emulator."
     ),
 )
 _DATA = (

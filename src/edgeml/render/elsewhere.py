@@ -57,6 +57,8 @@ def _cell(one: Measurement | None) -> str:
         return "-"
     if 0 < abs(one.value) < _TINY:
         return f"{one.value:.1e}"
+    if one.metric == "instructions":
+        return f"{one.value / 1e6:.1f} million"
     return f"{measured_text(one)} {bounds_text(one)}".rstrip()
 
 
