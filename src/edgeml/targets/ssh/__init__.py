@@ -11,9 +11,11 @@ from pathlib import Path
 from edgeml.errors import EdgemlError
 from edgeml.progress import Progress, silent
 from edgeml.targets.recognition import contradictions, profile_of
+from edgeml.targets.ssh.calls import Reached, ask_of, busy
 from edgeml.targets.ssh.connection import Connection, ConnectionLost
+from edgeml.targets.ssh.needs import Needs, needs
 from edgeml.targets.ssh.probe import probe
-from edgeml.targets.ssh.store import Needs, Plan, Reached, ask_of, busy, needs, plan
+from edgeml.targets.ssh.store import Plan, plan
 from edgeml.targets.ssh.work import prepare, run
 from edgeml.targets.types import Probe, Profile
 

@@ -1,33 +1,16 @@
-"""What a device needs of this machine, by digest: what it lacks, how long that takes, and the way it gets there.
-
-A variant, the runtime, the wheels and the pictures of the data are a `Tree` each: a folder that the device makes of
-files that it keeps by their sha256, so that nothing is sent twice. The device's own side is `edgeml_runtime.device`.
-"""
+"""What a device lacks of what jobs need, how long bringing it takes, and the way it gets there."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import shlex
 import time
-import zipfile
-from collections.abc import Callable, Sequence
-from importlib.resources import files
 from os import urandom
-from pathlib import Path
 from typing import Any, NamedTuple
 
-import edgeml_runtime
 from edgeml.errors import EdgemlError
 from edgeml.progress import Progress
-from edgeml.targets.ssh.connection import Connection, Done
-from edgeml.targets.types import Probe, Profile
-from edgeml_runtime.bundle import checksums
-from edgeml_runtime.records import read_record, sha256
-from edgeml_runtime.types import File, VariantManifest
+from edgeml.targets.ssh.calls import STAYS, Reached, busy, call, duration, megabytes, refusal
+from edgeml.targets.ssh.needs import Needs, Piece, Tree, unpacked_bytes
 
-STAYS = "~/.cache/edgeml/bench"
-_ANSWER = b"\n@edgeml "
 _WORTH_TIMING_BYTES = 4 << 20
 _TRIALS_BYTES = (1 << 16, 1 << 19, 1 << 22)  # sent to see how fast the link is, until one takes long enough
 _TRIAL_S = 0.5
@@ -37,67 +20,6 @@ _NOISE_S = 0.1  # by which two empty trials differ at least: Python's start is i
 # What loads a package where a plain import does not: llama-cpp-python's own needs packages that we do without.
 _LOADS = {"llama_cpp": "from edgeml_runtime.backends.gguf_model import library; library()"}
 _SPARE_BYTES = 100_000_000  # for the answers, and for the device's own life
-
-
-class Reached(NamedTuple):
-    """A device that was probed, and is what it should be: where jobs run.
-
-    `python` is the version there, such as `3.11`, that wheels are fetched for, by `wheels_for`: all those that run a
-    format (`onnx`, `onnx-image`, `gguf`) on a profile and a Python version.
-    """
-
-    connection: Connection
-    probe: Probe
-    profile: Profile
-    python: str
-    wheels_for: Callable[[Profile, str, str], Sequence[Path]]
-
-    @property
-    def host(self) -> str:
-        """As the user named it."""
-        return self.connection.host
-
-
-class Piece(NamedTuple):
-    """One file to be on the device: a path here, or bytes."""
-
-    content: Path | bytes
-    size_bytes: int
-    sha256: str
-
-    def read(self, offset: int, count: int) -> bytes:
-        """That many of its bytes."""
-        if isinstance(self.content, bytes):
-            return self.content[offset : offset + count]
-        with self.content.open("rb") as file:
-            file.seek(offset)
-            return file.read(count)
-
-
-class Tree(NamedTuple):
-    """A folder to be on the device, by relative path."""
-
-    pieces: dict[str, Piece]
-
-    @property
-    def digest(self) -> str:
-        """Names the folder by its content."""
-        listed = (File(path=path, size_bytes=0, sha256=piece.sha256) for path, piece in self.pieces.items())
-        return hashlib.sha256(checksums(listed).encode()).hexdigest()
-
-
-class Needs(NamedTuple):
-    """All that jobs need: the variants' and pictures' folders, the runtime, and the wheels of each format."""
-
-    folders: dict[Path, Tree]
-    pictures: Tree
-    runtime: Tree
-    wheels: dict[str, Tree]
-
-    @property
-    def trees(self) -> tuple[Tree, ...]:
-        """Every folder that is to be made."""
-        return (*self.folders.values(), self.pictures, self.runtime, *self.wheels.values())
 
 
 class Plan(NamedTuple):
@@ -132,32 +54,16 @@ class Plan(NamedTuple):
             return None
         contact = f"first contact with {self.host}" if self.is_first else self.host
         stays = f"it stays in {STAYS} there until --clean"
-        return f"{contact}: {_megabytes(self.send_bytes)} to send{self._duration}; {stays}"
+        return f"{contact}: {megabytes(self.send_bytes)} to send{self._duration}; {stays}"
 
     @property
     def _duration(self) -> str:
         if self.rate_bytes_s is None:
             return ""
-        lasts, rate = _duration(self.send_bytes / self.rate_bytes_s), _megabytes(self.rate_bytes_s)
+        lasts, rate = duration(self.send_bytes / self.rate_bytes_s), megabytes(self.rate_bytes_s)
         if self.is_rate_least:
             return f", less than {lasts} at more than {rate}/s"
         return f", about {lasts} at {rate}/s"
-
-
-def needs(device: Reached, variants: Sequence[Path], pictures: Sequence[Path] = ()) -> Needs:
-    """What runs those variants' folders on a device; wheels that are not here yet are fetched by `wheels_for`."""
-    from edgeml.wheels import runtime_of
-
-    manifests = {folder: read_record(folder / "variant.json", VariantManifest) for folder in variants}
-    formats = dict.fromkeys(runtime_of(manifest) for manifest in manifests.values())
-    return Needs(
-        folders={folder: _variant_tree(folder, manifest) for folder, manifest in manifests.items()},
-        pictures=_pictures_tree(pictures),
-        runtime=runtime_tree(),
-        wheels={
-            format: _wheels_tree(device, device.wheels_for(device.profile, device.python, format)) for format in formats
-        },
-    )
 
 
 def plan(device: Reached, wanted: Needs) -> Plan:
@@ -177,7 +83,7 @@ def plan(device: Reached, wanted: Needs) -> Plan:
         missing=tuple(pieces[digest] for digest in found["files"]),
         came=found["files"],
         sites=found["sites"],
-        unpacked_bytes=sum(_unpacked_bytes(tree) for tree in unmade),
+        unpacked_bytes=sum(unpacked_bytes(tree) for tree in unmade),
         free_bytes=found["free_bytes"],
         holder=found["busy"],
     )
@@ -200,86 +106,12 @@ def bring(device: Reached, wanted: Needs, planned: Plan, *, progress: Progress) 
     return {format: _site(device, wanted, planned, tree, progress) for format, tree in wanted.wheels.items()}
 
 
-def remote_folder(device: Reached, tree: Tree) -> str:
-    """Where a tree is on the device."""
-    return f"{device.probe.home}/{STAYS.removeprefix('~/')}/trees/{tree.digest}"
-
-
-def call(device: Reached, command: str, ask: dict[str, Any], content: bytes = b"") -> Any:
-    """A command of `edgeml_runtime.device`, carried out there; its answer."""
-    return ask_of(device.connection, f"python{device.python}", command, ask, content)
-
-
-def ask_of(connection: Connection, python: str, command: str, ask: dict[str, Any], content: bytes = b"") -> Any:
-    """The same, where the device's profile does not matter."""
-    source = (files("edgeml_runtime") / "device.py").read_text(encoding="utf-8")
-    found = f"p={python}; command -v $p >/dev/null || p=python3"
-    line = json.dumps({**ask, "python": python}).encode() + b"\n"
-    done = connection.run(f"{found}; exec $p -I -S -c {shlex.quote(source)} {command}", input=line + content)
-    answer = _answer(done, connection.host)
-    if "refused" in answer:
-        raise _refusal(connection.host, answer)
-    return answer
-
-
-def busy(host: str, holder: dict[str, Any]) -> EdgemlError:
-    """Another job runs there, and the two would slow each other."""
-    who, lasts = holder.get("who", "somebody"), _duration(holder.get("for_s", 0.0))
-    message = f"{host} has been measuring for {who} for {lasts}, and two at once would slow each other"
-    return EdgemlError(message, hint=f"wait until that is done, or end it: ssh {host} pkill -f edgeml_runtime.worker")
-
-
-def runtime_tree() -> Tree:
-    """Our own runtime, as a bundle carries it."""
-    root = Path(edgeml_runtime.__path__[0])
-    paths = sorted([*root.rglob("*.py"), root / "py.typed"])
-    return Tree({f"edgeml_runtime/{path.relative_to(root).as_posix()}": _piece(path) for path in paths})
-
-
-def _variant_tree(folder: Path, manifest: VariantManifest) -> Tree:
-    own = {file.path: Piece(folder / file.path, file.size_bytes, file.sha256) for file in manifest.files}
-    return Tree({**own, "variant.json": _piece(folder / "variant.json")})
-
-
-def _pictures_tree(pictures: Sequence[Path]) -> Tree:
-    """Each under its number, since names and contents may be equal; with its ending, by which some tell what it is."""
-    endings = (path.suffix if path.suffix[1:].isalnum() else "" for path in pictures)
-    return Tree(
-        {f"{n:06}{ending}": _piece(path) for n, (path, ending) in enumerate(zip(pictures, endings, strict=True))}
-    )
-
-
-def _wheels_tree(device: Reached, wheels: Sequence[Path]) -> Tree:
-    """Wheels with the manifest of a bundle that has nothing else, so that they are unpacked as a bundle's are."""
-    pieces = {f"wheels/{path.name}": _piece(path) for path in wheels}
-    listed = [{"path": path, "sha256": piece.sha256} for path, piece in pieces.items()]
-    manifest = {"machine": device.probe.machine, "python": [device.python], "files": listed}
-    content = json.dumps(manifest).encode()
-    return Tree({**pieces, "bundle.json": Piece(content, len(content), hashlib.sha256(content).hexdigest())})
-
-
-def _piece(path: Path) -> Piece:
-    try:
-        return Piece(path, path.stat().st_size, sha256(path))
-    except OSError as error:
-        raise EdgemlError(f"cannot read {path}: {error.strerror}", hint="check the path") from error
-
-
-def _unpacked_bytes(tree: Tree) -> int:
-    total = 0
-    for piece in tree.pieces.values():
-        if isinstance(piece.content, Path):
-            with zipfile.ZipFile(piece.content) as wheel:
-                total += sum(member.file_size for member in wheel.infolist())
-    return total
-
-
 def _require_room(planned: Plan) -> None:
     needed = planned.send_bytes + planned.unpacked_bytes
     if needed and needed + _SPARE_BYTES > planned.free_bytes:
         raise EdgemlError(
-            f"{planned.host} has {_megabytes(planned.free_bytes)} free, and {_megabytes(needed)} are needed "
-            f"beside {_megabytes(_SPARE_BYTES)} to spare",
+            f"{planned.host} has {megabytes(planned.free_bytes)} free, and {megabytes(needed)} are needed "
+            f"beside {megabytes(_SPARE_BYTES)} to spare",
             hint="make room there, or remove what earlier benches left: --clean",
         )
 
@@ -358,35 +190,11 @@ def _unfit(device: Reached, answer: dict[str, Any]) -> EdgemlError:
     """Its Python takes no such wheels, or its processor cannot run what is in one."""
     words = [line.strip() for line in answer["said"].splitlines() if line.strip()]
     if "No space left on device" in answer["said"]:
-        return _refusal(device.host, {"full": True})
+        return refusal(device.host, {"full": True})
     if "package" not in answer:
-        refusal = next((line.removeprefix("error: ") for line in words if line.startswith("error: ")), "no reason")
-        return EdgemlError(f"the runtime does not fit {device.host}: {refusal}", hint="edgeml doctor --host shows it")
+        why = next((line.removeprefix("error: ") for line in words if line.startswith("error: ")), "it gave no reason")
+        return EdgemlError(f"the runtime does not fit {device.host}: {why}", hint="install a newer system there")
     last = words[-1] if words else f"it ended with {answer['failed']}"
     return EdgemlError(
         f"{answer['package']} does not run on {device.host}: {last}", hint="its processor or system is not what it fits"
     )
-
-
-def _answer(done: Done, host: str) -> Any:
-    _, mark, text = done.out.rpartition(_ANSWER)
-    if done.code or not mark:
-        raise RuntimeError(f"our own program failed on {host} with {done.code}:\n{done.err}")
-    return json.loads(text)
-
-
-def _refusal(host: str, answer: dict[str, Any]) -> EdgemlError:
-    if answer["full"]:
-        return EdgemlError(f"the disk of {host} is full", hint=f"make room there: ssh {host} df -h")
-    what = f"cannot use {answer['file']} on {host}: {answer['refused']}"
-    return EdgemlError(what, hint=f"check who may write there: ssh {host}")
-
-
-def _megabytes(count: float) -> str:
-    return f"{count / 1e6:.1f} MB" if count < 10e6 else f"{count / 1e6:.0f} MB"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{max(round(seconds), 1)} s"
-    return f"{round(seconds / 60)} minutes"

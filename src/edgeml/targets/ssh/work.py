@@ -21,8 +21,10 @@ from msgspec.structs import replace
 from edgeml.errors import EdgemlError
 from edgeml.progress import Progress
 from edgeml.targets import local
+from edgeml.targets.ssh.calls import Reached, busy, call
 from edgeml.targets.ssh.connection import ConnectionLost
-from edgeml.targets.ssh.store import Needs, Reached, bring, busy, call, needs, plan, remote_folder
+from edgeml.targets.ssh.needs import Needs, needs, remote_folder
+from edgeml.targets.ssh.store import bring, plan
 from edgeml_runtime.records import encode
 from edgeml_runtime.tasks import task_of
 from edgeml_runtime.types import Job, Outcome, Row
