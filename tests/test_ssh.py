@@ -207,6 +207,9 @@ def test_what_a_worker_refuses_or_dies_of_is_said_as_here(known, variant):
     with pytest.raises(EdgemlError, match=rf"^the worker died of SIGSEGV on {variant}$") as caught:
         ssh.run(job_of(variant), found, progress=silent)
     assert "oh" in caught.value.hint
+    gate.write("echo OSError: No space left on device >&2; exit 1")
+    with pytest.raises(EdgemlError, match=r"^the disk of pi@device is full$"):
+        ssh.run(job_of(variant), found, progress=silent)
     gate.write("echo Traceback >&2; exit 1")
     with pytest.raises(RuntimeError, match="Traceback"):
         ssh.run(job_of(variant), found, progress=silent)

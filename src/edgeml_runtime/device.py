@@ -136,17 +136,18 @@ def start(ask: Any, content: IO[bytes]) -> Any:
 
 
 def wait(ask: Any, _content: IO[bytes]) -> Any:
-    """How the job ended, once it has; the worker's own answer follows. `lost` is why there is none."""
+    """How the job ended, once it has, with the worker's own answer. `lost` is why there is none."""
     folder = JOBS / ask["job"]
     with contextlib.suppress(FileNotFoundError), (folder / "lock").open() as lock:
         fcntl.flock(lock, fcntl.LOCK_SH)  # sleeps in the kernel
     if not (folder / "ended").exists():
         return {"lost": _lost(folder)}
+    answer = folder / "answer.json"
     return {
         "code": int((folder / "ended").read_text()),
         "said": _tail(folder / "said.txt"),
         "started_unix_s": _state(folder).get("unix_s"),
-        "answer": (folder / "answer.json").read_text(encoding="utf-8"),
+        "answer": answer.read_text(encoding="utf-8") if answer.exists() else "",
     }
 
 

@@ -13,6 +13,7 @@ from edgeml.errors import EdgemlError
 from edgeml.targets.ssh.connection import Connection, Done
 from edgeml.targets.types import Probe, Profile
 
+FULL = "No space left on device"  # strerror(ENOSPC)
 STAYS = "~/.cache/edgeml/bench"
 _ANSWER = b"\n@edgeml "
 

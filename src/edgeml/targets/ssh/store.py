@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from edgeml.errors import EdgemlError
 from edgeml.progress import Progress
-from edgeml.targets.ssh.calls import STAYS, Reached, busy, call, duration, megabytes, refusal
+from edgeml.targets.ssh.calls import FULL, STAYS, Reached, busy, call, duration, megabytes, refusal
 from edgeml.targets.ssh.needs import Needs, Piece, Tree, unpacked_bytes
 
 _WORTH_TIMING_BYTES = 4 << 20
@@ -189,7 +189,7 @@ def _site(device: Reached, wanted: Needs, planned: Plan, tree: Tree, progress: P
 def _unfit(device: Reached, answer: dict[str, Any]) -> EdgemlError:
     """Its Python takes no such wheels, or its processor cannot run what is in one."""
     words = [line.strip() for line in answer["said"].splitlines() if line.strip()]
-    if "No space left on device" in answer["said"]:
+    if FULL in answer["said"]:
         return refusal(device.host, {"full": True})
     if "package" not in answer:
         why = next((line.removeprefix("error: ") for line in words if line.startswith("error: ")), "it gave no reason")

@@ -21,7 +21,7 @@ from msgspec.structs import replace
 from edgeml.errors import EdgemlError
 from edgeml.progress import Progress
 from edgeml.targets import local
-from edgeml.targets.ssh.calls import Reached, busy, call
+from edgeml.targets.ssh.calls import FULL, Reached, busy, call, refusal
 from edgeml.targets.ssh.connection import ConnectionLost
 from edgeml.targets.ssh.needs import Needs, needs, remote_folder
 from edgeml.targets.ssh.store import bring, plan
@@ -72,6 +72,8 @@ def run(job: Job, device: Reached, *, progress: Progress) -> Outcome:
     patiently(lambda: call(device, "drop", one), progress)
     if "lost" in ended:
         raise _lost(device.host, ended["lost"])
+    if ended["code"] and not ended["answer"] and FULL in ended["said"]:
+        raise refusal(device.host, {"full": True})
     return _outcome(job, _back(ended, device, wanted), _notes(device.host, begun, ended))
 
 
