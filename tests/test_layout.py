@@ -17,12 +17,12 @@ LEVELS = (
     ("__init__", "children", "errors", "progress", "yaml_files"),
     ("types", "metrics"),
     ("store", "sources", "targets", "devices", "stats", "wheels", "crossbuild", "preprocessing", "images", "formats"),
-    ("scores", "dataset", "traits", "bundles"),
+    ("scores", "dataset", "traits", "bundles", "pulled", "threshold"),
     ("measurements", "provenance", "fidelity", "examples", "cards", "comparable", "threads", "sequential", "parity"),
     ("verdicts", "plots", "page"),
     ("conditions",),
     ("away",),
-    ("download", "quantize", "bench", "report", "package", "runtime", "doctor"),  # the verbs: none imports another
+    ("download", "quantize", "bench", "report", "package", "runtime", "doctor", "feedback"),  # verbs: none imports another
     ("recipe", "render", "suggestions", "options"),
     ("console",),
     ("command", "device_commands"),
@@ -53,6 +53,7 @@ TRAVELS = {
     "onnxruntime",
     "llama_cpp",
     "PIL",
+    "cryptography",
     *sys.stdlib_module_names,
 }
 SPEAKERS = {"edgeml/cli.py", "edgeml/console.py", "edgeml_runtime/worker.py", "edgeml_runtime/__main__.py"}

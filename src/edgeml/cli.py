@@ -14,7 +14,7 @@ import click
 from edgeml import __version__
 from edgeml.children import ENDING
 from edgeml.command import common, completing
-from edgeml.device_commands import devices
+from edgeml.device_commands import devices, feedback
 from edgeml.errors import EdgemlError, disk_refusal
 from edgeml.options import bench_options, conditions_of, reached
 
@@ -320,6 +320,7 @@ def doctor(session: Session) -> None:
 
 
 cli.add_command(devices)
+cli.add_command(feedback)
 
 
 def _typed(arguments: Sequence[str]) -> list[str]:

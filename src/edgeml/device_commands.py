@@ -1,8 +1,9 @@
-"""`edgeml devices`: devices that SSH reaches, by name."""
+"""`edgeml devices` and `edgeml feedback`: devices that SSH reaches, by name, and what they learned."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -72,3 +73,126 @@ def remove(session: Session, name: str) -> None:
     gone = verb(name)
     session.note(f"forgotten: {gone.name}, which was {gone.host}")
     session.next(["edgeml devices"])
+
+
+_KEY = click.option(
+    "--key", type=click.Path(path_type=Path), metavar="FILE", help="The key that the device sealed with."
+)
+_MODEL = click.option("--model", metavar="NAME", help="Of one model; left out, of all.")
+
+
+def _shares(ctx: click.Context, param: click.Parameter, value: tuple[float, ...]) -> tuple[float, ...]:  # noqa: ARG001 - click's signature
+    return tuple(sorted(set(value)))
+
+
+def _variants(store: Store) -> list[str]:
+    return [variant.name for variant in store.variants()]
+
+
+@click.group()
+def feedback() -> None:
+    """What devices kept of their answers: brought home by hand, in pools that never mix."""
+
+
+@feedback.command()
+@click.argument("file", required=False, type=click.Path(path_type=Path))
+@click.option("--host", metavar="USER@ADDRESS", help="Fetch it there, over SSH; or a name of edgeml devices.")
+@click.option("--bundle", metavar="NAME", help="Of that bundle, where the device has several.")
+@click.option("--file", "path", metavar="PATH", help="Where the device's configuration keeps it.")
+@click.option("--delete", is_flag=True, help="The device forgets what came home, once it is on this disk.")
+@click.option("--accept-new", is_flag=True, help="Trust a host that SSH does not know yet.")
+@_KEY
+@common
+def pull(session: Session, file: Path | None, host: str | None, path: str | None, key: Path | None, **how: Any) -> None:
+    """Bring home the feedback of a device, or of a FILE that was copied there. Nothing is removed without --delete."""
+    from edgeml.feedback import Wanted, pull_file, pull_host
+
+    if (file is None) == (host is None) or (file and (path or how["bundle"] or how["delete"])):
+        raise click.UsageError("give either --host, or a FILE alone")
+    if file:
+        found = pull_file(session.store, file, key=key)
+    else:
+        from edgeml.devices import host_of
+        from edgeml.targets.ssh import Connection
+
+        named = host_of(str(host))
+        wanted = Wanted(device=named.name, file=path, key=key, bundle=how["bundle"], delete=how["delete"])
+        with Connection(named.host, accept_new=how["accept_new"]) as connection:
+            found = pull_host(session.store, connection, wanted, progress=session.progress)
+    session.show([found])
+    session.next(["edgeml feedback list"])
+
+
+@feedback.command("list")
+@_MODEL
+@click.option("--show-inputs", is_flag=True, help="Every item with its texts, instead of counts.")
+@common
+def list_feedback(session: Session, model: str | None, *, show_inputs: bool) -> None:
+    """Count what came home, by pool, kind, device and right answer. Texts are shown with --show-inputs alone."""
+    from edgeml.feedback import pulled, tallies
+
+    session.show(pulled(session.store, model) if show_inputs else tallies(session.store, model))
+    session.next(["edgeml feedback export --pool evaluation --out evaluation.jsonl"])
+
+
+@feedback.command()
+@_MODEL
+@click.option("--pool", required=True, type=click.Choice(["calibration", "evaluation", "training"]), help="What for.")
+@click.option("--task", help="Of one task, where there are several.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), metavar="FILE", help="A new JSONL file.")
+@common
+def export(session: Session, model: str | None, pool: Any, task: str | None, out: Path) -> None:
+    """Write one pool as a data set: an input is in one pool for ever, so none judges a model that it helped to make."""
+    from edgeml.feedback import export as verb
+
+    done = verb(session.store, model, pool=pool, out=out, task=task)
+    session.show([done])
+    session.next(
+        [f"edgeml bench {done.model} --task {done.task} --data {out}"]
+        if pool == "evaluation"
+        else ["edgeml feedback export --pool evaluation --out evaluation.jsonl"]
+    )
+
+
+@feedback.command("erase")
+@click.argument("ids", nargs=-1, required=True, metavar="ID...")
+@common
+def erase_feedback(session: Session, ids: tuple[str, ...]) -> None:
+    """Remove items from this machine for good. What was exported, and what a device still has, is not touched."""
+    from edgeml.feedback import forget
+
+    session.note(f"erased: {forget(session.store, ids)} items")
+    session.next(["edgeml feedback list"])
+
+
+@feedback.command("key")
+@click.argument("file", type=click.Path(path_type=Path))
+@common
+def new_key(session: Session, file: Path) -> None:
+    """Make a key in a new FILE. The device needs it to keep feedback sealed, and you to read it."""
+    from edgeml.feedback import new_key as verb
+
+    verb(file)
+    session.note(f"made: {file}, which nobody can make again")
+    session.next([f"edgeml feedback pull --host user@address --key {file}"])
+
+
+@feedback.command()
+@click.argument("variant", required=False, shell_complete=completing(_variants))
+@click.option("--task", help="A Hub task name; left out, the variant's own.")
+@click.option(
+    "--catch", "catches", type=float, multiple=True, callback=_shares, metavar="SHARE", help="Of wrong answers."
+)
+@common
+def threshold(session: Session, variant: str | None, task: str | None, catches: tuple[float, ...]) -> None:
+    """Propose from a bench's answers below which confidence a device should keep its own."""
+    from edgeml.feedback import propose
+    from edgeml.threshold import Threshold
+
+    chosen = session.store.variant(variant)
+    found = session.show(propose(session.store, chosen, task=task, catches=catches))
+    named = next((one for one in found if isinstance(one, Threshold)), None)
+    if named:
+        session.next([f"write low_confidence = {named.threshold:g} below [feedback] in the device's configuration"])
+    else:
+        session.next([f"edgeml bench {chosen.name} --data FILE"])

@@ -7,15 +7,18 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 from typing import Any
 
+from edgeml.pulled import Export, Pull, Pulled, Tally
+from edgeml.render import feedback
 from edgeml.render.devices import devices, probes
 from edgeml.render.figures import FIGURES, Figure
 from edgeml.render.reports import reports
 from edgeml.render.tables import WIDTH, Column, short, size, table
 from edgeml.render.targets import profiles
 from edgeml.targets.types import Device, Probe, Profile, Runtime
+from edgeml.threshold import Threshold
 from edgeml.types import Capability, Model, Page, Report, Variant
 from edgeml_runtime.records import encode
-from edgeml_runtime.types import Bundle, Record
+from edgeml_runtime.types import Absent, Bundle, Record
 
 __all__ = ["FIGURES", "WIDTH", "Column", "Figure", "as_json", "as_text", "size", "table"]
 
@@ -132,4 +135,10 @@ _BLOCKS: dict[type, Callable[[Sequence[Any], int], list[str]]] = {
     Page: _pages,
     Device: devices,
     Probe: probes,
+    Pull: feedback.pulls,
+    Tally: feedback.tallies,
+    Pulled: feedback.items,
+    Export: feedback.exports,
+    Threshold: feedback.thresholds,
+    Absent: feedback.absences,
 }

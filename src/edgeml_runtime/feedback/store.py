@@ -198,18 +198,21 @@ class FeedbackStore:
             self.warnings.append(f"{counts[0]} items in {self.path} are older than the key, and not encrypted")
 
 
-def read_items(path: Path, seal: Seal | None) -> list[Item]:
-    """Every item of a store's file or of a copy, in order; the file stays as it is.
+def items_of(content: bytes, seal: Seal | None, *, where: str) -> list[Item]:
+    """Every item of a store's file that was copied whole, in order; `where` names it in an error.
 
     Raises EdgemlError where it is no such file, is damaged, or needs a key.
     """
+    hint = "copy it again, while the endpoint stands still or by `edgeml feedback pull --host`"
+    if not content:
+        raise EdgemlError(f"{where} is empty", hint=hint)
     database = sqlite3.connect(":memory:", isolation_level=None)
     try:
-        database.deserialize(_bytes(path))
-        _check(path, database)
+        database.deserialize(content)
+        _check(where, database)
         return list(_items(database, seal))
-    except sqlite3.DatabaseError as error:
-        raise EdgemlError(f"{path} is damaged, or no feedback: {error}", hint="copy it again") from error
+    except sqlite3.Error as error:
+        raise EdgemlError(f"{where} is damaged, or no feedback: {error}", hint=hint) from error
     finally:
         database.close()
 
@@ -234,17 +237,6 @@ def _name(sequence: int, id: str, kind: str) -> str:
     return f"{sequence} {id} {kind}"
 
 
-def _bytes(path: Path) -> bytes:
-    try:
-        found = path.read_bytes()
-    except OSError as error:
-        raise EdgemlError(f"cannot read {path}: {error.strerror}", hint="check the path") from error
-    if path.with_name(f"{path.name}-journal").exists() or not found:
-        hint = "copy it by `edgeml feedback pull --host`, which waits for the right moment"
-        raise EdgemlError(f"{path} was copied in the middle of a change", hint=hint)
-    return found
-
-
 def _possible(settings: FeedbackSettings) -> FeedbackSettings:
     if settings.max_bytes < _LEAST_BYTES or not 0 < settings.item_bytes <= settings.max_bytes // 4:
         hint = f"feedback.max_bytes from {_LEAST_BYTES}, and feedback.item_bytes at most a quarter of it"
@@ -267,7 +259,7 @@ def _open(path: Path) -> sqlite3.Connection:
         for pragma in ("synchronous = EXTRA", "secure_delete = ON", "trusted_schema = OFF"):
             database.execute(f"PRAGMA {pragma}")
         _make(database)
-        _check(path, database)
+        _check(str(path), database)
         database.execute("PRAGMA journal_mode = DELETE")  # stays in the file, so not before it is known to be ours
     except BaseException:
         database.close()
@@ -289,17 +281,17 @@ def _make(database: sqlite3.Connection) -> None:
             database.execute("ROLLBACK")
 
 
-def _check(path: Path, database: sqlite3.Connection) -> None:
+def _check(where: str, database: sqlite3.Connection) -> None:
     found = database.execute("PRAGMA integrity_check(1)").fetchone()[0]
     if found != "ok":
         error = sqlite3.DatabaseError(found)
         error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
         raise error
     if database.execute("PRAGMA application_id").fetchone() != (_APPLICATION,):
-        raise EdgemlError(f"{path} is another program's database", hint="give feedback a file of its own")
+        raise EdgemlError(f"{where} is another program's database", hint="give feedback a file of its own")
     version = database.execute("PRAGMA user_version").fetchone()[0]
     if version != VERSION:
-        raise EdgemlError(f"{path} has version {version}, and this edgeml reads {VERSION}", hint="use its own edgeml")
+        raise EdgemlError(f"{where} has version {version}, and this edgeml reads {VERSION}", hint="use its own edgeml")
 
 
 def _set_aside(path: Path) -> Path:
