@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, cast
@@ -14,6 +14,8 @@ from edgeml_runtime.types import Generate, Record, VariantManifest
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    from edgeml_runtime.reasoning import Mark
 
     Floats = NDArray[np.float32]
 
@@ -32,6 +34,31 @@ class Generation(Record, frozen=True, kw_only=True):
     token_times_s: tuple[float, ...]
     text_ends: tuple[int, ...] = ()
     hidden: tuple[tuple[int, int], ...] = ()
+
+
+class Said(NamedTuple):
+    """A turn of a conversation; `role` is system, user or assistant."""
+
+    role: str
+    words: str
+
+
+class Written(NamedTuple):
+    """One step of writing: the text that it completed, and its token; none where the prompt was read, or text is left.
+
+    `reused` are tokens of the prompt whose state was kept.
+    """
+
+    text: str
+    token: int | None = None
+    reused: int = 0
+
+
+class Thinking(NamedTuple):
+    """The marks between which a model thinks aloud, and whether its prompt ends within them."""
+
+    marks: tuple[Mark, ...] = ()
+    begun: bool = False
 
 
 class Encoder(Protocol):
@@ -122,6 +149,18 @@ class Decoder(Protocol):
 
     def generate(self, tokens: Sequence[int], options: Generate) -> Generation:
         """Continue greedily until the end token or `max_new_tokens`; within the schema where one is given."""
+
+    def write(self, tokens: Sequence[int], options: Generate) -> Iterator[Written]:
+        """The text of `generate`, step by step: whoever stops asking for more ends it.
+
+        A prompt whose beginning was kept is not read there again, where the session can keep one.
+        """
+
+    def said(self, turns: Sequence[Said]) -> list[int] | None:
+        """Token ids of several turns and the beginning of an answer; None where the session cannot write them."""
+
+    def thinking(self, tokens: Sequence[int]) -> Thinking:
+        """How the model shows that it thinks, after this prompt."""
 
     def close(self) -> None:
         """Give the model's memory back."""

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import ctypes
 import re
+from collections.abc import Sequence
 from functools import cached_property, partial
 
 import numpy as np
 
 from edgeml_runtime.backends.gguf_model import Model
+from edgeml_runtime.errors import UnfitError
+from edgeml_runtime.session import Said
 
 _UNKNOWN, _CONTROL = 1 << 0, 1 << 3  # llama_token_attr in llama.h: what only parse_special makes of a word
 _MARKS = tuple(map(chr, range(0xE000, 0xF900)))  # Unicode's private use area: no text means these
@@ -30,18 +33,25 @@ class Chat:
         return found.decode("utf-8", "replace") if found else ""
 
     def tokens(self, instruction: str | None, text: str) -> list[int] | None:
-        """Token ids of a turn, or None where llama.cpp does not know the template.
+        """Token ids of a turn, as `said`, of one instruction and one text."""
+        spoken = (("system", instruction), ("user", text))
+        return self.said([Said(role, words) for role, words in spoken if words is not None])
 
-        Control words in the instruction or the text, such as `<|im_end|>`, stay words: only the template's own become
+    def said(self, turns: Sequence[Said]) -> list[int] | None:
+        """Token ids of turns and the beginning of an answer, or None where llama.cpp does not know the template.
+
+        Control words in what was said, such as `<|im_end|>`, stay words: only the template's own become
         control tokens, so that no text can end its turn and speak in another role. A SentencePiece vocabulary puts a
         space after the first character of such a word.
         """
-        words = (instruction, text)
-        mark = next(mark for mark in _MARKS if not any(mark in part for part in words if part))
-        turn = self._turn(*(part if part is None else self._broken(part, mark) for part in words))
-        if turn is None:
+        free = (mark for mark in _MARKS if not any(mark in turn.words for turn in turns))
+        mark = next(free, None)
+        if mark is None:
+            raise UnfitError("the text uses every character of the private use area", hint="leave one of them out")
+        written = self._written([Said(turn.role, self._broken(turn.words, mark)) for turn in turns])
+        if written is None:
             return None
-        pieces = turn.split(mark)
+        pieces = written.split(mark)
         return [token for piece in pieces for token in self._model.tokenize(piece, parse_special=True).tolist()]
 
     def _broken(self, text: str, mark: str) -> str:
@@ -60,12 +70,11 @@ class Chat:
         words = {lib.llama_vocab_get_text(vocabulary, token).decode("utf-8", "replace") for token in control}
         return re.compile("|".join(re.escape(word) for word in words if len(word) > 1) or r"(?!)")
 
-    def _turn(self, instruction: str | None, text: str | None) -> str | None:
+    def _written(self, said: Sequence[Said]) -> str | None:
         lib, template = self._model.lib, self.template.encode()
         if not template:
             return None
-        said = [(b"system", instruction), (b"user", text)]
-        turns = [lib.llama_chat_message(role, _c_text(words)) for role, words in said if words is not None]
+        turns = [lib.llama_chat_message(turn.role.encode(), _c_text(turn.words)) for turn in said]
         messages = (lib.llama_chat_message * len(turns))(*turns)
         write = partial(lib.llama_chat_apply_template, template, messages, len(turns), 1)  # 1: now the assistant
         size = write(None, 0)

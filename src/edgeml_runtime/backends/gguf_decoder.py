@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from codecs import getincrementaldecoder
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from time import perf_counter
@@ -12,13 +13,13 @@ import numpy as np
 from edgeml_runtime import reasoning
 from edgeml_runtime.backends.gguf_chat import Chat
 from edgeml_runtime.backends.gguf_grammar import Grammar
+from edgeml_runtime.backends.gguf_kept import GRID, Beginnings
 from edgeml_runtime.backends.gguf_model import Context, Floats, Model, room
 from edgeml_runtime.errors import EdgemlError, UnfitError
-from edgeml_runtime.session import Generation, plain_prompt
+from edgeml_runtime.session import Generation, Said, Thinking, Written, plain_prompt
 from edgeml_runtime.types import Generate, VariantManifest
 
 CONTEXT_LIMIT = 4096  # tokens; a model that takes more would need memory that small devices do not have
-PROMPT_BATCH = 512  # tokens read at once; llama.cpp's own default for a physical batch
 PROMPT_END = 16  # tokens at a prompt's end in which a template may open the reasoning
 LOGITS_BATCH = 128  # tokens whose logits are held at once: 25 MB for a vocabulary of 49 152
 
@@ -26,7 +27,7 @@ LOGITS_BATCH = 128  # tokens whose logits are held at once: 25 MB for a vocabula
 class GgufDecoder:
     """A language model. Its context is made at the first need, a power of two, and anew when a longer one comes.
 
-    Every call starts from an empty context, so the same input gives the same output.
+    Every call but `write` starts from an empty context; the same input gives the same output in any case.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class GgufDecoder:
         self._threads_prefill = threads_prefill or threads
         self._chat = Chat(model)
         self._context: Context | None = None
+        self._beginnings = Beginnings(0)
 
     @property
     def start_token(self) -> int | None:
@@ -60,10 +62,7 @@ class GgufDecoder:
     def prompt(self, instruction: str | None, text: str) -> list[int]:
         """Token ids of a turn, in the model's own chat template where llama.cpp knows it."""
         tokens = self._chat.tokens(instruction, text)
-        if tokens is None:
-            return plain_prompt(self, instruction, text)
-        start = self.start_token
-        return tokens if start is None or tokens[:1] == [start] else [start, *tokens]
+        return plain_prompt(self, instruction, text) if tokens is None else self._started(tokens)
 
     def logits(self, tokens: Sequence[int]) -> Floats:
         """Teacher-forced logits from an empty context, `(len(tokens), vocabulary)`."""
@@ -85,7 +84,9 @@ class GgufDecoder:
         called = perf_counter()
         made: list[int] = []
         times: list[float] = []
-        for token in self._stream(tokens, options):
+        for token in self._steps(self._empty_context(len(tokens), options.max_new_tokens), tokens, options):
+            if token is None:
+                continue
             made.append(token)
             times.append(perf_counter() - called)
         text, ends = self._model.text(made, also=self._mark_tokens)
@@ -99,28 +100,91 @@ class GgufDecoder:
             hidden=() if options.schema is not None else self._hidden(text, tokens),
         )
 
+    def keep(self, limit_bytes: int) -> None:
+        """From now on, keep for `write` the states of prompts' beginnings that come again, in at most so many bytes."""
+        self._beginnings = Beginnings(limit_bytes)
+
+    def write(self, tokens: Sequence[int], options: Generate) -> Iterator[Written]:
+        """The text of `generate`, step by step: whoever stops asking for more ends it.
+
+        A step without text or token comes after each piece of the prompt. Raises as `generate` does, at the first step.
+        """
+        context = self._room_for(len(tokens), options.max_new_tokens)
+        reused = self._beginnings.resume(context, tokens)
+        yield Written("", reused=reused)
+        reader = getincrementaldecoder("utf-8")("replace")
+        for token in self._steps(context, tokens, options, reused=reused, keep=self._beginnings):
+            piece = b"" if token is None else self._model.piece(token, control=token in self._mark_tokens)
+            yield Written(reader.decode(piece), token)
+        yield Written(reader.decode(b"", final=True))
+
+    def said(self, turns: Sequence[Said]) -> list[int] | None:
+        """Token ids of several turns in the model's own chat template; None where llama.cpp does not know it."""
+        tokens = self._chat.said(turns)
+        return None if tokens is None else self._started(tokens)
+
+    def thinking(self, tokens: Sequence[int]) -> Thinking:
+        """The marks that the model's chat template names, and whether the prompt opens one."""
+        before = self._model.text(tokens[-PROMPT_END:], also=self._mark_tokens)[0].rstrip()
+        return Thinking(self._marks, any(before.endswith(opening) for opening, _ in self._marks))
+
     def close(self) -> None:
         """Give the model's memory back."""
         if self._context:
             self._context.close()
         self._model.close()
 
-    def _stream(self, tokens: Sequence[int], options: Generate) -> Iterator[int]:
-        """New tokens one by one, without the end token."""
-        context = self._empty_context(len(tokens), options.max_new_tokens)
+    def _started(self, tokens: list[int]) -> list[int]:
+        start = self.start_token
+        return tokens if start is None or tokens[:1] == [start] else [start, *tokens]
+
+    def _steps(
+        self,
+        context: Context,
+        tokens: Sequence[int],
+        options: Generate,
+        *,
+        reused: int = 0,
+        keep: Beginnings | None = None,
+    ) -> Iterator[int | None]:
+        """None after each piece of the prompt beyond what is `reused`, then new tokens, without the end token."""
         grammar = Grammar(self._model, options.schema) if options.schema is not None else None
         ends, vocabulary = self._model.lib.llama_vocab_is_eog, self._model.vocabulary
-        position = 0
-        for _ in range(options.max_new_tokens):
-            logits = self._read(context, tokens, position)
+        for _ in self._pieces(context, tokens, reused, keep):
+            yield None
+        for position in range(len(tokens), len(tokens) + options.max_new_tokens):
+            logits = self._logits(context)
             token = grammar.best(logits) if grammar else int(np.argmax(logits))
             if not options.past_end and ends(vocabulary, token):
                 return
             yield token
             if grammar:
                 grammar.accept(token)
-            position += len(tokens)
-            tokens = (token,)
+            if position + 1 < len(tokens) + options.max_new_tokens:
+                self._run(context, (token,), position)
+
+    def _pieces(self, context: Context, tokens: Sequence[int], start: int, keep: Beginnings | None) -> Iterator[int]:
+        """Read a prompt from `start` on, piece by piece; those that begin another prompt, too, are kept."""
+        wanted = keep.worth_keeping(tokens) if keep else 0
+        for place in range(start, len(tokens), GRID):
+            piece = tokens[place : place + GRID]
+            self._run(context, piece, place)
+            if keep:
+                keep.evaluated(piece)
+                if place + len(piece) == wanted:
+                    keep.keep(context)
+            yield place
+
+    def _run(self, context: Context, tokens: Sequence[int], position: int) -> None:
+        count = context.batch.put(tokens, position=position)
+        context.batch.outputs[: count - 1] = 0
+        context.batch.outputs[count - 1] = 1
+        context.run(count)
+
+    def _logits(self, context: Context) -> Floats:
+        """Logits after the last token: llama.cpp's own memory, good until the next call."""
+        row = self._model.lib.llama_get_logits_ith(context.pointer, -1)
+        return np.ctypeslib.as_array(row, (self._model.tokens,))
 
     @cached_property
     def _marks(self) -> tuple[reasoning.Mark, ...]:
@@ -133,30 +197,27 @@ class GgufDecoder:
         return frozenset(tokens[0] for tokens in words if len(tokens) == 1)
 
     def _hidden(self, text: str, prompt: Sequence[int]) -> tuple[reasoning.Span, ...]:
-        before = self._model.text(prompt[-PROMPT_END:], also=self._mark_tokens)[0].rstrip()
-        begun = any(before.endswith(opening) for opening, _ in self._marks)
-        return reasoning.spans(text, self._marks, begun=begun)
-
-    def _read(self, context: Context, tokens: Sequence[int], position: int) -> Floats:
-        """Logits after the last of the tokens: llama.cpp's own memory, good until the next call."""
-        for start in range(0, len(tokens), PROMPT_BATCH):
-            count = context.batch.put(tokens[start : start + PROMPT_BATCH], position=position + start)
-            context.batch.outputs[: count - 1] = 0
-            context.batch.outputs[count - 1] = 1
-            context.run(count)
-        row = self._model.lib.llama_get_logits_ith(context.pointer, -1)
-        return np.ctypeslib.as_array(row, (self._model.tokens,))
+        marks, begun = self.thinking(prompt)
+        return reasoning.spans(text, marks, begun=begun)
 
     def _empty_context(self, given: int, wanted: int = 0) -> Context:
+        context = self._room_for(given, wanted)
+        context.forget()
+        self._beginnings.forget()
+        return context
+
+    def _room_for(self, given: int, wanted: int) -> Context:
         limit = min(self.manifest.max_tokens, CONTEXT_LIMIT)
         if given + wanted > limit:
             problem = f"{given} tokens and {wanted} new ones do not fit the {limit} of {self.manifest.name}"
             raise UnfitError(problem, hint="shorten the text, or ask for fewer new tokens")
         if not given:
             raise UnfitError("there is no token to continue from", hint="give a text")
-        self._context = room(self._context, given + wanted, self._open)
-        self._context.forget()
-        return self._context
+        context = room(self._context, given + wanted, self._open)
+        if context is not self._context:
+            self._beginnings.forget()
+        self._context = context
+        return context
 
     def _open(self, size: int) -> Context:
         return Context(
@@ -164,7 +225,7 @@ class GgufDecoder:
             size,
             n_threads=self._threads,
             n_threads_batch=self._threads_prefill,
-            n_batch=PROMPT_BATCH,
-            n_ubatch=PROMPT_BATCH,
+            n_batch=LOGITS_BATCH,
+            n_ubatch=LOGITS_BATCH,
             n_outputs_max=LOGITS_BATCH,
         )

@@ -177,11 +177,12 @@ class Model:
         Ends count the characters that are complete by then. Bytes that are no UTF-8 become the replacement character.
         """
         reader = getincrementaldecoder("utf-8")("replace")
-        parts = [reader.decode(self._piece(token, control=token in also)) for token in tokens]
+        parts = [reader.decode(self.piece(token, control=token in also)) for token in tokens]
         ends = tuple(accumulate(map(len, parts)))
         return "".join(parts) + reader.decode(b"", final=True), ends
 
-    def _piece(self, token: int, *, control: bool) -> bytes:
+    def piece(self, token: int, *, control: bool) -> bytes:
+        """The bytes that a token stands for; none for a control token, unless `control` asks for its word."""
         room = ctypes.create_string_buffer(32)
         read = partial(self.lib.llama_token_to_piece, self.vocabulary, token)
         size = read(room, len(room), 0, control)
@@ -214,6 +215,21 @@ class Context:
         """Start over with an empty context."""
         if self._memory:
             self.model.lib.llama_memory_clear(self._memory, 0)  # 0: the cells, not their bytes
+
+    def cut(self, size: int) -> bool:
+        """Forget all but the first `size` tokens; False where this model's memory cannot go back."""
+        return bool(self._memory and self.model.lib.llama_memory_seq_rm(self._memory, 0, size, -1))
+
+    def state(self) -> ctypes.Array[ctypes.c_uint8] | None:
+        """What is known of the tokens so far, to be restored later; None where there is nothing."""
+        lib = self.model.lib
+        state = (ctypes.c_uint8 * lib.llama_state_seq_get_size(self.pointer, 0))()
+        return state if lib.llama_state_seq_get_data(self.pointer, state, len(state), 0) == len(state) else None
+
+    def restore(self, state: ctypes.Array[ctypes.c_uint8]) -> bool:
+        """Know in an empty context what a state knows; False where it does not fit in."""
+        done: int = self.model.lib.llama_state_seq_set_data(self.pointer, state, len(state), 0)
+        return done > 0
 
     def run(self, count: int) -> None:
         """Put the first `count` tokens of the batch through the model."""

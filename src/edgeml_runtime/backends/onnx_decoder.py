@@ -8,16 +8,16 @@ graph evaluates a prompt, from caches of no tokens.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edgeml_runtime.backends.onnx import open_graph, open_tokenizer
-from edgeml_runtime.backends.onnx_greedy import written
+from edgeml_runtime.backends.onnx_greedy import parts, steps, written
 from edgeml_runtime.errors import EdgemlError, UnfitError
-from edgeml_runtime.session import Generation, plain_prompt
+from edgeml_runtime.session import Generation, Said, Thinking, Written, plain_prompt
 from edgeml_runtime.types import Generate, VariantManifest
 
 if TYPE_CHECKING:
@@ -74,6 +74,26 @@ class OnnxDecoder:
 
     def generate(self, tokens: Sequence[int], options: Generate) -> Generation:
         """Continue greedily until an end token or `max_new_tokens`."""
+        new = self._tokens(tokens, options)
+        return written(new, options, tokenizer=self._tokenizer, prompt_tokens=len(tokens))
+
+    def write(self, tokens: Sequence[int], options: Generate) -> Iterator[Written]:
+        """The text of `generate`, step by step; nothing is kept for another prompt."""
+        return parts(self._tokens(tokens, options), self._tokenizer)
+
+    def said(self, turns: Sequence[Said]) -> list[int] | None:  # noqa: ARG002 - one signature for all
+        """None: there is no chat template."""
+        return None
+
+    def thinking(self, tokens: Sequence[int]) -> Thinking:  # noqa: ARG002 - one signature for all
+        """Only the mark that counts in every model."""
+        return Thinking()
+
+    def close(self) -> None:
+        """Drop the session."""
+        del self._session
+
+    def _tokens(self, tokens: Sequence[int], options: Generate) -> Iterator[int]:
         self._require(tokens, options)
         caches = self._empty
 
@@ -82,18 +102,7 @@ class OnnxDecoder:
             logits, caches = self._step(new, caches)
             return logits[0, -1]
 
-        return written(
-            step,
-            tokens,
-            options,
-            tokenizer=self._tokenizer,
-            end_tokens=self.manifest.end_tokens,
-            prompt_tokens=len(tokens),
-        )
-
-    def close(self) -> None:
-        """Drop the session."""
-        del self._session
+        return steps(step, tokens, options, self.manifest.end_tokens)
 
     def _step(self, tokens: Sequence[int], caches: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         past = next(iter(caches.values())).shape[2]

@@ -9,7 +9,7 @@ tokens appended, under `output.`. There is no mask: one text at a time needs no 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +18,9 @@ import onnxruntime as ort
 from tokenizers import Tokenizer
 
 from edgeml_runtime.backends.onnx import open_graph, open_tokenizer
-from edgeml_runtime.backends.onnx_greedy import written
+from edgeml_runtime.backends.onnx_greedy import parts, steps, written
 from edgeml_runtime.errors import EdgemlError, UnfitError
-from edgeml_runtime.session import Generation
+from edgeml_runtime.session import Generation, Said, Thinking, Written
 from edgeml_runtime.types import Generate, VariantManifest
 
 if TYPE_CHECKING:
@@ -77,6 +77,26 @@ class OnnxSeq2Seq:
 
     def generate(self, tokens: Sequence[int], options: Generate) -> Generation:
         """Write greedily from the start token until an end token or `max_new_tokens`; reading is in the first step."""
+        new = self._tokens(tokens, options)
+        return written(new, options, tokenizer=self._tokenizer, prompt_tokens=len(tokens))
+
+    def write(self, tokens: Sequence[int], options: Generate) -> Iterator[Written]:
+        """The text of `generate`, step by step; nothing is kept for another text."""
+        return parts(self._tokens(tokens, options), self._tokenizer)
+
+    def said(self, turns: Sequence[Said]) -> list[int] | None:  # noqa: ARG002 - one signature for all
+        """None: there is no chat template."""
+        return None
+
+    def thinking(self, tokens: Sequence[int]) -> Thinking:  # noqa: ARG002 - one signature for all
+        """Only the mark that counts in every model."""
+        return Thinking()
+
+    def close(self) -> None:
+        """Drop both sessions."""
+        del self._reader, self._writer
+
+    def _tokens(self, tokens: Sequence[int], options: Generate) -> Iterator[int]:
         self._require(tokens, options)
         assert self.manifest.start_token is not None
         own, read = self._empty, dict[str, Any]()
@@ -87,18 +107,7 @@ class OnnxSeq2Seq:
             logits, own = self._step(new, own, read)
             return logits[0, -1]
 
-        return written(
-            step,
-            [self.manifest.start_token],
-            options,
-            tokenizer=self._tokenizer,
-            end_tokens=self.manifest.end_tokens,
-            prompt_tokens=len(tokens),
-        )
-
-    def close(self) -> None:
-        """Drop both sessions."""
-        del self._reader, self._writer
+        return steps(step, [self.manifest.start_token], options, self.manifest.end_tokens)
 
     def _read_once(self, tokens: Sequence[int]) -> dict[str, Any]:
         found = self._reader.run(self._read, {"input_ids": np.array([tokens], dtype=np.int64)})

@@ -67,8 +67,8 @@ class Settings(Record, frozen=True, kw_only=True):
 def read_settings(path: Path | None, **replaced: Any) -> Settings:
     """The settings of a TOML file, or the defaults; what is `replaced` and not None counts instead.
 
-    Raises EdgemlError for a file that is no TOML, for an unknown key, with the nearest known one, for a value out of its
-    range, and for a host that others reach without a token.
+    Raises EdgemlError for a file that is no TOML, for an unknown key, with the nearest known one, for a value out of
+    its range, and for a host that others reach without a token.
     """
     plain = _toml(path) if path else {}
     plain |= {name: value for name, value in replaced.items() if value is not None}
