@@ -18,11 +18,11 @@ LEVELS = (
     ("types", "metrics"),
     ("store", "sources", "targets", "devices", "stats", "wheels", "crossbuild", "preprocessing", "images", "formats"),
     ("scores", "dataset", "traits", "bundles", "pulled", "threshold"),
-    ("measurements", "provenance", "fidelity", "examples", "cards", "comparable", "threads", "sequential", "parity"),
+    ("measurements", "provenance", "fidelity", "examples", "papers", "signing", "comparable", "threads", "sequential", "parity"),
     ("verdicts", "plots", "page"),
     ("conditions",),
     ("away",),
-    ("download", "quantize", "bench", "report", "package", "runtime", "doctor", "feedback"),  # verbs: none imports another
+    ("download", "quantize", "bench", "report", "package", "verify", "runtime", "doctor", "feedback"),  # no verb imports a verb
     ("recipe", "render", "suggestions", "options"),
     ("console",),
     ("command", "device_commands"),
