@@ -100,7 +100,7 @@ def bring(device: Reached, wanted: Needs, planned: Plan, *, progress: Progress) 
     """
     if planned.holder and (planned.trees or len(planned.sites) < len(wanted.wheels)):
         raise busy(device.host, planned.holder)
-    _send(device, planned, progress)
+    send(device, planned, progress)
     if planned.trees:
         call(device, "make", {"trees": {tree.digest: _links(tree) for tree in planned.trees}})
     return {format: _site(device, wanted, planned, tree, progress) for format, tree in wanted.wheels.items()}
@@ -136,7 +136,8 @@ def _trial_s(device: Reached, size: int) -> float:
     return time.perf_counter() - started
 
 
-def _send(device: Reached, planned: Plan, progress: Progress) -> None:
+def send(device: Reached, planned: Plan, progress: Progress) -> None:
+    """Send what a plan misses; the files lie there by their digest. What arrived before is not sent again."""
     step, total, sent = f"send to {device.host}", planned.send_bytes, 0
     rate = planned.rate_bytes_s or _CHUNK_BYTES[0] / _CHUNK_S
     left = [(piece, planned.came[piece.sha256]) for piece in planned.missing]

@@ -85,7 +85,7 @@ def _asked(content: bytes, wanted: Needs, *, site: str) -> dict[str, Any]:
     """What starts the job, under a name that tells it from any other, and from itself by another edgeml or library."""
     digest, runtime = hashlib.sha256(content).hexdigest(), wanted.runtime.digest
     name = hashlib.sha256(f"{digest} {runtime} {site}".encode()).hexdigest()
-    return {"job": name, "sha256": digest, "who": _who(), "site": site, "runtime": runtime}
+    return {"job": name, "sha256": digest, "who": who(), "site": site, "runtime": runtime}
 
 
 def _end(device: Reached, one: dict[str, str], progress: Progress) -> None:
@@ -187,5 +187,6 @@ def _lost(host: str, why: str) -> EdgemlError:
     return EdgemlError(f"the job was removed from {host} while it ran", hint="the same command starts it anew")
 
 
-def _who() -> str:
+def who() -> str:
+    """Who asks a device for something, as others there are told."""
     return f"{getpass.getuser()}@{platform.node()}"
