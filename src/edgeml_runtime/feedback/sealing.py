@@ -59,6 +59,6 @@ def seal_of(key_file: Path) -> Seal:
     try:
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM
     except ModuleNotFoundError as error:
-        hint = "install it: sudo apt install python3-cryptography; or leave feedback.key_file out"
+        hint = "sudo apt install python3-cryptography, or pip install cryptography; without a key, it is not needed"
         raise EdgemlError("a key is given, and the Python package cryptography is missing", hint=hint) from error
     return Seal(AESGCM(bytes.fromhex(found[1].decode())))
