@@ -11,7 +11,8 @@ import pytest
 from edgeml.store import Store
 from edgeml.targets import profile
 from edgeml.wheels import default_python, requirements, wheel_folder
-from tiny.commands import gguf_model, inside
+from tiny.commands import edgeml, gguf_model, inside
+from tiny.variants import onnx_variant
 from tiny.wheels import write_wheel
 
 RECIPE = """
@@ -62,6 +63,23 @@ def test_every_command_but_download_works_without_a_network(tmp_path, monkeypatc
     assert [end["verb"] for end in ends] == ["no network", *(command[0] for command in COMMANDS)]
     assert [end for end in ends if end["code"]] == []
     assert all(end["lines"] for end in ends[1:])
+
+
+@pytest.mark.parametrize(
+    "arguments", [("quantize", "--to", "onnx:int8"), ("bench", "tiny/onnx-fp32", "--threads", "1")]
+)
+def test_no_library_leaves_an_identity_of_the_machine_or_reports_to_its_maker(tmp_path, monkeypatch, arguments):
+    monkeypatch.chdir(tmp_path)
+    store, home = Store(tmp_path / "artifacts"), tmp_path / "home"
+    onnx_variant(store.root / "tiny" / "onnx-fp32")
+    gguf_model(store)
+    home.mkdir()
+    for name in ("CI", "ORT_DISABLE_TELEMETRY", "ORT_RUNNING_UNIT_TESTS", "XDG_CACHE_HOME"):  # which would hide it
+        monkeypatch.delenv(name, raising=False)
+
+    edgeml(*arguments, HOME=str(home))
+
+    assert not [path for path in home.rglob("*") if "microsoft" in str(path.relative_to(home)).lower()]
 
 
 def main() -> None:

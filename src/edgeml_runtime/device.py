@@ -238,7 +238,8 @@ def _launch(ask: Any, folder: Path, lock: IO[str]) -> None:
 
 def _python(ask: Any, path: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [ask["python"], "-P", *arguments]
-    return subprocess.run(command, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, check=False)
+    own = {"PYTHONPATH": path, "ORT_DISABLE_TELEMETRY": "1"}  # as edgeml_runtime sets it, which is not always imported
+    return subprocess.run(command, env=os.environ | own, capture_output=True, text=True, check=False)
 
 
 def _holder() -> Any:
