@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from edgeml.bench import Conditions, bench
-from edgeml.cards import model_card
+from edgeml.papers.model_card import model_card
 from edgeml.dataset import dataset_for, read_dataset
 from edgeml.download import download
 from edgeml.errors import EdgemlError

@@ -17,12 +17,12 @@ LEVELS = (
     ("__init__", "children", "errors", "progress", "yaml_files"),
     ("types", "metrics"),
     ("store", "sources", "targets", "devices", "stats", "wheels", "crossbuild", "preprocessing", "images", "formats"),
-    ("scores", "dataset", "traits", "bundles", "pulled", "threshold"),
-    ("measurements", "provenance", "fidelity", "examples", "papers", "signing", "comparable", "threads", "sequential", "parity"),
+    ("scores", "dataset", "traits", "bundles", "pulled", "threshold", "inventory"),
+    ("measurements", "provenance", "fidelity", "examples", "papers", "signing", "parcels", "comparable", "threads", "sequential", "parity"),
     ("verdicts", "plots", "page"),
     ("conditions",),
     ("away",),
-    ("download", "quantize", "bench", "report", "package", "verify", "runtime", "doctor", "feedback"),  # no verb imports a verb
+    ("download", "quantize", "bench", "report", "package", "verify", "deploy", "runtime", "doctor", "feedback"),  # no verb imports a verb
     ("recipe", "render", "suggestions", "options"),
     ("console",),
     ("command", "device_commands"),

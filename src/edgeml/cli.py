@@ -14,7 +14,7 @@ import click
 from edgeml import __version__
 from edgeml.children import ENDING
 from edgeml.command import common, completing
-from edgeml.device_commands import devices, feedback
+from edgeml.device_commands import devices, feedback, verify
 from edgeml.errors import EdgemlError, disk_refusal
 from edgeml.options import bench_options, conditions_of, reached
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from edgeml.console import Session
     from edgeml.store import Store
 
+KINDS = ["dir", "tar", "deb", "rpm", "apk"]
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 USAGE = 2
 
@@ -204,11 +205,12 @@ def report(session: Session, model: str | None, out: Path | None, *, markdown: b
 @cli.command()
 @click.argument("variant", required=False, shell_complete=complete_variants)
 @target_option
-@click.option(
-    "--as", "kind", type=click.Choice(["dir", "tar"]), default="dir", show_default=True, help="Kind of bundle."
-)
+@click.option("--as", "kind", type=click.Choice(KINDS), default="dir", show_default=True, help="Kind of bundle.")
 @click.option("--goldens", type=click.Path(path_type=Path), help="Lines for the self-test; they travel in the bundle.")
 @click.option("--no-wheels", is_flag=True, help="Leave the Python packages out; the device must have them.")
+@click.option("--licence", type=click.Path(path_type=Path), help="The text of the model's licence, where it has none.")
+@click.option("--sign", "key", type=click.Path(path_type=Path), help="A private key in PEM, on an elliptic curve.")
+@click.option("--version", default="1", show_default=True, help="The model's, in Linux packages: count it up.")
 @click.option("--force", is_flag=True, help="Replace a bundle that exists.")
 @common
 def package(session: Session, variant: str | None, target: str | None, *, no_wheels: bool, **options: Any) -> None:
@@ -218,9 +220,8 @@ def package(session: Session, variant: str | None, target: str | None, *, no_whe
     from edgeml.targets import profile
 
     store, device = session.store, profile(target)
-    bundle = verb(
-        store.variant(variant), store=store, profile=device, wheels=not no_wheels, progress=session.progress, **options
-    )
+    options |= {"wheels": not no_wheels, "tell": session.warn, "progress": session.progress}
+    bundle = verb(store.variant(variant), store=store, profile=device, **options)
     session.show([bundle])
     session.next(suggestions.after_package(bundle, device, store))
 
@@ -321,6 +322,7 @@ def doctor(session: Session) -> None:
 
 cli.add_command(devices)
 cli.add_command(feedback)
+cli.add_command(verify)
 
 
 def _typed(arguments: Sequence[str]) -> list[str]:

@@ -196,3 +196,17 @@ def threshold(session: Session, variant: str | None, task: str | None, catches: 
         session.next([f"write low_confidence = {named.threshold:g} below [feedback] in the device's configuration"])
     else:
         session.next([f"edgeml bench {chosen.name} --data FILE"])
+
+
+@click.command()
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--key", type=click.Path(path_type=Path), help="The public key, in PEM, of whoever signed it.")
+@click.option("--rebuild", is_flag=True, help="Make the weights again from their source, and compare every byte.")
+@common
+def verify(session: Session, bundle: Path, **options: Any) -> None:
+    """Check that BUNDLE is what was packed: its files, signature and papers, and that the model still answers."""
+    from edgeml import suggestions
+    from edgeml.verify import verify as verb
+
+    session.show([verb(bundle, store=session.store, progress=session.progress, **options)])
+    session.next(suggestions.anytime(session.store))

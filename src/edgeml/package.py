@@ -10,29 +10,33 @@ import signal
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 import edgeml_runtime
 from edgeml.bundles import kind_of
-from edgeml.cards import model_card
 from edgeml.children import started
 from edgeml.errors import EdgemlError
-from edgeml.measurements import measurements
+from edgeml.papers import bom, licences, origin
+from edgeml.papers.data_card import data_card
+from edgeml.papers.evidence import evidence
+from edgeml.papers.model_card import model_card
+from edgeml.papers.own import card_notes
+from edgeml.papers.wheel_papers import copy_texts, packed
 from edgeml.progress import Counter, Progress, silent
+from edgeml.signing import sign
 from edgeml.store import Store, scratch_folder, take_place
 from edgeml.targets.types import Profile
-from edgeml.types import Measurement, Model, ModelRef, Run, Variant
+from edgeml.types import Model, Variant
 from edgeml.wheels import cached_wheels, default_python, missing_wheels, requirements, runtime_of, wheel_folder
 from edgeml_runtime.bundle import GOLDENS, MANIFEST, SUMS, VARIANT, checksums
 from edgeml_runtime.records import decode, describe, describe_file, read_record, verify, write_record
 from edgeml_runtime.types import Bundle, File, Record, Refusal, VariantManifest
-
-_LICENCE = re.compile(r"(licen[cs]e|copying|notice)\b.*", re.IGNORECASE)
 
 
 class Order(Record, frozen=True, kw_only=True):
@@ -45,6 +49,14 @@ class Order(Record, frozen=True, kw_only=True):
     kind: str
     wheels: dict[str, tuple[Path, ...]]
     goldens: Path | None = None
+    licence: Path | None = None
+    key: Path | None = None
+    recipe: dict[str, Any] = {}
+    version: str = "1"
+
+
+def _ignored(text: str) -> None:
+    """Nobody listens."""
 
 
 def package(  # noqa: PLR0913 - the verb's options are its command's
@@ -55,29 +67,37 @@ def package(  # noqa: PLR0913 - the verb's options are its command's
     kind: str,
     goldens: Path | None = None,
     wheels: bool = True,
+    licence: Path | None = None,
+    key: Path | None = None,
+    recipe: Mapping[str, Any] | None = None,
+    version: str = "1",
     force: bool = False,
+    tell: Callable[[str], None] = _ignored,
     progress: Progress = silent,
 ) -> Bundle:
     """The bundle written to `bundle_path`; one that exists stays, and must be equal unless `force` replaces it.
 
     `goldens` is a file of the user's own lines, which will travel in the bundle; otherwise the self-test's are
-    synthetic. Raises EdgemlError when the variant is not what its manifest says, cannot be run here, or its answers
-    do not depend on its input; nothing is left behind then.
+    synthetic. `licence` is the text of the model's licence, where its files hold none; `key` a private key in PEM
+    that signs the bundle; `version` is the model's, `recipe` what asked for it; `tell` hears what a user must be
+    warned of. Raises EdgemlError when the variant is not what its manifest says, cannot be run here, its answers do
+    not depend on its input, or its licence is known to forbid this; nothing is left behind then.
     """
     form, read = kind_of(kind), Counter(progress, f"verify {variant.name}", variant.manifest.size_bytes)
     verify(variant.path, variant.manifest.files, tick=read)
-    order = _order(variant, profile, kind, goldens=goldens, wheels=wheels)
+    more = {"goldens": goldens, "licence": licence, "key": key, "recipe": dict(recipe or {}), "version": version}
+    order = _order(variant, profile, kind, wheels=wheels, more=more)
+    for text in licences.check(_asked(order, store)):
+        tell(text)
     goal = store.root / "bundles" / (order.name + form.SUFFIX)
     with _workspace(goal) as space:
-        folder = space / order.name
-        bundle = _fill(folder, order, store, progress)
+        bundle = _fill(space / order.name, order, store, progress)
         progress(f"write {goal.name}", 0, 1)
-        made = form.seal(folder)
-        if goal.exists() and form.same(made, goal):
-            return bundle
-        if goal.exists() and not force:
-            raise EdgemlError(f"{goal} exists and differs", hint="add --force to replace it")
-        take_place(made, goal, space / "replaced")
+        made = form.seal(space / order.name)
+        if not (goal.exists() and form.same(made, goal)):
+            if goal.exists() and not force:
+                raise EdgemlError(f"{goal} exists and differs", hint="add --force to replace it")
+            take_place(made, goal, space / "replaced")
     progress(f"write {goal.name}", 1, 1)
     return bundle
 
@@ -87,39 +107,74 @@ def bundle_path(store: Store, bundle: Bundle) -> Path:
     return store.root / "bundles" / (bundle.name + kind_of(bundle.kind).SUFFIX)
 
 
-def _order(variant: Variant, profile: Profile, kind: str, *, goldens: Path | None, wheels: bool) -> Order:
+def _order(variant: Variant, profile: Profile, kind: str, *, wheels: bool, more: dict[str, Any]) -> Order:
     model, _, folder_name = variant.name.partition("/")
     return Order(
         name=f"{model}-{folder_name}-{profile.name}",
         variant=variant,
-        manifest=msgspec.structs.replace(variant.manifest, model=public_ref(variant.manifest.model)),
+        manifest=msgspec.structs.replace(variant.manifest, model=origin.public_ref(variant.manifest.model)),
         profile=profile,
         kind=kind,
         wheels=_wheels(variant, profile) if wheels else {},
-        goldens=goldens,
+        **more,
     )
-
-
-def public_ref(ref: str) -> str:
-    """A model's reference without a path of this machine: `local:` and the last part, where it is a path."""
-    parsed = ModelRef.parse(ref)
-    return f"local:{Path(parsed.id).resolve().name}" if parsed.source == "local" else ref
 
 
 def _fill(folder: Path, order: Order, store: Store, progress: Progress) -> Bundle:
     _copy_variant(order, folder / VARIANT, progress)
     _copy_runtime(folder / "edgeml_runtime")
-    _copy_licences(order, store, folder / "licences")
+    licences.write(_asked(order, store), folder / licences.FOLDER)
     for paths in order.wheels.values():
         _copy_wheels(paths, folder / "wheels")
+    copy_texts(_distinct_wheels(order), folder)
     (folder / "run.sh").write_bytes((files("edgeml.bundles") / "run.sh").read_bytes())
     pins = "".join(f"{pin}\n" for pin in sorted(requirements(runtime_of(order.manifest))))
     (folder / "requirements.txt").write_text(pins, encoding="utf-8")
-    card = model_card(order.manifest, order.profile, measurements=_measured(order.variant, store))
-    (folder / "MODEL_CARD.md").write_text(card, encoding="utf-8")
     progress("goldens", 0, 1)
     _record_goldens(folder, order)
-    return _seal_manifest(folder, order)
+    _write_papers(folder, order, store)
+    bundle = _seal_manifest(folder, order)
+    if order.key:
+        sign(folder, order.key)
+    return bundle
+
+
+def _write_papers(folder: Path, order: Order, store: Store) -> None:
+    """Cards, bill of materials and provenance of the folder as it is."""
+    found = evidence(order.variant, store)
+    notes = card_notes(store.root / order.variant.name.partition("/")[0])
+    papers = {
+        "MODEL_CARD.md": model_card(order.manifest, order.profile, found=found, notes=notes),
+        "DATA_CARD.md": data_card(found, order.manifest.calibration_sha256),
+        bom.FILE: bom.bill(
+            bom.Parts(
+                name=order.name,
+                manifest=order.manifest,
+                wheels=tuple(packed(path) for path in _distinct_wheels(order)),
+                runtime_files=origin.of_runtime(describe(folder)),
+                found=found,
+            )
+        ),
+    }
+    for name, text in papers.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    made_of = describe(folder)
+    write_record(
+        folder / origin.FILE, origin.provenance(order.manifest, order.profile.name, made_of, recipe=order.recipe)
+    )
+
+
+def _asked(order: Order, store: Store) -> licences.Asked:
+    """What decides the licence's duties; its texts are those among the model's own files, where they are still here."""
+    name = order.variant.name.partition("/")[0]
+    record = store.root / name / "model.json"
+    model = read_record(record, Model) if record.is_file() else None
+    texts = licences.texts_in([file.path for file in model.files], Path(model.path)) if model else ()
+    return licences.Asked(name=name, stated=order.manifest.licence, texts=texts, given=order.licence)
+
+
+def _distinct_wheels(order: Order) -> list[Path]:
+    return sorted({path.name: path for paths in order.wheels.values() for path in paths}.values())
 
 
 def _copy_variant(order: Order, goal: Path, progress: Progress) -> None:
@@ -140,18 +195,6 @@ def _copy_runtime(goal: Path) -> None:
         shutil.copyfile(path, copy)
 
 
-def _copy_licences(order: Order, store: Store, goal: Path) -> None:
-    """The licence texts among the model's own files, where the model is still here."""
-    record = store.root / order.variant.name.partition("/")[0] / "model.json"
-    model = read_record(record, Model) if record.is_file() else None
-    for file in model.files if model else ():
-        source = Path(model.path) / file.path if model else Path()
-        if _LICENCE.fullmatch(source.name) and source.is_file():
-            copy = goal / file.path  # two texts may have one name
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, copy)
-
-
 def _wheels(variant: Variant, profile: Profile) -> dict[str, tuple[Path, ...]]:
     """The wheels of each Python version that were downloaded for this target; at least one version's must be."""
     found, format = {}, runtime_of(variant.manifest)
@@ -168,18 +211,6 @@ def _copy_wheels(paths: Sequence[Path], goal: Path) -> None:
             if any(re.match(r"[^/]+\.data/(pure|plat)lib/", name) for name in wheel.namelist()):
                 raise EdgemlError(f"{path.name} needs an installer", hint="bundles unpack wheels: use another version")
         shutil.copyfile(path, goal / path.name)
-
-
-def _measured(variant: Variant, store: Store) -> list[Measurement]:
-    """Of each task and target the latest run of exactly these weights, over all rows: a slice names a group."""
-    model, _, folder_name = variant.name.partition("/")
-    weights = variant.manifest.weights_sha256
-    paths = sorted((store.root / model / "measurements").glob(f"{folder_name}.*.json"))
-    runs = [run for run in (read_record(path, Run) for path in paths) if run.variant_sha256 == weights]
-    latest = {(run.task, run.target): run for run in sorted(runs, key=lambda run: run.started)}
-    size_bytes = variant.manifest.size_bytes
-    found = [one for key in sorted(latest) for one in measurements(latest[key], size_bytes=size_bytes)]
-    return [one for one in found if one.slice is None]
 
 
 def _record_goldens(folder: Path, order: Order) -> None:
@@ -204,6 +235,7 @@ def _record_goldens(folder: Path, order: Order) -> None:
 
 
 def _seal_manifest(folder: Path, order: Order) -> Bundle:
+    files = describe(folder)
     bundle = Bundle(
         name=order.name,
         variant=order.manifest.name,
@@ -211,10 +243,12 @@ def _seal_manifest(folder: Path, order: Order) -> Bundle:
         target=order.profile.name,
         kind=order.kind,
         runtime=edgeml_runtime.__version__,
-        files=describe(folder),
+        files=files,
         machine=order.profile.machine,
         python=tuple(order.wheels) or order.profile.python,
         licence=order.manifest.licence,
+        parts=origin.parts(files),
+        version=order.version,
     )
     write_record(folder / MANIFEST, bundle)
     everything: tuple[File, ...] = (*bundle.files, describe_file(folder / MANIFEST, MANIFEST))

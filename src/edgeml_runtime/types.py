@@ -346,7 +346,8 @@ class Bundle(Record, frozen=True, kw_only=True, tag_field="schema", tag="edgeml.
     """`bundle.json`: one variant with all that runs it on one target.
 
     `files` are all of the bundle's but `bundle.json` and `SHA256SUMS`, which follow from them. `python` are the
-    versions that its wheels serve; a bundle without wheels runs on any from 3.11.
+    versions that its wheels serve; a bundle without wheels runs on any from 3.11. `parts` are the digests of its
+    `model` and its `runtime`, each of which may be replaced alone.
     """
 
     name: str
@@ -359,6 +360,8 @@ class Bundle(Record, frozen=True, kw_only=True, tag_field="schema", tag="edgeml.
     machine: str
     python: tuple[str, ...]
     licence: str | None = None
+    parts: dict[str, str] = {}
+    version: str = "1"
 
 
 class Goldens(Record, frozen=True, kw_only=True, tag_field="schema", tag="edgeml.goldens/1"):

@@ -6,12 +6,13 @@ from importlib import import_module
 from pathlib import Path
 from typing import Protocol, cast
 
+from edgeml.errors import EdgemlError
 from edgeml.store import PART
 from edgeml_runtime.bundle import MANIFEST
 from edgeml_runtime.errors import unknown
 from edgeml_runtime.types import Bundle
 
-KINDS = ("dir", "tar")
+KINDS = ("dir", "tar", "deb", "rpm", "apk")
 
 
 class Kind(Protocol):
@@ -28,6 +29,9 @@ class Kind(Protocol):
     def same(self, made: Path, present: Path) -> bool:
         """Whether a bundle that is there already is, byte for byte, the one just made."""
 
+    def unpack(self, path: Path, folder: Path) -> Path:
+        """The bundle's folder, written below `folder` with no more trust than `edgeml.bundles.extraction` has."""
+
 
 def bundles_in(folder: Path) -> list[Bundle]:
     """The bundles in a store's folder, by name; what is not finished, or is something else, is passed over."""
@@ -35,6 +39,20 @@ def bundles_in(folder: Path) -> list[Bundle]:
     folders = [path for path in paths if (path / MANIFEST).is_file() and path.suffix != PART]
     archives = [path for path in paths if path.name.endswith(kind_of("tar").SUFFIX)]
     return [*(kind_of("dir").read(path) for path in folders), *(kind_of("tar").read(path) for path in archives)]
+
+
+def kind_at(path: Path) -> str:
+    """The name of the kind that a path's bundle is of, by what it is called, or by what lies in it."""
+    if not path.exists():
+        raise EdgemlError(f"there is no {path}", hint="name a bundle: edgeml list shows what is here")
+    endings = {kind: kind_of(kind).SUFFIX for kind in KINDS}
+    found = [kind for kind, suffix in endings.items() if suffix and path.name.endswith(suffix)]
+    if not found and (path / MANIFEST).is_file():
+        return "dir"
+    if not found:
+        hint = f"a folder with {MANIFEST}, or a file that ends in {', '.join(filter(None, endings.values()))}"
+        raise EdgemlError(f"{path} is no bundle", hint=hint)
+    return max(found, key=lambda kind: len(endings[kind]))
 
 
 def kind_of(name: str) -> Kind:

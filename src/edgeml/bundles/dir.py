@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from edgeml.errors import EdgemlError
@@ -10,6 +11,8 @@ from edgeml_runtime.records import read_record
 from edgeml_runtime.types import Bundle
 
 SUFFIX = ""
+SITE = ".site-"  # begins the folders that `edgeml_runtime.unpack` makes
+SIGNATURE = "model.sig"  # of the whole folder, and so in no list of its files
 
 
 def seal(folder: Path) -> Path:
@@ -30,7 +33,31 @@ def same(made: Path, present: Path) -> bool:
         check_files(present)
     except EdgemlError:
         return False
-    return (made / SUMS).read_bytes() == (present / SUMS).read_bytes()
+    return all(_content(made / name) == _content(present / name) for name in (SUMS, SIGNATURE))
+
+
+def unpack(path: Path, folder: Path) -> Path:
+    """A copy of every file but what a run left; a link or a device among them is refused."""
+    goal = folder / path.resolve().name
+    for source in sorted(path.rglob("*")):
+        name = source.relative_to(path)
+        if was_left(name) or (source.is_dir() and not source.is_symlink()):
+            continue
+        if source.is_symlink() or not source.is_file():
+            hint = "do not use this bundle; tell who gave it to you"
+            raise EdgemlError(f"{source} is a link, a device, or no plain file", hint=hint)
+        (goal / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, goal / name)
+    return goal
+
+
+def was_left(name: Path) -> bool:
+    """Whether a file or folder of that name, in a bundle comes from a run: unpacked wheels, compiled code."""
+    return name.parts[0].startswith(SITE) or "__pycache__" in name.parts
+
+
+def _content(path: Path) -> bytes | None:
+    return path.read_bytes() if path.is_file() else None
 
 
 def mode(path: Path) -> int:

@@ -8,6 +8,7 @@ import tarfile
 from pathlib import Path
 
 from edgeml.bundles.dir import mode
+from edgeml.bundles.extraction import Intake, limit_of, only_folder, unpack_tar
 from edgeml.errors import EdgemlError
 from edgeml_runtime.bundle import MANIFEST
 from edgeml_runtime.records import decode, sha256
@@ -46,6 +47,14 @@ def read(path: Path) -> Bundle:
 def same(made: Path, present: Path) -> bool:
     """Whether the two archives are equal."""
     return present.is_file() and filecmp.cmp(made, present, shallow=False)
+
+
+def unpack(path: Path, folder: Path) -> Path:
+    """The one folder that the archive holds."""
+    intake = Intake(folder, path.name, limit_of(path))
+    with gzip.open(path) as stream:
+        unpack_tar(stream, intake)
+    return only_folder(folder, path)
 
 
 def _entry(path: Path, name: str) -> tarfile.TarInfo:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 from typing import Any
 
+from edgeml.bundles.verification import Verification
 from edgeml.pulled import Export, Pull, Pulled, Tally
 from edgeml.render import feedback
 from edgeml.render.devices import devices, probes
@@ -14,6 +15,7 @@ from edgeml.render.figures import FIGURES, Figure
 from edgeml.render.reports import reports
 from edgeml.render.tables import WIDTH, Column, short, size, table
 from edgeml.render.targets import profiles
+from edgeml.render.verification import verifications
 from edgeml.targets.types import Device, Probe, Profile, Runtime
 from edgeml.threshold import Threshold
 from edgeml.types import Capability, Model, Page, Report, Variant
@@ -135,6 +137,7 @@ _BLOCKS: dict[type, Callable[[Sequence[Any], int], list[str]]] = {
     Page: _pages,
     Device: devices,
     Probe: probes,
+    Verification: verifications,
     Pull: feedback.pulls,
     Tally: feedback.tallies,
     Pulled: feedback.items,

@@ -44,6 +44,7 @@ SIDE_FILES = (
     README,
     "LICEN[CS]E*",
     "NOTICE*",
+    "USE_POLICY*",
 )
 _SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
 _PART = re.compile(r"-\d{5}-of-\d{5}(?=\.gguf$)")

@@ -22,6 +22,7 @@ from edgeml_runtime.records import CHUNK_BYTES
 
 _LARGEST_RATIO = 100  # weights hardly compress and text does tenfold; deflate's own limit is near 1000
 _LARGEST_LICENCE_CHARS = 60  # some packages put the whole text where its name belongs
+_CLASSIFIED = {"Apache Software License": "Apache-2.0", "MIT License": "MIT", "BSD License": "BSD"}
 _BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, UnicodeDecodeError)
 
 
@@ -59,6 +60,13 @@ class Wheel:
         metadata = Parser().parsestr(self._text(f"{self.info}/METADATA"), headersonly=True)
         stated = metadata.get("License-Expression") or metadata.get("License")
         return stated if stated and len(stated) <= _LARGEST_LICENCE_CHARS and "\n" not in stated else None
+
+    def classified(self) -> str | None:
+        """The licence that the metadata's classifiers name, where it states none in words of its own."""
+        metadata = Parser().parsestr(self._text(f"{self.info}/METADATA"), headersonly=True)
+        found = [value for value in metadata.get_all("Classifier", []) if value.startswith("License ::")]
+        names = [_CLASSIFIED.get(name := value.rpartition(" :: ")[2], name) for value in found]
+        return " AND ".join(dict.fromkeys(names)) or None
 
     def extract(self, name: str, goal: Path) -> None:
         """Write one member; raises EdgemlError when its bytes are not those that RECORD names."""

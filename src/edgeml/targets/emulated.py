@@ -55,7 +55,7 @@ def work_on(
 
     Raises EdgemlError where it met an instruction that the device lacks.
     """
-    with _environment(device) as environment:
+    with environment_of(device) as environment:
         command = device.command("-X", "faulthandler", "-m", "edgeml_runtime.worker")
         ended = local.work(command, job, environment={**environment, **(settings or {})}, progress=progress)
     if ended.code == -signal.SIGILL:
@@ -64,7 +64,7 @@ def work_on(
 
 
 @contextmanager
-def _environment(device: Emulator) -> Iterator[dict[str, str]]:
+def environment_of(device: Emulator) -> Iterator[dict[str, str]]:
     """The variables of a process on the device, which sees its packages and of this machine's only `edgeml_runtime`."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN)}
     with TemporaryDirectory(prefix="edgeml-") as folder:

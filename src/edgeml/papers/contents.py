@@ -1,0 +1,94 @@
+"""Whether a bundle's papers tell of the files that lie beside them: checksums, bill of materials, provenance, parts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edgeml.bundles.dir import SIGNATURE
+from edgeml.bundles.verification import Check, done, left_out
+from edgeml.errors import EdgemlError
+from edgeml.papers import bom, origin
+from edgeml.sources.contents import is_inside
+from edgeml_runtime.bundle import MANIFEST, SUMS, VARIANT, check_files, read_bundle
+from edgeml_runtime.records import read_record
+from edgeml_runtime.types import Bundle, VariantManifest
+
+_HINT = "copy the bundle again; where it stays so, do not use it"
+
+
+def check_whole(folder: Path) -> tuple[Bundle, list[Check]]:
+    """The manifest of a bundle's folder, once every file is the one that was packed and none came later.
+
+    Raises EdgemlError naming the first file that is not.
+    """
+    try:
+        for file in read_bundle(folder).files:
+            if not is_inside(file.path):
+                raise EdgemlError(f"{MANIFEST} lists {file.path!r}, which is outside of the bundle", hint=_HINT)
+        bundle = check_files(folder)
+    except EdgemlError as error:
+        raise EdgemlError(error.message.replace(f"{folder}/", ""), hint=_HINT) from error
+    listed = {file.path for file in bundle.files} | {MANIFEST, SUMS, SIGNATURE}
+    present = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
+    extra = [name for name in present if name not in listed]
+    if extra:
+        raise EdgemlError(f"{extra[0]} was not packed into {bundle.name}", hint="remove it, or " + _HINT)
+    found = [
+        done("checksums", f"{len(bundle.files)} files are those that were packed"),
+        done("no other files", "nothing was added"),
+    ]
+    return bundle, found
+
+
+def check_papers(folder: Path, bundle: Bundle) -> list[Check]:
+    """What the bill of materials, the provenance and the parts' digests say is so; EdgemlError where it is not."""
+    return [_bill(folder, bundle), _provenance(folder, bundle), _parts(bundle)]
+
+
+def _bill(folder: Path, bundle: Bundle) -> Check:
+    if not (folder / bom.FILE).is_file():
+        return left_out("bill of materials", f"it has no {bom.FILE}: an older edgeml packed it")
+    try:
+        stated = bom.listed((folder / bom.FILE).read_bytes())
+    except (ValueError, KeyError, TypeError, StopIteration) as error:
+        raise EdgemlError(f"{bom.FILE} cannot be read: {error}", hint=_HINT) from error
+    parts = (f"{VARIANT}/", "wheels/")
+    present = {file.path: file.sha256 for file in bundle.files if file.path.startswith(parts)}
+    present.pop(f"{VARIANT}/variant.json", None)  # describes the model, and is no part of it
+    differing = sorted(set(stated.items()) ^ set(present.items()))
+    if differing:
+        raise EdgemlError(f"{bom.FILE} and the bundle disagree on {differing[0][0]}", hint=_HINT)
+    wheels = sum(name.startswith("wheels/") for name in present)
+    return done("bill of materials", f"{len(present) - wheels} files of the model and {wheels} wheels, all listed")
+
+
+def _provenance(folder: Path, bundle: Bundle) -> Check:
+    path = folder / origin.FILE
+    if not path.is_file():
+        return left_out("provenance", f"it has no {origin.FILE}: an older edgeml packed it")
+    stated = read_record(path, origin.Provenance)
+    manifest = read_record(folder / VARIANT / "variant.json", VariantManifest)
+    listed = {file.path.removeprefix(f"{VARIANT}/"): file.sha256 for file in bundle.files}
+    for file in manifest.files:
+        if listed.get(file.path) != file.sha256:
+            raise EdgemlError(f"variant.json and the bundle disagree on {file.path}", hint=_HINT)
+    pairs = {
+        "the model": (stated.model, manifest.model),
+        "the source's files": (stated.source_files, manifest.source_files),
+        "the weights": (stated.weights_sha256, manifest.weights_sha256),
+        "the runtime": (stated.runtime_sha256, origin.digest(origin.of_runtime(bundle.files))),
+    }
+    for what, (said, found) in pairs.items():
+        if said != found:
+            raise EdgemlError(f"{origin.FILE} and the bundle disagree on {what}", hint=_HINT)
+    return done("provenance", f"made from {stated.model}, stored as {stated.scheme}")
+
+
+def _parts(bundle: Bundle) -> Check:
+    if not bundle.parts:
+        return left_out("parts", "it has no digests of its parts: an older edgeml packed it")
+    found = origin.parts(bundle.files)
+    for part, stated in bundle.parts.items():
+        if found.get(part) != stated:
+            raise EdgemlError(f"{MANIFEST} and the files disagree on the part {part}", hint=_HINT)
+    return done("parts", ", ".join(f"{part} {stated[:12]}" for part, stated in sorted(bundle.parts.items())))
