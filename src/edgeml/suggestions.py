@@ -93,12 +93,18 @@ def after_emulator(target: Profile, store: Store) -> list[str]:
         return anytime(store)
     return [f"{_bench(variants[-1])} --target {target.name}"]
 
+_INSTALLERS = {"deb": "sudo apt install", "rpm": "sudo dnf install", "apk": "doas apk add --allow-untrusted"}
+
 
 def after_package(bundle: Bundle, target: Profile, store: Store) -> list[str]:
     """A bundle is there: run its self-test, on the device that it is for."""
     file_name = bundle.name + kind_of(bundle.kind).SUFFIX
     path = quote(str(store.root / "bundles" / file_name))
     test = f"sh {bundle.name}/run.sh selftest"
+    if install := _INSTALLERS.get(bundle.kind):
+        if _is_own(target):
+            return [f"{install} {path if path.startswith('/') else './' + path}/*.{bundle.kind}"]
+        return [f"scp -r {path} DEVICE: && ssh -t DEVICE '{install} ./{file_name}/*.{bundle.kind}'"]
     if _is_own(target):
         return [f"tar -xzf {path} && {test}" if bundle.kind == "tar" else f"sh {path}/run.sh selftest"]
     unpack = f"tar -xzf {file_name} && " if bundle.kind == "tar" else ""

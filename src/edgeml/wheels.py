@@ -75,8 +75,13 @@ def wheel_folder(profile: Profile, python: str, format: str) -> Path:
 
     A wheel that was compiled for dot-product instructions alone must not reach a Raspberry Pi 4 that way.
     """
-    kind = "-dotprod" if COMPILED in PACKAGES.get(format, {}) and profile.integer_kernels == "arm64-dotprod" else ""
-    return cache_folder() / "wheels" / f"{profile.wheel_platforms[0]}-{python}-{format}{kind}"
+    return cache_folder() / "wheels" / f"{profile.wheel_platforms[0]}-{python}-{runtime_name(profile, format)}"
+
+
+def runtime_name(profile: Profile, format: str) -> str:
+    """A format, and what its runtime was compiled for where that is more than the machine."""
+    dotprod = COMPILED in PACKAGES.get(format, {}) and profile.integer_kernels == "arm64-dotprod"
+    return f"{format}-dotprod" if dotprod else format
 
 
 def shared_wheel(profile: Profile, format: str, requirement: str) -> Path | None:

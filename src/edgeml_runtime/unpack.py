@@ -53,8 +53,7 @@ def fits(wheel: str) -> bool:
     tags = _TAGS.fullmatch(wheel)
     if not tags:
         return False
-    pythons, platforms = tags["python"].split("."), tags["platform"].split(".")
-    return any(_python_fits(python, tags["abi"]) for python in pythons) and any(map(_platform_fits, platforms))
+    return serves(wheel, _version()) and any(map(_platform_fits, tags["platform"].split(".")))
 
 
 def _fitting(packed: Packed) -> dict[str, str]:
@@ -65,8 +64,13 @@ def _fitting(packed: Packed) -> dict[str, str]:
     return {wheel: packed.wheels[wheel] for wheel in fitting.values()}
 
 
-def _python_fits(python: str, abi: str) -> bool:
-    minor = sys.version_info.minor
+def serves(wheel: str, version: str) -> bool:
+    """Whether a wheel of that name is for that version of Python (`3.11`), whatever the machine."""
+    tags, minor = _TAGS.fullmatch(wheel), int(version.partition(".")[2])
+    return tags is not None and any(_python_fits(one, tags["abi"], minor) for one in tags["python"].split("."))
+
+
+def _python_fits(python: str, abi: str, minor: int) -> bool:
     if abi == "abi3" and python.startswith("cp3"):
         return int(python[3:]) <= minor
     return python in ("py3", f"cp3{minor}") and abi in ("none", f"cp3{minor}")

@@ -1,0 +1,110 @@
+"""The files of a deb, rpm or apk, read by the standard library: no tool of those systems is needed to check one.
+
+Layouts: deb(5); the RPM manual's package format (lead, signature, header, payload); cpio(5), "newc"; and Alpine's
+apk v2, which is gzipped tar archives in a row.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import re
+import struct
+import zlib
+from pathlib import Path
+from typing import IO, cast
+
+from edgeml.bundles.extraction import Intake, limit_of, unpack_tar
+from edgeml.errors import EdgemlError, disk_refusal
+
+_LEAD, _HEADER = b"\xed\xab\xee\xdb", b"\x8e\xad\xe8"
+_FILE, _FOLDER, _KIND = 0o100000, 0o040000, 0o170000
+
+
+def extract(package: Path, folder: Path) -> None:
+    """Write a package's files below `folder`, those that its steps are left out.
+
+    Raises EdgemlError for a package that is damaged, or holds anything but plain files that stay in the folder.
+    """
+    intake = Intake(folder, package.name, limit_of(package))
+    read = {".deb": _read_deb, ".rpm": _read_rpm, ".apk": _read_apk}[package.suffix]
+    try:
+        with package.open("rb") as stream:
+            read(stream, intake)
+    except (zlib.error, EOFError, ValueError, struct.error, OSError) as error:
+        if isinstance(error, OSError) and disk_refusal(error):
+            raise
+        raise EdgemlError(f"{package.name} is no complete package: {error}", hint="copy it again") from error
+
+
+def _read_deb(stream: IO[bytes], intake: Intake) -> None:
+    if stream.read(8) != b"!<arch>\n":
+        raise ValueError("it does not begin as one")
+    while header := stream.read(60):
+        size = int(header[48:58])
+        if header[:16].rstrip(b" /") == b"data.tar.gz":
+            unpack_tar(gzip.open(_Piece(stream, size)), intake)  # noqa: SIM115 - it has no file of its own
+            return
+        stream.seek(size + size % 2, io.SEEK_CUR)
+    raise ValueError("it holds no data.tar.gz")
+
+
+def _read_apk(stream: IO[bytes], intake: Intake) -> None:
+    # .PKGINFO and the scripts stand before the data, under names of the top that begin with a dot.
+    unpack_tar(gzip.open(stream), intake, keep=lambda name: not re.match(r"\.[A-Z][A-Z]+$|\.(pre|post)-", name))  # noqa: SIM115
+
+
+def _read_rpm(stream: IO[bytes], intake: Intake) -> None:
+    if stream.read(96)[:4] != _LEAD:
+        raise ValueError("it does not begin as one")
+    _skip_header(stream)
+    stream.seek(-stream.tell() % 8, io.SEEK_CUR)  # the signature is padded
+    _skip_header(stream)
+    with gzip.open(stream) as payload:
+        while _read_cpio_member(cast("IO[bytes]", payload), intake):
+            pass
+
+
+def _read_cpio_member(payload: IO[bytes], intake: Intake) -> bool:
+    """Take one member in; whether another may follow."""
+    header = payload.read(110)
+    if header[:6] != b"070701" or len(header) < 110:
+        raise ValueError("its payload is no cpio archive")
+    fields = [int(header[6 + 8 * index : 14 + 8 * index], 16) for index in range(13)]
+    mode, size, length = fields[1], fields[6], fields[11]
+    name = payload.read(length + -(110 + length) % 4)[: length - 1].decode().removeprefix("./").lstrip("/")
+    if name == "TRAILER!!!":
+        return False
+    if mode & _KIND == _FILE:
+        intake.add(name, cast("IO[bytes]", _Piece(payload, size)))
+        payload.read(-size % 4)
+    elif mode & _KIND != _FOLDER:
+        raise intake.refused(name, "it is a link, a device, or no plain file")
+    return True
+
+
+def _skip_header(stream: IO[bytes]) -> None:
+    magic, _, entries, size = struct.unpack(">4s4sII", stream.read(16))
+    if not magic.startswith(_HEADER):
+        raise ValueError("its header is damaged")
+    stream.seek(16 * entries + size, io.SEEK_CUR)
+
+
+class _Piece(io.RawIOBase):
+    """The next bytes of a stream, and no more of it."""
+
+    def __init__(self, stream: IO[bytes], size: int) -> None:
+        self._stream, self._left = stream, size
+
+    def readable(self) -> bool:
+        """Yes."""
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        """As a file's; a stream that ends too early is refused."""
+        wanted = self._left if size < 0 else min(size, self._left)
+        found = self._stream.read(wanted)
+        if len(found) < wanted:
+            raise EOFError("it is cut off")
+        self._left -= len(found)
+        return found

@@ -1,0 +1,42 @@
+"""What a bundle is called on a device: its packages, folders, command and service."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from edgeml.targets import profile
+from edgeml.wheels import runtime_name, runtime_of
+from edgeml_runtime.bundle import VARIANT
+from edgeml_runtime.records import read_record
+from edgeml_runtime.types import Bundle, VariantManifest
+
+# Go's words, which nfpm turns into those of each kind of package.
+_ARCHITECTURES = {"aarch64": "arm64", "x86_64": "amd64"}
+ANY = "all"
+
+
+class Names(NamedTuple):
+    """`name` is the model's folder below /usr/lib/edgeml, `package` its package, command and service.
+
+    `runtime` and `runtime_package` are those of what runs it. `architecture` is the machine's; `model_architecture`
+    that of the model's own files, which are data, but for integer weights that are laid out for one kind of processor.
+    """
+
+    name: str
+    package: str
+    runtime: str
+    runtime_package: str
+    architecture: str
+    model_architecture: str
+
+
+def names_of(folder: Path, bundle: Bundle) -> Names:
+    """The names that follow from a bundle's folder; its target is no part of them, for a device knows what it is."""
+    manifest = read_record(folder / VARIANT / "variant.json", VariantManifest)
+    name = re.sub(r"[^a-z0-9]+", "-", bundle.variant.lower()).strip("-")
+    runtime = f"runtime-{runtime_name(profile(bundle.target), runtime_of(manifest))}"
+    architecture = _ARCHITECTURES.get(bundle.machine, bundle.machine)
+    own = architecture if manifest.built_for else ANY
+    return Names(name, f"edgeml-{name}", runtime, f"edgeml-{runtime}", architecture, own)
