@@ -1,4 +1,4 @@
-"""The command line that travels: `python -m edgeml_runtime selftest . | predict . --input FILE | info .`.
+"""The command line that travels: `python -m edgeml_runtime selftest . | predict . --input FILE | info . | serve .`.
 
 stdout is the result, stderr everything else. Exit codes: 0 done, 2 usage, 3 the request cannot be met. Imports wait
 until a command is chosen: `prepare` runs before anything but the standard library is there.
@@ -98,6 +98,17 @@ def info(options: argparse.Namespace) -> None:
         print(f"{name:<9} {text}")
 
 
+def serve(options: argparse.Namespace) -> None:
+    """Answer requests over HTTP, on this machine alone unless a token is given, until SIGTERM or Ctrl-C."""
+    from edgeml_runtime.server.settings import read_settings
+
+    replaced = {name: getattr(options, name) for name in ("host", "port", "token_file", "threads")}
+    settings = read_settings(options.config, **replaced)
+    from edgeml_runtime.server.running import serve as run
+
+    run(options.folder, settings)
+
+
 def goldens(options: argparse.Namespace) -> None:
     """Write a variant's goldens: used at packaging, in a process of its own since a library may abort it."""
     from edgeml_runtime.bundle import variant_folder
@@ -140,6 +151,7 @@ def _parser() -> argparse.ArgumentParser:
         made[command].set_defaults(command=command)
     _feedback_options(made[feedback])
     _predict_options(made[predict])
+    _serve_options(made[serve])
     made[goldens].add_argument("--output", type=Path, required=True, metavar="FILE")
     made[goldens].add_argument("--texts", type=Path, metavar="FILE", help="rows with a column text")
     return parser
@@ -159,6 +171,20 @@ def _predict_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--instruction", metavar="TEXT", help="text-generation: what to do with each text")
     parser.add_argument("--schema", type=Path, metavar="FILE", help="text-generation: a JSON Schema to keep to")
     parser.add_argument("--max-new-tokens", type=_count, metavar="N", help="text-generation: the longest answer")
+
+
+def _serve_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", type=Path, metavar="FILE", help="a TOML file; what is given here goes before it")
+    parser.add_argument("--host", metavar="HOST", help="127.0.0.1 unless given; others need a token")
+    parser.add_argument("--port", type=_port, metavar="N", help="8080 unless given; 0 for any free one")
+    parser.add_argument("--token-file", metavar="FILE", help="the token that requests must show; only you may read it")
+    parser.add_argument("--threads", type=_count, metavar="N", help="every fast core unless given")
+
+
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) <= 65535):
+        raise EdgemlError(f"{text!r} is no port", hint="give a number from 0 to 65535, 0 for any free one")
+    return int(text)
 
 
 def _count(text: str) -> int:

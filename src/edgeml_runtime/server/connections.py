@@ -1,0 +1,72 @@
+"""Connections that cost nothing: too many of them are turned away, and so is one that never finishes its headers.
+
+uvicorn bounds neither the time that headers take nor, but with a 503, how many connections there are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import h11
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+if TYPE_CHECKING:
+    from edgeml_runtime.server.metrics import Metrics
+    from edgeml_runtime.server.settings import Settings
+
+ROUTE = "connection"  # where these are counted: they never came to a route
+
+
+class Bounded(H11Protocol):
+    """uvicorn's protocol over h11, with bounds."""
+
+    settings: Settings
+    metrics: Metrics
+    _timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        """Take a connection, or turn it away."""
+        super().connection_made(transport)
+        if len(self.connections) > self.settings.connections:
+            self._turn_away(429, b"Too Many Requests", b"retry-after: 1\r\n")
+        else:
+            self._watch()
+
+    def data_received(self, data: bytes) -> None:
+        """Take what came."""
+        if not self.transport.is_closing():
+            super().data_received(data)
+            self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The end."""
+        self._unwatch()
+        super().connection_lost(exc)
+
+    def _watch(self) -> None:
+        """Wait for the end of headers; once it is there, no more."""
+        if self.conn.their_state is not h11.IDLE or self.transport.is_closing():
+            self._unwatch()
+        elif self._timer is None:
+            self._timer = self.loop.call_later(self.settings.read_timeout_s, self._late)
+
+    def _unwatch(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _late(self) -> None:
+        if self.conn.their_state is h11.IDLE and not self.transport.is_closing():
+            self._turn_away(408, b"Request Timeout")
+
+    def _turn_away(self, status: int, reason: bytes, more: bytes = b"") -> None:
+        self.metrics.request(ROUTE, status, 0.0)
+        head = b"HTTP/1.1 %d %s\r\nconnection: close\r\ncontent-length: 0\r\n%s\r\n"
+        self.transport.write(head % (status, reason, more))
+        self.transport.close()
+
+
+def protocol(settings: Settings, metrics: Metrics) -> type[asyncio.Protocol]:
+    """The protocol with these settings' bounds: uvicorn makes one a connection, and gives it nothing of ours."""
+    return type("BoundedHere", (Bounded,), {"settings": settings, "metrics": metrics})

@@ -1,0 +1,163 @@
+"""From a folder to an endpoint that answers, and to its end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import uvicorn
+
+from edgeml_runtime.bundle import GOLDENS, MANIFEST, variant_folder
+from edgeml_runtime.errors import EdgemlError
+from edgeml_runtime.machine import default_threads
+from edgeml_runtime.selftest import selftest
+from edgeml_runtime.server import logs
+from edgeml_runtime.server.app import Service, application
+from edgeml_runtime.server.connections import protocol
+from edgeml_runtime.server.settings import Settings, read_token
+from edgeml_runtime.server.work import Line
+from edgeml_runtime.session import open_session
+
+if TYPE_CHECKING:
+    from edgeml_runtime.session import Session
+
+_KEEP_ALIVE_S = 30
+_HEADER_BYTES = 16_384
+_ENDING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM") if hasattr(signal, name))
+
+
+def serve(folder: Path, settings: Settings) -> None:
+    """Prove a bundle, or open a variant's folder, and answer requests until SIGTERM or SIGINT.
+
+    Raises EdgemlError before anything listens: for a self-test that fails, a token that others may read, a port that is
+    taken.
+    """
+    token = read_token(settings)
+    logs.set_up()
+    _prove(folder)
+    with _listening(settings) as listener:
+        asyncio.run(run(folder, settings, token, listener))
+
+
+async def run(folder: Path, settings: Settings, token: str | None, listener: socket.socket) -> None:
+    """Answer requests at a socket until the process is asked to end."""
+    line = Line(waiting=settings.queue, time_limit_s=settings.time_limit_s)
+    variant = variant_folder(folder)
+    session = await line.first(lambda: opened(variant, settings))
+    try:
+        service = Service(session, settings, line, created=int((variant / "variant.json").stat().st_mtime))
+        server = server_of(service, token)
+        with _asked_to_end(server, service):
+            logs.say(f"{service.manifest.name} is served at {_address(listener)}")
+            _tell_systemd("READY=1")
+            await server.serve(sockets=[listener])
+    finally:
+        line.close()
+        session.close()
+    logs.say("stopped")
+
+
+def opened(variant: Path, settings: Settings) -> Session:
+    """The variant's session; one that can keep prompts' beginnings does, within the settings."""
+    session = open_session(variant, threads=settings.threads or default_threads())
+    if hasattr(session, "keep"):
+        session.keep(settings.kept_bytes)
+    return session
+
+
+def server_of(service: Service, token: str | None = None) -> Server:
+    """Uvicorn with this endpoint's application and bounds."""
+    settings = service.settings
+    config = uvicorn.Config(
+        application(service, token),
+        http=protocol(settings, service.metrics),
+        loop="asyncio",
+        ws="none",
+        lifespan="off",
+        interface="asgi3",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        timeout_keep_alive=_KEEP_ALIVE_S,
+        timeout_graceful_shutdown=settings.stop_s,  # type: ignore[arg-type] # asyncio takes parts of a second
+        h11_max_incomplete_event_size=_HEADER_BYTES,
+    )
+    return Server(config)
+
+
+class Server(uvicorn.Server):
+    """uvicorn, whose own way with signals ends the process by them: a service that stops as asked exits with 0."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Nothing: `run` sees to them."""
+        yield
+
+
+@contextlib.contextmanager
+def _asked_to_end(server: Server, service: Service) -> Iterator[None]:
+    loop = asyncio.get_running_loop()
+
+    def end() -> None:
+        service.ready = False
+        server.should_exit = True
+        _tell_systemd("STOPPING=1")
+
+    for number in _ENDING:
+        loop.add_signal_handler(number, end)
+    if hasattr(signal, "pthread_sigmask"):  # whoever started this process may have held them back
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
+    try:
+        yield
+    finally:
+        for number in _ENDING:
+            loop.remove_signal_handler(number)
+
+
+def _prove(folder: Path) -> None:
+    """Run the self-test of a bundle; a variant's own folder has none."""
+    if (folder / MANIFEST).is_file() or (folder / GOLDENS).is_file():
+        passed = selftest(folder)
+        logs.say(f"self-test passed: {passed.files} files intact, agreement {passed.agreement:.6f}")
+    else:
+        logs.say("no self-test: this is a variant's folder, not a bundle")
+
+
+@contextlib.contextmanager
+def _listening(settings: Settings) -> Iterator[socket.socket]:
+    """A bound socket; connections wait in it until the model is loaded."""
+    host = settings.host.strip("[]")
+    try:
+        family = socket.getaddrinfo(host, settings.port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family[0], socket.SOCK_STREAM)
+    except OSError as error:
+        raise EdgemlError(f"{host} is no address of this machine: {error}", hint="--host 127.0.0.1") from error
+    with listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(family[4])
+        except OSError as error:
+            problem = f"cannot listen at {host} port {settings.port}: {error.strerror}"
+            raise EdgemlError(problem, hint="choose another one: --port 8081") from error
+        yield listener
+
+
+def _address(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _tell_systemd(state: str) -> None:
+    """Tell whoever supervises this service (sd_notify(3)); nobody does where the variable is not set."""
+    path = os.environ.get("NOTIFY_SOCKET")
+    if not path or not hasattr(socket, "AF_UNIX"):
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify, contextlib.suppress(OSError):
+        notify.sendto(state.encode(), "\0" + path[1:] if path.startswith("@") else path)
