@@ -2,6 +2,8 @@
 
 import json
 import platform
+import sys
+import sysconfig
 
 import pytest
 
@@ -9,11 +11,14 @@ from edgeml.away import here_instead
 from edgeml.bench import bench_away
 from edgeml.conditions import Conditions
 from edgeml.dataset import read_dataset
+from edgeml.render.reports import reports as shown
 from edgeml.store import Store, load_variant
 from edgeml.targets import own_name, profile
+from edgeml.targets.emulator import qemu_file, root_folder
 from edgeml.types import Report
 from edgeml.verdicts.limits import limit_of
 from test_bench import PAIRS, two_variants
+from test_emulator import put_wheels, write_program
 from tiny.commands import inside
 from tiny.gguf import llama_gguf
 from tiny.variants import gguf_variant
@@ -111,6 +116,31 @@ def test_this_machine_is_measured_under_its_own_name():
     assert here_instead(conditions()).profile.name == own_name()
 
 
+def test_an_estimate_names_the_chip_and_memory_that_it_is_of_wherever_it_is_shown(store, data):
+    *_, estimated = reports_of(store, data, target="apple-silicon:m2:16gb", parity_rows=0)
+
+    assert {one.target for one in estimated.measurements} == {"apple-silicon"}
+    assert {one.provenance["asked"] for one in estimated.measurements} == {"apple-silicon:m2:16gb"}
+    assert any("estimated for apple-silicon:m2:16gb" in line for line in shown([estimated], 100)[0].splitlines())
+
+
+def test_bounds_that_are_stated_claim_no_share_of_devices(store, data):
+    *_, estimated = reports_of(store, data, parity_rows=0)
+
+    levels = {one.metric: one.level for one in estimated.measurements}
+    assert levels == {"latency": 0.8, "energy": None, "memory_needed": None}
+    head = shown([estimated], 100)[0].partition("──")[0]
+    assert head.count("[80%]") == 1
+    assert head.count("[least, most]") == 2
+
+
+def test_memory_is_told_in_one_unit_beside_what_the_system_leaves(store, data):
+    *_, estimated = reports_of(store, data, target="pi5:1gb", parity_rows=0)
+
+    (line,) = [line for line in shown([estimated], 100)[0].splitlines() if " MiB; the system leaves " in line]
+    assert line.endswith("the system leaves 0 to 717 of 1 GB")
+
+
 def test_a_language_model_is_judged_by_the_memory_of_the_device(store, tmp_path):
     folder = gguf_variant(store.root / "tiny" / "gguf-q8_0", llama_gguf(tmp_path / "tiny.gguf"))
     variant = load_variant(folder)
@@ -178,6 +208,39 @@ def test_options_of_a_device_need_one(store, data, arguments, error):
 
     assert said.startswith(error)
     assert hint
+
+
+@pytest.fixture
+def stand_in(store):
+    """A program in the emulator's place that runs the job with this machine's own Python and libraries."""
+    start = f'shift 5; PYTHONPATH="{sysconfig.get_paths()["purelib"]}:$PYTHONPATH" exec "{sys.executable}" "$@"'
+    write_program(qemu_file(), start)
+    write_program(root_folder() / "usr/bin/python3.11", "")
+    (root_folder() / "lib").mkdir()
+    put_wheels("onnx")
+
+
+@emulates
+def test_each_emulation_is_kept_in_a_file_of_its_own(store, data, stand_in):
+    _, variant = two_variants(store)
+    found = [bench_away([variant], data, conditions(parity_rows=rows), store=store)[1] for rows in (2, 3)]
+
+    runs = [{one.provenance["run"] for one in report.measurements} for report in found]
+    assert [len(names) for names in runs] == [1, 1]
+    assert runs[0].isdisjoint(runs[1])
+    for report, (name,) in zip(found, runs, strict=True):
+        (cosine,) = [one for one in store.run("tiny", name).outcome.samples if one.metric == "parity.cosine"]
+        assert len(cosine.values) == report.measurements[0].n
+
+
+@emulates
+def test_what_ran_in_an_emulator_has_answers_alone_however_it_was_found_out(store, data, stand_in):
+    _, emulated, _ = reports_of(store, data, parity_rows=2)
+
+    assert {one.how for one in emulated.measurements} == {"emulated"}
+    assert {one.metric.partition(".")[0] for one in emulated.measurements} == {"parity"}
+    assert {one.environment.emulator for one in emulated.measurements} == {"qemu-aarch64"}
+    assert [one.verdict for one in emulated.verdicts] == ["pass"]
 
 
 @emulates

@@ -409,11 +409,11 @@ def test_a_decoder_on_a_pi_has_every_figure_with_a_range_a_method_and_sources(tm
     for one in found.estimates:
         assert one.low < one.value < one.high or one.metric == "memory_needed"
         assert one.unit == known[one.metric]
-        assert one.level == LEVEL
+        assert one.level == (LEVEL if one.unit in ("ms", "token/s") else None)  # no share is claimed of the others
         assert one.method
         assert one.sources
     assert found.fit.word == "fits"
-    assert "least that was published" in figures["decode_rate"].method  # it is far smaller than any of those
+    assert "beyond what was published" in figures["decode_rate"].method  # it is far smaller than any of those
 
 
 def test_a_decode_rate_is_the_fitted_bandwidth_over_the_bytes(tmp_path):
@@ -611,7 +611,7 @@ def test_the_base_is_what_edgemls_own_processes_had():
 
 
 @pytest.mark.parametrize(
-    ("gigabytes", "word"), [(0.5, "fits"), (7.1, "fits"), (7.3, "tight"), (7.5, "does not fit"), (20, "does not fit")]
+    ("gigabytes", "word"), [(0.5, "fits"), (6.8, "fits"), (7.0, "tight"), (7.6, "tight"), (7.7, "does not fit")]
 )
 def test_a_variant_fits_where_the_most_that_it_may_need_is_free(gigabytes, word):
     needed = memory.need("gguf decoder", Weights(file_bytes=int(gigabytes * GIB)))
@@ -619,12 +619,21 @@ def test_a_variant_fits_where_the_most_that_it_may_need_is_free(gigabytes, word)
     assert memory.fit("v", needed, profile("pi5:8gb"), 512).word == word
 
 
+def test_what_the_system_keeps_is_a_range_too_and_decides_on_a_small_board():
+    found = memory.fit("v", memory.need("onnx", Weights(23 << 20)), profile("pi5:1gb"), None)
+
+    assert found.word == "tight"  # beside a desktop, which may take all of it
+    assert found.available_low_bytes < found.needed_high_bytes < found.available_high_bytes
+    assert found.available_low_bytes == 0
+    assert "keeps 0.3 to 1 GB" in found.method
+
+
 def test_where_the_memory_is_unknown_nothing_is_said_of_it():
     assert memory.fit("v", memory.need("onnx", Weights(10**8)), replace(profile("pi5"), system_gb=None), None) is None
 
 
 def test_what_does_not_fit_has_no_times(tmp_path):
-    tiny = replace(profile("pi5"), chosen_gb=0.61)
+    tiny = replace(profile("pi5"), chosen_gb=0.31)
     found = estimates(decoder(tmp_path), tiny, Workload(task="text-generation"))
 
     assert found.fit.word == "does not fit"

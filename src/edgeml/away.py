@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
 from statistics import fmean
 from typing import NamedTuple
 
@@ -118,7 +119,7 @@ def _is_judged(limit: Limit, conditions: Conditions) -> bool:
 def _trace(variant: Variant, dataset: Dataset, conditions: Conditions, progress: Progress) -> Trace:
     job = parity_job(job_of(variant, dataset, conditions, reference=None), conditions.parity_rows)
     step = within(progress, f"emulate {conditions.profile.emulated_cpu}, {variant.name}")
-    format = runtime_of(variant.manifest)
+    format, started = runtime_of(variant.manifest), datetime.now(UTC).isoformat(timespec="milliseconds")
     there = emulated.run(job, conditions.profile, format, progress=step)
     here = local.run(job, progress=within(progress, f"the same here, {variant.name}"))
     samples = compare(here, there, task=conditions.task, scheme=variant.manifest.scheme)
@@ -129,7 +130,8 @@ def _trace(variant: Variant, dataset: Dataset, conditions: Conditions, progress:
         absent=tuple(one for one in counted if isinstance(one, Absent)),
         trace=(),
     )
-    run = replace(kept(variant, dataset, conditions, job, outcome), how="emulated", gold=(), slices={})
+    whole = kept(variant, dataset, conditions, job, outcome)
+    run = replace(whole, started=started, how="emulated", gold=(), slices={})
     return Trace(variant, run, parity_verdicts(run, scheme=variant.manifest.scheme))
 
 
@@ -178,7 +180,12 @@ def _measurement(variant: Variant, one: Estimate, dataset: Dataset, conditions: 
         level=one.level,
         n=len(one.sources),
         statistic=one.statistic,
-        provenance={"method": one.method, "sources": "; ".join(one.sources), "dataset": dataset.name},
+        provenance={
+            "method": one.method,
+            "sources": "; ".join(one.sources),
+            "dataset": dataset.name,
+            "asked": replace(conditions.profile, file=None).asked,  # its chip and memory size, which decide the figures
+        },
     )
 
 

@@ -363,8 +363,8 @@ class Page(Record, frozen=True, kw_only=True, tag_field="schema", tag="edgeml.pa
 class Fit(Record, frozen=True, kw_only=True, tag_field="schema", tag="edgeml.fit/1"):
     """Whether a variant fits into a target's memory with a context of so many tokens, estimated.
 
-    `needed_bytes` are what its process needs, `available_bytes` what the system leaves. It is `tight` where the two are
-    nearer than the estimate is sure.
+    `needed_bytes` are what its process needs, `available_bytes` what the system leaves, each with its bounds. It is
+    `tight` where the two ranges overlap.
     """
 
     variant: str
@@ -375,6 +375,9 @@ class Fit(Record, frozen=True, kw_only=True, tag_field="schema", tag="edgeml.fit
     needed_high_bytes: int
     available_bytes: int
     method: str
+    needed_low_bytes: int | None = None
+    available_low_bytes: int | None = None
+    available_high_bytes: int | None = None
     context_tokens: int | None = None
 
 

@@ -6,11 +6,13 @@ import textwrap
 from collections.abc import Callable, Mapping, Sequence
 
 from edgeml.page.words import bounds_text, measured_text, title
-from edgeml.render.tables import Column, size, table
+from edgeml.render.tables import Column, table
+from edgeml.targets.types import memory_words
 from edgeml.types import Fit, Measurement, Report
 
 _FIRST = ("latency", "decode_rate", "memory_needed", "energy", "prefill_rate", "energy_decode")
 _SHORT = {"memory_needed": "memory", "latency_first_token": "first token", "energy_decode": "energy a token"}
+_MIB = 1 << 20
 _TINY = 1e-3  # below it, digits say less than the power of ten
 _HEADS = {
     "emulated": "emulated as {target}: are the answers the same as on this machine?",
@@ -27,21 +29,22 @@ def is_elsewhere(report: Report) -> bool:
 def elsewhere(report: Report, label: Callable[[str], str], width: int) -> list[str]:
     """The lines of a report that holds nothing measured: its head says so, and below the table stands how it came."""
     first = report.measurements[0]
-    head = _HEADS[first.how].format(target=first.target)
+    head = _HEADS[first.how].format(target=first.provenance.get("asked", first.target))
     lines = [head, table(_columns(report, label), width)]
     lines += _between(report) if first.how == "emulated" else _methods(report, width)
     return [*lines, *(_fit(one, label) for one in report.fits)]
 
 
 def _columns(report: Report, label: Callable[[str], str]) -> list[Column]:
-    """A column a figure, with its interval; one that is asked for seldom gives way on a narrow screen."""
+    """A column a figure, with what its brackets hold; one that is asked for seldom gives way on a narrow screen."""
     names = list(dict.fromkeys(one.variant for one in report.measurements))
     found = {(one.variant, one.metric, one.statistic): one for one in report.measurements}
     keys = dict.fromkeys((one.metric, one.statistic, one.level) for one in report.measurements)
     columns = [Column(title="variant", cells=tuple(map(label, names)))]
     for metric, statistic, level in keys:
         cells = tuple(_cell(found.get((name, metric, statistic))) for name in names)
-        interval = f"\n[{level:.0%}]" if level else ""
+        ranged = any(one.low is not None and one.metric == metric for one in report.measurements)
+        interval = f"\n[{level:.0%}]" if level else "\n[least, most]" if ranged else ""
         columns.append(
             Column(title=f"{_SHORT.get(metric, title(metric))}{interval}", cells=cells, rank=_rank(metric), right=True)
         )
@@ -90,8 +93,15 @@ def _by_name(method: str, known: Mapping[str, Sequence[str]]) -> str:
 
 
 def _fit(one: Fit, label: Callable[[str], str]) -> str:
-    context = f", {one.context_tokens} tokens of context" if one.context_tokens else ""
-    needed = f"{size(one.needed_bytes)} to {size(one.needed_high_bytes)}"
-    room = f"{size(one.available_bytes)} that {one.memory_gb:g} GB leave"
+    context = f", with {one.context_tokens} tokens of context" if one.context_tokens else ""
+    needed = _mib(one.needed_low_bytes, one.needed_bytes, one.needed_high_bytes)
+    room = _mib(one.available_low_bytes, one.available_bytes, one.available_high_bytes)
     words = {"fits": "fits", "tight": "is tight", "does not fit": "does not fit"}
-    return f"{label(one.variant)} {words[one.word]} on {one.target}: needs {needed} of {room}{context}"
+    left = f"the system leaves {room} of {memory_words(one.memory_gb)}"
+    return f"{label(one.variant)} {words[one.word]} on {one.target}: needs {needed} MiB{context}; {left}"
+
+
+def _mib(low: int | None, value: int, high: int | None) -> str:
+    """A range in MiB, as the table has it; of a report without bounds the value alone."""
+    ends = dict.fromkeys(f"{one / _MIB:.0f}" for one in (low, high) if one is not None)
+    return " to ".join(ends) or f"{value / _MIB:.0f}"

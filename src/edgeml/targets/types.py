@@ -128,7 +128,8 @@ class Device(Record, frozen=True, kw_only=True, tag_field="schema", tag="edgeml.
 class Estimate(Record, frozen=True, kw_only=True):
     """One figure of a device that is not there: the value, and the interval that `level` of such devices lie in.
 
-    `method` says what was calculated from what, `sources` whose published figures it rests on.
+    Without a `level`, `low` and `high` are stated bounds, of which no share is claimed. `method` says what was
+    calculated from what, `sources` whose published figures it rests on.
     """
 
     metric: str
@@ -137,8 +138,8 @@ class Estimate(Record, frozen=True, kw_only=True):
     value: float
     low: float
     high: float
-    level: float
     method: str
+    level: float | None = None
     sources: tuple[str, ...] = ()
 
 

@@ -109,7 +109,6 @@ def _together(need: Need, fit: Fit | None, figures: Figures, metrics: tuple[str,
         value=need.value / MIB,
         low=need.low / MIB,
         high=need.high / MIB,
-        level=LEVEL,
         method=need.method,
         sources=published().cited({row.source for row in published().memory}),
     )
@@ -198,7 +197,7 @@ def _estimate(metric: str, unit: str, calculated: Callable[[], Span]) -> Estimat
         value=span.value,
         low=span.low,
         high=span.high,
-        level=LEVEL,
+        level=None if metric.startswith("energy") else LEVEL,  # power has bounds, of which no share is known
         method=span.method,
         sources=published().cited(set(span.sources)),
     )

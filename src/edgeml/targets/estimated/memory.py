@@ -77,22 +77,29 @@ def calibrated(kind: Kind) -> tuple[float, float]:
 def fit(variant: str, needed: Need, profile: Profile, context_tokens: int | None) -> Fit | None:
     """Whether a variant fits into the memory that the profile names, or sells first; None where it is not known.
 
-    It fits if the most that it may need is free, and does not if the least is not.
+    It fits if the most that it may need is free beside the largest system that the profile knows, and does not if the
+    least is not, beside the smallest.
     """
-    size = profile.chosen_gb or next(iter(profile.memory_gb), None)
-    if size is None or profile.system_gb is None:
+    size, system = profile.chosen_gb or next(iter(profile.memory_gb), None), profile.system_gb
+    if size is None or system is None:
         return None
-    available = (size - profile.system_gb.value) * GIB
-    tight: Literal["tight", "does not fit"] = "tight" if needed.low <= available else "does not fit"
+    least, usual, most = (
+        max(0.0, size - kept) * GIB
+        for kept in (system.high or system.value, system.value, system.value if system.low is None else system.low)
+    )
+    tight: Literal["tight", "does not fit"] = "tight" if needed.low <= most else "does not fit"
     return Fit(
         variant=variant,
         target=profile.name,
-        word="fits" if needed.high <= available else tight,
+        word="fits" if needed.high <= least else tight,
         memory_gb=size,
         needed_bytes=round(needed.value),
         needed_high_bytes=round(needed.high),
-        available_bytes=round(available),
-        method=f"{needed.method}; its system keeps {profile.system_gb.value:g} GB",
+        available_bytes=round(usual),
+        available_low_bytes=round(least),
+        available_high_bytes=round(most),
+        needed_low_bytes=round(needed.low),
+        method=f"{needed.method}; its system keeps {size - most / GIB:g} to {size - least / GIB:g} GB",
         context_tokens=context_tokens,
     )
 

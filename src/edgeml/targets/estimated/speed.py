@@ -148,8 +148,9 @@ def _range(found: Law) -> str:
 def _beyond(found: Law, work: float) -> str:
     """A warning where the work is less or more than any that was published."""
     if work < found.least:
-        return f"; the least that was published is {found.least / work:.1f} times as much"
-    return f"; {work / found.most:.1f} times the most that was published" if work > found.most else ""
+        return f"; beyond what was published: the least work with a published time is {found.least / work:.1f} times it"
+    past = f"; beyond what was published: {work / found.most:.1f} times the most work with a published time"
+    return past if work > found.most else ""
 
 
 def _at_least(span: Span, read_bytes: float, machine: Machine, *, layers: int) -> Span:
