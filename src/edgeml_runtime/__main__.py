@@ -144,7 +144,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="edgeml_runtime", description="Runs the model of a bundle, offline.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     made = {}
-    for command in (selftest, predict, info, goldens, feedback, prepare):
+    for command in (selftest, predict, info, serve, goldens, feedback, prepare):
         made[command] = commands.add_parser(command.__name__, help=command.__doc__, description=command.__doc__)
         made[command].add_argument("folder", type=Path, metavar="FOLDER", help="a bundle's folder")
         made[command].add_argument("--json", action="store_true", help="JSON on stdout, refusals too")
