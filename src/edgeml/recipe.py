@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -89,7 +89,10 @@ class Recipe(Record, frozen=True, kw_only=True, tag_field="schema", tag="edgeml.
 
 
 class Plan(Record, frozen=True, kw_only=True):
-    """A recipe whose every word was checked; `warnings` say what this machine makes it leave out."""
+    """A recipe whose every word was checked; `warnings` say what this machine makes it leave out.
+
+    `written` is the recipe itself, for the provenance of what comes of it.
+    """
 
     ref: ModelRef
     target: Profile
@@ -101,6 +104,7 @@ class Plan(Record, frozen=True, kw_only=True):
     packed: Scheme | None = None
     kind: str = "tar"
     warnings: tuple[str, ...] = ()
+    written: dict[str, Any] = {}
 
 
 def load(path: Path) -> Recipe:
@@ -127,6 +131,7 @@ def check(recipe: Recipe, folder: Path) -> Plan:
         terms=Terms(strict=recipe.quantize.strict),
         packed=packed,
         kind=recipe.package.kind if recipe.package else "tar",
+        written=msgspec.to_builtins(recipe),
     )
     return _possible(_with_bench(plan, recipe.bench, folder) if recipe.bench else plan)
 
@@ -148,7 +153,8 @@ def run(plan: Plan, *, store: Store, progress: Progress = silent) -> Iterator[Mo
             return
     if plan.packed and packed:
         runtime_wheels(plan.target, plan.packed.format, progress=progress)
-        yield package(packed, store=store, profile=plan.target, kind=plan.kind, force=True, progress=progress)
+        options: dict[str, Any] = {"kind": plan.kind, "recipe": plan.written, "force": True, "progress": progress}
+        yield package(packed, store=store, profile=plan.target, **options)
 
 
 def _benched(

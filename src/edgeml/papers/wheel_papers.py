@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from edgeml.papers.licences import spdx_of, standard_text
+from edgeml.papers.licences import licence_of, spdx_of, standard_text
 from edgeml.papers.origin import RUNTIME_LICENCES
 from edgeml.sources.wheel import opened
 from edgeml_runtime.records import sha256
 from edgeml_runtime.types import Record
+
+_BESIDE_CODE = re.compile(r"[^/]+/(licen[cs]e|notice|copying|third-?party-?notices)[^/]*", re.IGNORECASE)
 
 
 class Packed(Record, frozen=True, kw_only=True):
@@ -45,8 +48,13 @@ def copy_texts(wheels: Iterable[Path], folder: Path) -> None:
     own.parent.mkdir(parents=True, exist_ok=True)
     own.write_bytes(standard_text("Apache-2.0.txt"))
     for path in wheels:
+        package = goal / path.name.partition("-")[0]
+        if package.exists():  # the same package for another Python
+            continue
         with opened(path) as wheel:
-            for name in wheel.licence_files:
-                copy = goal / path.name.partition("-")[0] / name.partition("/")[2]
-                if not copy.exists():  # the same package for another Python
-                    wheel.extract(name, copy)
+            for name in (*wheel.licence_files, *(name for name in wheel.names if _BESIDE_CODE.fullmatch(name))):
+                wheel.extract(name, package / name.partition("/")[2])
+        row = licence_of(packed(path).licence)
+        if not package.exists() and row and row.ships:  # some wheels carry none
+            package.mkdir()
+            (package / row.ships).write_bytes(standard_text(row.ships))
