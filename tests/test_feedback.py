@@ -179,6 +179,23 @@ def test_a_device_without_feedback_or_with_several_says_so(store, device):
         assert pull_host(store, connection, Wanted(device="pi", bundle="two")).new == 1
 
 
+def test_what_another_user_keeps_is_read_as_root_where_that_is_asked_for(store, device):
+    home = device.home / ".local/state/edgeml"
+    kept(home / "tiny/feedback.sqlite", said("the service's"))
+    device.program(
+        "sudo", f'[ "$1" = -n ] && shift && chmod 700 {device.folder}/home/.local/state/edgeml/tiny && exec "$@"'
+    )
+    (home / "tiny").chmod(0)
+    with Connection("pi@device") as connection:
+        if os.geteuid():  # nothing is closed to root
+            with pytest.raises(EdgemlError, match="has no feedback") as refused:
+                pull_host(store, connection, Wanted(device="pi"))
+            assert "--sudo" in refused.value.hint
+        found = pull_host(store, connection, Wanted(device="pi", sudo=True, delete=True))
+
+    assert (found.new, found.removed) == (1, 1)
+
+
 def test_a_link_that_breaks_in_the_middle_loses_nothing(store, device):
     path = device.home / ".local/share/edgeml/tiny/feedback.sqlite"
     kept(path, *(said(f"text {number}") for number in range(5)))
@@ -491,7 +508,7 @@ def test_what_is_no_share_is_refused(store, catch):
 
 @pytest.mark.parametrize(
     "arguments",
-    [(), ("x", "--host", "pi@x"), ("x", "--delete"), ("x", "--file", "y"), ("x", "--bundle", "y")],
+    [(), ("x", "--host", "pi@x"), ("x", "--delete"), ("x", "--file", "y"), ("x", "--bundle", "y"), ("x", "--sudo")],
     ids=" ".join,
 )
 def test_a_pull_is_of_a_host_or_of_a_file(store, arguments):

@@ -1,9 +1,10 @@
-"""`edgeml devices` and `edgeml feedback`: devices that SSH reaches, by name, and what they learned."""
+"""Commands that are about devices: their names, what goes to them and what comes back, what is on them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
@@ -11,7 +12,9 @@ from edgeml.command import common, completing
 
 if TYPE_CHECKING:
     from edgeml.console import Session
+    from edgeml.inventory import Deployment
     from edgeml.store import Store
+    from edgeml.targets.types import Device
 
 
 def _names(store: Store) -> list[str]:  # noqa: ARG001 - one signature for all completions
@@ -99,6 +102,7 @@ def feedback() -> None:
 @click.option("--host", metavar="USER@ADDRESS", help="Fetch it there, over SSH; or a name of edgeml devices.")
 @click.option("--bundle", metavar="NAME", help="Of that bundle, where the device has several.")
 @click.option("--file", "path", metavar="PATH", help="Where the device's configuration keeps it.")
+@click.option("--sudo", is_flag=True, help="Read it as root there, as a package's service needs.")
 @click.option("--delete", is_flag=True, help="The device forgets what came home, once it is on this disk.")
 @click.option("--accept-new", is_flag=True, help="Trust a host that SSH does not know yet.")
 @_KEY
@@ -107,7 +111,7 @@ def pull(session: Session, file: Path | None, host: str | None, path: str | None
     """Bring home the feedback of a device, or of a FILE that was copied there. Nothing is removed without --delete."""
     from edgeml.feedback import Wanted, pull_file, pull_host
 
-    if (file is None) == (host is None) or (file and (path or how["bundle"] or how["delete"])):
+    if (file is None) == (host is None) or (file and (path or how["bundle"] or how["delete"] or how["sudo"])):
         raise click.UsageError("give either --host, or a FILE alone")
     if file:
         found = pull_file(session.store, file, key=key)
@@ -116,8 +120,9 @@ def pull(session: Session, file: Path | None, host: str | None, path: str | None
         from edgeml.targets.ssh import Connection
 
         named = host_of(str(host))
-        wanted = Wanted(device=named.name, file=path, key=key, bundle=how["bundle"], delete=how["delete"])
-        with Connection(named.host, accept_new=how["accept_new"]) as connection:
+        accept_new = how.pop("accept_new")
+        wanted = Wanted(device=named.name, file=path, key=key, **how)
+        with Connection(named.host, accept_new=accept_new) as connection:
             found = pull_host(session.store, connection, wanted, progress=session.progress)
     session.show([found])
     session.next(["edgeml feedback list"])
@@ -199,14 +204,87 @@ def threshold(session: Session, variant: str | None, task: str | None, catches: 
 
 
 @click.command()
-@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("bundle", type=click.Path(path_type=Path), required=False)
 @click.option("--key", type=click.Path(path_type=Path), help="The public key, in PEM, of whoever signed it.")
 @click.option("--rebuild", is_flag=True, help="Make the weights again from their source, and compare every byte.")
+@click.option(
+    "--inventory", type=click.Path(path_type=Path), help="Instead: which versions the devices of this file have."
+)
 @common
-def verify(session: Session, bundle: Path, **options: Any) -> None:
+def verify(session: Session, bundle: Path | None, inventory: Path | None, **options: Any) -> None:
     """Check that BUNDLE is what was packed: its files, signature and papers, and that the model still answers."""
     from edgeml import suggestions
     from edgeml.verify import verify as verb
 
+    if (bundle is None) == (inventory is None):
+        raise click.UsageError("give a BUNDLE, or --inventory alone")
+    if inventory:
+        _tell_versions(session, _devices(None, inventory, ()))
+        return
+    assert bundle is not None
     session.show([verb(bundle, store=session.store, progress=session.progress, **options)])
     session.next(suggestions.anytime(session.store))
+
+
+@click.command()
+@click.argument("bundle", required=False)
+@click.option("--host", metavar="USER@ADDRESS", help="The device, over SSH; or a name of edgeml devices.")
+@click.option("--inventory", type=click.Path(path_type=Path), metavar="FILE", help="Every device of a YAML file.")
+@click.option("--label", "labels", multiple=True, help="Of those, the ones with this label.")
+@click.option("--parallel", type=click.IntRange(1), default=4, show_default=True, help="Devices at once.")
+@click.option("--max-failures", type=click.IntRange(0), default=0, show_default=True, help="More than these stop it.")
+@click.option("--path", metavar="FOLDER", help="Where on the device; left out, below ~/.local/share/edgeml.")
+@click.option("--service", is_flag=True, help="Serve it as a service of the device's user (systemd).")
+@click.option("--settings", type=click.Path(path_type=Path), metavar="FILE", help="The endpoint's TOML file.")
+@click.option("--key", type=click.Path(path_type=Path), help="The public key, in PEM, of whoever must have signed it.")
+@click.option("--keep", is_flag=True, help="Keep a version that fails on the device, for looking at.")
+@click.option("--accept-new", is_flag=True, help="Trust a host that SSH does not know yet.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be sent and done.")
+@click.option("--rollback", is_flag=True, help="Instead: go back to the version before.")
+@click.option("--status", is_flag=True, help="Instead: what is installed there.")
+@common
+def deploy(session: Session, bundle: str | None, *, rollback: bool, status: bool, **how: Any) -> None:
+    """Put BUNDLE on devices: send what they lack, self-test it there, switch over, and go back if it fails."""
+    from edgeml.deploy import deploy_all, manner, roll_back
+    from edgeml.inventory import Pace
+    from edgeml.parcels import opened
+
+    devices, way = _devices(how["host"], how["inventory"], how["labels"]), manner(**how)
+    if status:
+        _tell_versions(session, devices, path=way.path, accept_new=way.accept_new)
+        return
+    if rollback:
+        _tell_deployed(session, [roll_back(one, way, name=bundle, progress=session.progress) for one in devices])
+        return
+    if bundle is None:
+        raise click.UsageError("name a BUNDLE: edgeml list shows those that are here")
+    pace = Pace(parallel=how["parallel"], max_failures=how["max_failures"])
+    with opened(bundle, store=session.store, key=how["key"]) as parcel:
+        made = deploy_all(parcel, devices, way, pace, progress=session.progress)
+    _tell_deployed(session, made, dry_run=way.dry_run)
+
+
+def _devices(host: str | None, inventory: Path | None, labels: Sequence[str]) -> list[Device]:
+    from edgeml.devices import host_of
+    from edgeml.inventory import read_inventory
+
+    if (host is None) == (inventory is None) or (labels and host):
+        raise click.UsageError("give either --host, or --inventory and its labels")
+    return [host_of(host)] if host else read_inventory(cast("Path", inventory), labels)
+
+
+def _tell_versions(session: Session, devices: Sequence[Device], **how: Any) -> None:
+    from edgeml.inventory import require_answers, versions_on
+
+    found = session.show(versions_on(devices, **how))
+    require_answers(found)
+    session.next([f"edgeml deploy BUNDLE --host {devices[0].name}"])
+
+
+def _tell_deployed(session: Session, made: Sequence[Deployment], *, dry_run: bool = False) -> None:
+    from edgeml.inventory import require_deployed
+
+    session.show(made)
+    require_deployed(made, dry_run=dry_run)
+    step = "--status" if len(made) == 1 else "--rollback"
+    session.next([f"edgeml deploy {step} --host {made[0].device}"])

@@ -38,7 +38,7 @@ class Wanted(Record, frozen=True, kw_only=True):
     """What to pull from `device`, by the name that is kept with its items.
 
     `file` is the store's path there; left out, it is sought, for one `bundle` or all. `key` is the file of its key.
-    With `delete` the device forgets what came home.
+    With `delete` the device forgets what came home. With `sudo` it is read as root there, without a password.
     """
 
     device: str
@@ -46,6 +46,7 @@ class Wanted(Record, frozen=True, kw_only=True):
     file: str | None = None
     key: Path | None = None
     delete: bool = False
+    sudo: bool = False
 
 
 def pull_host(store: Store, connection: Connection, wanted: Wanted, *, progress: Progress = silent) -> Pull:
@@ -55,13 +56,13 @@ def pull_host(store: Store, connection: Connection, wanted: Wanted, *, progress:
     """
     seal, step = seal_of(wanted.key) if wanted.key else None, f"copy the feedback of {wanted.device}"
     progress(step, 0, 1)
-    path = wanted.file or there.find(connection, wanted.bundle)
-    found = items_of(there.copy(connection, path), seal, where=f"{path} of {wanted.device}")
+    path = wanted.file or there.find(connection, wanted.bundle, sudo=wanted.sudo)
+    found = items_of(there.copy(connection, path, sudo=wanted.sudo), seal, where=f"{path} of {wanted.device}")
     done = _kept(store, found, device=wanted.device, file=path)
     progress(step, 1, 1)
     if not (wanted.delete and found):
         return done
-    return replace(done, removed=there.forget(connection, path, _at_home(store, found)))
+    return replace(done, removed=there.forget(connection, path, _at_home(store, found), sudo=wanted.sudo))
 
 
 def pull_file(store: Store, path: Path, *, key: Path | None = None, device: str | None = None) -> Pull:

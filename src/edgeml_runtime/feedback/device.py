@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sqlite3
 import sys
 from pathlib import Path
@@ -20,11 +21,18 @@ _WAIT_S = 30.0  # for the endpoint to finish what it writes
 
 
 def find(ask: Any) -> tuple[Any, bytes]:
-    """Where stores lie: below folders of edgeml's own, with a folder of the bundle's name where one is asked for."""
-    roots = [Path(root).expanduser() for root in _ROOTS]
-    found = sorted({str(path) for root in roots for path in root.glob(f"edgeml*/**/{NAME}")})
+    """Where stores lie: below folders of edgeml's own, with a folder of the bundle's name where one is asked for.
+
+    `closed` are folders there that this user may not look into.
+    """
+    homes = [path for root in _ROOTS for path in Path(root).expanduser().glob("edgeml*")]
+    folders = [folder for home in homes for folder in (home, *home.glob("*")) if folder.is_dir()]
+    files = sorted({str(path) for home in homes for path in home.glob(f"**/{NAME}")})
     bundle = ask["bundle"]
-    return {"files": [path for path in found if not bundle or bundle in Path(path).parts]}, b""
+    return {
+        "files": [path for path in files if not bundle or bundle in Path(path).parts],
+        "closed": [str(folder) for folder in folders if not os.access(folder, os.R_OK | os.X_OK)],
+    }, b""
 
 
 def copy(ask: Any) -> tuple[Any, bytes]:
