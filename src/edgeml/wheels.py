@@ -24,7 +24,17 @@ COMPILED = "llama-cpp-python"  # the one package that the index has no wheel of
 # onnxruntime also names flatbuffers, packaging and protobuf, tokenizers the hub's client, llama-cpp-python jinja2 and
 # diskcache: no inference touches them. `onnx-image` also decodes pictures. Versions are those that were seen to work
 # together; where a package is installed here, its version is taken instead.
-_ONNX = {"onnxruntime": "1.32.0", "numpy": "2.4.6", "tokenizers": "0.23.3", "msgspec": "0.22.0"}
+# The endpoint's own, 0.5 MB together: starlette and uvicorn with what they import. anyio also names idna, which only a
+# client that looks up names would need.
+_SERVER = {
+    "starlette": "1.10.0",
+    "uvicorn": "0.54.0",
+    "anyio": "4.16.0",
+    "click": "8.5.1",
+    "h11": "0.16.0",
+    "typing-extensions": "4.16.0",
+}
+_ONNX = {"onnxruntime": "1.32.0", "numpy": "2.4.6", "tokenizers": "0.23.3", "msgspec": "0.22.0", **_SERVER}
 PACKAGES: dict[str, dict[str, str]] = {
     "onnx": _ONNX,
     "onnx-image": {**_ONNX, "pillow": "13.0.0"},
@@ -32,7 +42,7 @@ PACKAGES: dict[str, dict[str, str]] = {
         COMPILED: "0.3.36",
         "numpy": "2.4.6",
         "msgspec": "0.22.0",
-        "typing-extensions": "4.16.0",
+        **_SERVER,
     },
 }
 
