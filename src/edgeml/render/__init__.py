@@ -8,8 +8,10 @@ from itertools import groupby
 from typing import Any
 
 from edgeml.bundles.verification import Verification
+from edgeml.inventory import Deployment, Installed
 from edgeml.pulled import Export, Pull, Pulled, Tally
 from edgeml.render import feedback
+from edgeml.render.deployments import deployments, installed
 from edgeml.render.devices import devices, probes
 from edgeml.render.figures import FIGURES, Figure
 from edgeml.render.reports import reports
@@ -137,6 +139,8 @@ _BLOCKS: dict[type, Callable[[Sequence[Any], int], list[str]]] = {
     Page: _pages,
     Device: devices,
     Probe: probes,
+    Deployment: deployments,
+    Installed: installed,
     Verification: verifications,
     Pull: feedback.pulls,
     Tally: feedback.tallies,
