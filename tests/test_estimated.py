@@ -17,7 +17,7 @@ from edgeml.formats.gguf_header import read_header
 from edgeml.metrics import METRICS
 from edgeml.store import load_variant
 from edgeml.targets import profile
-from edgeml.targets.estimated import Workload, estimates, memory, speed
+from edgeml.targets.estimated import Workload, estimates, laws, memory, speed
 from edgeml.targets.estimated.bytes import Graph, gguf_streams, onnx_graph
 from edgeml.targets.estimated.laws import (
     LEAST_SOURCES,
@@ -366,6 +366,30 @@ def test_a_class_with_one_source_predicts_nothing_of_it():
     assert (row.predicted, row.error, row.inside) == (None, None, None)
     assert SUMMARIES["decode_rate", "pi-zero2w"].median is None
     assert law("decode_rate", "pi-zero2w").factor > law("decode_rate", "pi4").factor
+
+
+@pytest.fixture
+def fresh_laws():
+    """Laws are fitted once; here they are fitted anew, before and after."""
+    kept = (laws.law, laws.classes, laws.misses, laws.spread_of, laws._cases)
+    for one in kept:
+        one.cache_clear()
+    yield
+    for one in kept:
+        one.cache_clear()
+
+
+def test_no_prediction_or_range_of_a_source_hangs_on_what_it_published_itself(fresh_laws, monkeypatch):
+    expected = {(row.metric, row.name, row.point.source): law(row.metric, row.name, row.point.source) for row in ROWS}
+    data, sources = published(), sorted({row.point.source for row in ROWS})
+    for source in sources:
+        moved = tuple(replace(one, value=one.value * (3 if one.source == source else 1)) for one in data.points)
+        monkeypatch.setattr(laws, "published", lambda points=moved: replace(data, points=points))
+        for cached in (laws.law, laws.classes, laws.misses, laws.spread_of, laws._cases):
+            cached.cache_clear()
+        for metric, name, own in expected:
+            if own == source:
+                assert law(metric, name, own) == expected[metric, name, own], (metric, name, own)
 
 
 def test_a_layers_own_time_helps_on_a_gpu_and_not_on_a_pi():

@@ -131,7 +131,9 @@ def test_quantized_schemes_allow_for_another_processors_rounding(tmp_path):
     for scheme in ("onnx-fp32", "onnx-int8", "gguf-q4_k_m"):
         manifest = onnx_variant(tmp_path / scheme, name=f"tiny/{scheme}").manifest
         minimum[scheme] = of_cosine(manifest.scheme).bound
-    assert 1 > minimum["onnx-fp32"] > minimum["onnx-int8"] > minimum["gguf-q4_k_m"] > 0.99
+    assert 1 > minimum["onnx-fp32"] > minimum["gguf-q4_k_m"] > minimum["onnx-int8"]
+    assert minimum["onnx-int8"] < 0.9908  # the worst of 397 texts on a Pi 4's kernels, where nothing is broken
+    assert minimum["onnx-int8"] > 0.97
 
 
 def test_a_decoder_agrees_despite_small_differences_of_its_logits(variant, monkeypatch):
