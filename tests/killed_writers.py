@@ -1,4 +1,4 @@
-"""Writers of feedback that are killed: `python killed_writers.py FILE at-random COUNT`, or `... at-each-step COUNT`.
+"""Writers of feedback: `python killed_writers.py FILE at-random COUNT`, `... at-each-step COUNT`, `... quietly COUNT`.
 
 One process forks them all, which costs little. Each prints the id of what was acknowledged at once, so that the test
 knows what must be there. At each step, the kill comes from strace, which ends a child at its STEPS-th write or sync:
@@ -92,5 +92,14 @@ def at_each_step(path, count):
     json.dump(found, sys.stdout)
 
 
+def quietly(path, count):
+    """So many items, of which each is promised when it was acknowledged; nobody is killed."""
+    draw, store = random.Random(0), FeedbackStore(path, settings(path))
+    for number in range(count):
+        os.write(1, f"ack {store.add(entry(number, size=draw.randrange(1, 6000)))}\n".encode())
+
+
 if __name__ == "__main__":
-    {"at-random": at_random, "at-each-step": at_each_step}[sys.argv[2]](Path(sys.argv[1]), int(sys.argv[3]))
+    {"at-random": at_random, "at-each-step": at_each_step, "quietly": quietly}[sys.argv[2]](
+        Path(sys.argv[1]), int(sys.argv[3])
+    )

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import killed_writers
+import power_cuts
 from edgeml_runtime.__main__ import main
 from edgeml_runtime.errors import EdgemlError
 from edgeml_runtime.feedback.confidence import confidence_of
@@ -45,9 +46,13 @@ def inputs(store):
 
 def key(tmp_path):
     pytest.importorskip("cryptography")
-    made = tmp_path / "key"
-    made.write_text("0f" * 32 + "\n")
-    return str(made)
+    return str(secret(tmp_path / "key", "0f" * 32 + "\n"))
+
+
+def secret(path, text):
+    path.write_text(text)
+    path.chmod(0o600)
+    return path
 
 
 def test_an_item_is_kept_with_all_that_was_given_and_a_place_in_the_order(path):
@@ -115,6 +120,30 @@ def test_a_kill_at_any_step_leaves_all_of_an_item_or_nothing(path, is_new):
         assert added or kept == before, "nothing was removed for an item that is not there"
         assert copy.stat().st_size <= killed_writers.LEAST_BYTES
         store.close()
+
+
+def test_power_that_goes_at_any_step_takes_nothing_that_was_acknowledged(path, tmp_path):
+    (tmp_path / "on").mkdir()
+    steps = power_cuts.traced([*WRITERS, tmp_path / "on" / path.name, "quietly", "14"], tmp_path / "on")
+    order, after = [step.path for step in steps if step.call == "ack"], tmp_path / "after"
+    assert len(order) == 14
+
+    for told, files in power_cuts.cuts(steps, seed=1):
+        if 1 < len(told) < 11:  # the file is made, and others are not removed for room yet
+            continue
+        after.mkdir()
+        for name, content in files.items():
+            (after / Path(name).name).write_bytes(content)
+        store = opened(after / path.name)
+        kept = [item.id for item in store.items()]
+        store.close()
+        shutil.rmtree(after)
+        assert not store.warnings
+        assert not told or told[-1] in kept
+        known = [id for id in kept if id in order]
+        assert known == [id for id in order if id in known], "in the order in which they came"
+        assert len(known) >= len(kept) - 1
+        assert not known or known == order[order.index(known[0]) : order.index(known[-1]) + 1], "the oldest went first"
 
 
 def filled(path):
@@ -383,7 +412,7 @@ def test_with_a_key_no_text_is_in_the_file_and_all_can_be_read_back(path, tmp_pa
 
 def test_another_key_or_none_opens_nothing(path, tmp_path):
     opened(path, key_file=key(tmp_path)).add(entry(1))
-    (tmp_path / "other").write_text("0e" * 32)
+    secret(tmp_path / "other", "0e" * 32)
 
     with pytest.raises(EdgemlError, match="does not open"):
         opened(path, key_file=str(tmp_path / "other"))
@@ -414,7 +443,7 @@ def test_items_from_before_a_key_are_told_of(path, tmp_path):
 
 
 def test_without_the_package_a_key_is_refused_and_never_ignored(path, tmp_path):
-    (tmp_path / "key").write_text("0f" * 32)
+    secret(tmp_path / "key", "0f" * 32)
     code = (
         "import sys; sys.modules['cryptography'] = None; sys.path.insert(0, sys.argv[3])\n"
         "from killed_writers import *\n"
@@ -433,8 +462,17 @@ def test_without_the_package_a_key_is_refused_and_never_ignored(path, tmp_path):
     assert not path.exists()
 
 
+def test_a_key_that_others_may_read_is_refused_unless_systemd_gave_it(path, tmp_path, monkeypatch):
+    Path(key(tmp_path)).chmod(0o640)
+    with pytest.raises(EdgemlError, match="others may read"):
+        opened(path, key_file=str(tmp_path / "key"))
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+
+    opened(path, key_file=str(tmp_path / "key")).close()
+
+
 def test_a_file_that_holds_no_key_is_refused_without_being_told(path, tmp_path):
-    (tmp_path / "key").write_text(SECRET)
+    secret(tmp_path / "key", SECRET)
 
     with pytest.raises(EdgemlError) as refused:
         opened(path, key_file=str(tmp_path / "key"))

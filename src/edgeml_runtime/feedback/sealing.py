@@ -6,8 +6,10 @@ or on a disk that a person unlocks.
 
 from __future__ import annotations
 
+import os
 import re
 import secrets
+import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,14 +47,17 @@ class Seal:
 def seal_of(key_file: Path) -> Seal:
     """The key in a file of 64 hexadecimal digits.
 
-    Raises EdgemlError where it cannot be read, holds something else, or the package is missing: a key is never ignored.
+    Raises EdgemlError where it cannot be read or others may, it holds something else, or the package is missing: a key
+    is never ignored.
     """
     try:
-        found = _KEY.fullmatch(key_file.read_bytes())
+        mode, found = key_file.stat().st_mode, _KEY.fullmatch(key_file.read_bytes())
     except OSError as error:
         raise EdgemlError(
             f"cannot read the key {key_file}: {error.strerror}", hint="check feedback.key_file"
         ) from error
+    if mode & (stat.S_IRWXG | stat.S_IRWXO) and os.name != "nt" and not _given_by_systemd(key_file):
+        raise EdgemlError(f"others may read the key {key_file}", hint=f"chmod 600 {key_file}")
     if not found:
         hint = "make one: edgeml feedback key FILE"
         raise EdgemlError(f"{key_file} holds no key, which is 64 hexadecimal digits", hint=hint)
@@ -62,3 +67,9 @@ def seal_of(key_file: Path) -> Seal:
         hint = "sudo apt install python3-cryptography, or pip install cryptography; without a key, it is not needed"
         raise EdgemlError("a key is given, and the Python package cryptography is missing", hint=hint) from error
     return Seal(AESGCM(bytes.fromhex(found[1].decode())))
+
+
+def _given_by_systemd(path: Path) -> bool:
+    """A credential lies in a folder of the service's own, and systemd lets its group read it by an access list."""
+    folder = os.environ.get("CREDENTIALS_DIRECTORY")
+    return folder is not None and path.resolve().is_relative_to(Path(folder).resolve())
