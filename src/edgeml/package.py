@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 
 import edgeml_runtime
-from edgeml.bundles import kind_of
+from edgeml.bundles import Kind, kind_of
 from edgeml.children import started
 from edgeml.errors import EdgemlError
 from edgeml.papers import bom, licences, origin
@@ -93,13 +93,18 @@ def package(  # noqa: PLR0913 - the verb's options are its command's
     with _workspace(goal) as space:
         bundle = _fill(space / order.name, order, store, progress)
         progress(f"write {goal.name}", 0, 1)
-        made = form.seal(space / order.name)
-        if not (goal.exists() and form.same(made, goal)):
-            if goal.exists() and not force:
-                raise EdgemlError(f"{goal} exists and differs", hint="add --force to replace it")
-            take_place(made, goal, space / "replaced")
+        _put(form.seal(space / order.name), goal, form, aside=space / "replaced", force=force)
     progress(f"write {goal.name}", 1, 1)
     return bundle
+
+
+def _put(made: Path, goal: Path, form: Kind, *, aside: Path, force: bool) -> None:
+    """Let what was made take its place, unless that is there already."""
+    if goal.exists() and form.same(made, goal):
+        return
+    if goal.exists() and not force:
+        raise EdgemlError(f"{goal} exists and differs", hint="add --force to replace it")
+    take_place(made, goal, aside)
 
 
 def bundle_path(store: Store, bundle: Bundle) -> Path:

@@ -92,6 +92,7 @@ def unpack_tar(stream: Stream, intake: Intake, *, keep: Callable[[str], bool] | 
                 if content is None:
                     raise intake.refused(member.name, "it is a link, a device, or no plain file")
                 intake.add(member.name, content)
+            _require_end(packed, intake)
     except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
         if isinstance(error, OSError) and disk_refusal(error):
             raise
@@ -106,6 +107,13 @@ def only_folder(folder: Path, archive: Path) -> Path:
         hint = "do not use this bundle; tell who gave it to you"
         raise EdgemlError(f"{archive} holds no bundle alone, but {names}", hint=hint)
     return found[0]
+
+
+def _require_end(packed: tarfile.TarFile, intake: Intake) -> None:
+    """Read on to the stream's own end, where a checksum may be: after a tar's last member there are zeros alone."""
+    while chunk := packed.fileobj.read(CHUNK_BYTES):
+        if chunk.strip(b"\0"):
+            raise intake.refused("its end", "something follows it")
 
 
 class _Bounded(io.RawIOBase):
