@@ -15,6 +15,7 @@ from edgeml.render.reports import reports as shown
 from edgeml.store import Store, load_variant
 from edgeml.targets import own_name, profile
 from edgeml.targets.emulator import qemu_file, root_folder
+from edgeml.targets.ways import away
 from edgeml.types import Report
 from edgeml.verdicts.limits import limit_of
 from test_bench import PAIRS, two_variants
@@ -208,6 +209,34 @@ def test_options_of_a_device_need_one(store, data, arguments, error):
 
     assert said.startswith(error)
     assert hint
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ([], "--count-instructions counts in an emulator, and this device is measured"),
+        (["--target", "pi5", "--parity-rows", 0], "--parity-rows 0 leaves the emulator out"),
+    ],
+)
+def test_instructions_are_not_silently_left_uncounted(store, arguments, error):
+    two_variants(store)
+
+    said, hint = inside("bench", "tiny/onnx-int8", "--count-instructions", *arguments).refusal
+
+    assert said.startswith(error)
+    assert hint
+
+
+def test_without_rows_to_emulate_nobody_is_told_that_they_are():
+    assert away(profile("pi5"), parity_rows=0)[2] == "not emulated: no rows were asked for"
+
+
+def test_what_nothing_here_emulates_is_told_with_what_measures_it(store, data):
+    _, emulated, _ = reports_of(store, data, target="apple-silicon")
+
+    (absent,) = emulated.absent
+    assert absent.reason == "Apple-silicon Mac: nothing here runs its programs"
+    assert absent.hint == "measure on the device: edgeml bench --host user@address"
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from edgeml.errors import EdgemlError
 from edgeml.progress import silent
 from edgeml.sources.pip import run_pip
 from edgeml.targets import emulated, local, profile, profiles
-from edgeml.targets.emulator import check_possible, cpuinfo, emulator, python_of, qemu_file, root_folder
+from edgeml.targets.emulator import check_possible, cpuinfo, emulator, made_once, python_of, qemu_file, root_folder
 from edgeml.targets.emulator_parts import prepare
 from edgeml.wheels import cached_wheels, requirements, wheel_folder
 from edgeml_runtime import qemu
@@ -125,6 +125,15 @@ def test_what_is_missing_is_named_with_the_command_that_gets_it(parts: Callable[
     with pytest.raises(EdgemlError, match="llama-cpp-python") as caught:
         emulator(PI5, "gguf")
     assert caught.value.hint == "edgeml runtime build --target pi5"
+
+
+def test_of_two_that_make_the_same_folder_the_second_takes_that_of_the_first(tmp_path: Path) -> None:
+    def make(folder: Path) -> None:
+        (folder / "whose").write_text("second")
+        made_once(tmp_path / "goal", lambda other: (other / "whose").write_text("first"))
+
+    assert (made_once(tmp_path / "goal", make) / "whose").read_text() == "first"
+    assert [path.name for path in tmp_path.glob("goal*")] == ["goal"]
 
 
 @possible

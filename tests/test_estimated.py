@@ -387,9 +387,9 @@ def test_no_prediction_or_range_of_a_source_hangs_on_what_it_published_itself(fr
         monkeypatch.setattr(laws, "published", lambda points=moved: replace(data, points=points))
         for cached in (laws.law, laws.classes, laws.misses, laws.spread_of, laws._cases):
             cached.cache_clear()
-        for metric, name, own in expected:
+        for (metric, name, own), before in expected.items():
             if own == source:
-                assert law(metric, name, own) == expected[metric, name, own], (metric, name, own)
+                assert law(metric, name, own) == before, (metric, name, own)
 
 
 def test_a_layers_own_time_helps_on_a_gpu_and_not_on_a_pi():

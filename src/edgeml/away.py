@@ -64,7 +64,8 @@ def emulated_report(
         for format in dict.fromkeys(runtime_of(variant.manifest) for variant in variants):
             emulator(conditions.profile, format)
     except EdgemlError as error:  # nothing to emulate with, which is no failure: what else is known is still told
-        absent = Absent(metric="parity", reason=error.message, hint=error.hint, target=conditions.profile.name)
+        hint = error.hint if conditions.profile.emulated_cpu else _HINT
+        absent = Absent(metric="parity", reason=error.message, hint=hint, target=conditions.profile.name)
         return Report(absent=(absent,))
     traces = [_trace(variant, dataset, conditions, progress) for variant in variants]
     for one in traces:

@@ -162,7 +162,8 @@ def bench(session: Session, variants: tuple[str, ...], **options: Any) -> None:
     dataset = dataset_for(task, options["data"], columns, limit=options["limit"], reference=options["reference"])
     with reached(options, session.progress) as device:
         conditions = conditions_of(task, options, device)
-        for text in (*(away(conditions.profile) if conditions.is_away else ()), *forecast(dataset, conditions)):
+        told = away(conditions.profile, parity_rows=conditions.parity_rows) if conditions.is_away else []
+        for text in (*told, *forecast(dataset, conditions)):
             session.note(text)
         also = [baseline] if isinstance(baseline, Variant) else []
         prepare([*also, *chosen], dataset, conditions, tell=session.note, progress=session.progress)

@@ -80,7 +80,11 @@ _COST = (
     click.option("--batch-size", type=_COUNT, default=32, show_default=True, help="Of throughput and batch checks."),
     click.option("--check", "checks", multiple=True, metavar="NAME|none", help="Try what should not change answers."),
     click.option(
-        "--context", type=click.IntRange(min=8), default=512, show_default=True, help="Tokens of a perplexity chunk."
+        "--context",
+        type=click.IntRange(min=8),
+        default=512,
+        show_default=True,
+        help="Tokens of a perplexity chunk; estimates judge memory for so many.",
     ),
     click.option("--seed", type=int, default=20, show_default=True, help="Of the order of rows and of the intervals."),
 )
@@ -142,7 +146,7 @@ def conditions_of(task: str, options: dict[str, Any], device: Reached | None = N
     from edgeml.verdicts.limits import OPTIONS, limits_of
     from edgeml_runtime.types import Generate
 
-    return Conditions(
+    found = Conditions(
         task=task,
         profile=device.profile if device else profile(options["target"]),
         device=device,
@@ -160,3 +164,18 @@ def conditions_of(task: str, options: dict[str, Any], device: Reached | None = N
         ),
         **{name: options[name] for name in _AS_THEY_ARE},
     )
+    _require_emulated(found)
+    return found
+
+
+def _require_emulated(conditions: Conditions) -> None:
+    """Raise EdgemlError where instructions are to be counted, and nothing is going to be emulated."""
+    if not conditions.instructions:
+        return
+    if not conditions.is_away:
+        message = "--count-instructions counts in an emulator, and this device is measured"
+        raise EdgemlError(message, hint="name a target that is not at hand, such as --target pi5, and no --host")
+    if not conditions.parity_rows:
+        raise EdgemlError(
+            "--parity-rows 0 leaves the emulator out, in which --count-instructions counts", hint="drop it"
+        )

@@ -71,7 +71,7 @@ def check_possible(profile: Profile) -> None:
     """Raises EdgemlError where this profile's device cannot be emulated, or not here."""
     if profile.emulated_cpu is None:
         known = ", ".join(found.name for found in profiles() if found.emulated_cpu)
-        raise EdgemlError(f"there is no emulator of {profile.title}", hint=f"these can be emulated: {known}")
+        raise EdgemlError(f"{profile.title}: nothing here runs its programs", hint=f"these can be emulated: {known}")
     if platform.system() != "Linux" or platform.machine() not in ("x86_64", "AMD64"):
         here = f"{platform.system()} on {platform.machine()}"
         hint = f"measure on the device itself: edgeml bench --target {profile.name} --host USER@ADDRESS"

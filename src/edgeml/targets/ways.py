@@ -17,21 +17,21 @@ def ways(profile: Profile) -> tuple[str, ...]:
     return ("over SSH", *emulated, *(("estimated",) if _has_figures(profile) else ()))
 
 
-def away(profile: Profile) -> list[str]:
+def away(profile: Profile, *, parity_rows: int = 1) -> list[str]:
     """What must be known of a bench whose target is neither this machine nor reached over SSH, a line each.
 
-    The first says that nothing was measured on such a device, and how it would be.
+    The first says that nothing was measured on such a device, and how it would be. Without rows to emulate, nothing is.
     """
     return [
         f"nothing below was measured on {a(_titled(profile))}: to measure on one, add --host user@address",
-        *instead(profile),
+        *instead(profile, parity_rows=parity_rows),
     ]
 
 
-def instead(profile: Profile) -> list[str]:
+def instead(profile: Profile, *, parity_rows: int = 1) -> list[str]:
     """What is measured here, emulated and estimated in the place of measuring on the target, and what is not; why."""
     own = recognition.recognised(recognition.here())
-    reason = _why_not_emulated(profile)
+    reason = _why_not_emulated(profile) if parity_rows else "no rows were asked for"
     if reason is None:
         emulated = f"emulated here: whether {a(str(profile.emulated_cpu))} computes the same; its times are not shown"
         if not is_prepared():
