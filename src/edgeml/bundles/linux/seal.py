@@ -27,15 +27,20 @@ def packages_of(folder: Path, dialect: Dialect, suffix: str) -> Path:
     _check(bundle)
     names = names_of(folder, bundle)
     goal, space = folder.with_name(folder.name + suffix), folder.with_name(folder.name + ".staged")
-    goal.mkdir()
+    made = space / "made"
     try:
+        made.mkdir(parents=True)
         for package in (_model(folder, bundle, names, dialect, space), _runtime(folder, bundle, names, dialect, space)):
-            build(package, dialect, goal)
+            build(package, dialect, made)
+        for name in (
+            MANIFEST,
+            *(file.path for file in bundle.files if is_beside(file) and file.path.endswith(".json")),
+        ):
+            shutil.copyfile(folder / name, made / name)
+        (made / SUMS).write_text(checksums(describe(made)), encoding="utf-8")
+        made.rename(goal)
     finally:
         shutil.rmtree(space, ignore_errors=True)
-    for name in (MANIFEST, *(file.path for file in bundle.files if is_beside(file) and file.path.endswith(".json"))):
-        shutil.copyfile(folder / name, goal / name)
-    (goal / SUMS).write_text(checksums(describe(goal)), encoding="utf-8")
     return goal
 
 
