@@ -112,6 +112,14 @@ def test_what_cannot_be_emulated_is_refused_with_what_can(monkeypatch: pytest.Mo
 
 
 @possible
+def test_a_cache_that_a_search_path_cannot_name_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGEML_CACHE", str(tmp_path / "a:b"))
+    with pytest.raises(EdgemlError, match="a folder with a colon in its name") as caught:
+        emulator(PI5, "onnx")
+    assert "EDGEML_CACHE" in caught.value.hint
+
+
+@possible
 def test_what_is_missing_is_named_with_the_command_that_gets_it(parts: Callable[[str], None]) -> None:
     with pytest.raises(EdgemlError, match="emulator of a Raspberry Pi 5 is not here yet") as caught:
         emulator(PI5, "onnx")

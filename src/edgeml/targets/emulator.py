@@ -76,6 +76,9 @@ def check_possible(profile: Profile) -> None:
         here = f"{platform.system()} on {platform.machine()}"
         hint = f"measure on the device itself: edgeml bench --target {profile.name} --host USER@ADDRESS"
         raise EdgemlError(f"devices are emulated on Linux on x86_64 alone, and this is {here}", hint=hint)
+    if os.pathsep in str(_home()):  # PYTHONPATH knows no way to quote it
+        hint = "set EDGEML_CACHE to a folder without one"
+        raise EdgemlError(f"no device is emulated in a folder with a colon in its name: {_home()}", hint=hint)
 
 
 def qemu_file() -> Path:
