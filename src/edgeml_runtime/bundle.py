@@ -16,6 +16,8 @@ MANIFEST = "bundle.json"
 GOLDENS = "goldens.json"
 SUMS = "SHA256SUMS"
 VARIANT = "variant"
+WHEELS = "wheels/"
+SITE = ".site-"  # how the folder's name begins that holds the packages of unpacked wheels
 
 
 def read_bundle(folder: Path) -> Bundle:
@@ -41,7 +43,8 @@ def checksums(files: Iterable[File]) -> str:
 def check_files(folder: Path, *, tick: Callable[[int], None] | None = None) -> Bundle:
     """The bundle in a folder, once SHA256SUMS, `bundle.json` and every file agree.
 
-    Raises EdgemlError naming the first file that is missing or changed. Files that came later are not looked at.
+    Raises EdgemlError naming the first file that is missing or changed. Files that came later are not looked at, nor
+    are wheels missed whose packages are there in their stead.
     """
     bundle = read_bundle(folder)
     everything = (*bundle.files, describe_file(folder / MANIFEST, MANIFEST))
@@ -50,8 +53,15 @@ def check_files(folder: Path, *, tick: Callable[[int], None] | None = None) -> B
     if differing:
         name = differing[0].partition("  ")[2] or SUMS
         raise EdgemlError(f"{SUMS} and {MANIFEST} disagree on {name}", hint="copy the bundle again")
-    verify(folder, bundle.files, tick=tick)
+    verify(folder, lying(folder, bundle), tick=tick)
     return bundle
+
+
+def lying(folder: Path, bundle: Bundle) -> tuple[File, ...]:
+    """The files that must lie in a bundle's folder: all, or all but the wheels, once only their packages were kept."""
+    if (folder / WHEELS).exists() or not any(folder.glob(f"{SITE}*")):
+        return bundle.files
+    return tuple(file for file in bundle.files if not file.path.startswith(WHEELS))
 
 
 def _read(path: Path) -> str:

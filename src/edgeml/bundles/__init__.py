@@ -12,7 +12,7 @@ from edgeml_runtime.bundle import MANIFEST
 from edgeml_runtime.errors import unknown
 from edgeml_runtime.types import Bundle
 
-KINDS = ("dir", "tar", "deb", "rpm", "apk")
+KINDS = ("dir", "tar", "deb", "rpm", "apk", "oci", "compose", "ollama", "greengrass", "iotedge")
 
 
 class Kind(Protocol):
@@ -36,22 +36,26 @@ class Kind(Protocol):
 def bundles_in(folder: Path) -> list[Bundle]:
     """The bundles in a store's folder, by name; what is not finished, or is something else, is passed over."""
     paths = sorted(folder.iterdir()) if folder.is_dir() else []
-    folders = [path for path in paths if (path / MANIFEST).is_file() and path.suffix != PART]
-    archives = [path for path in paths if path.name.endswith(kind_of("tar").SUFFIX)]
-    return [*(kind_of("dir").read(path) for path in folders), *(kind_of("tar").read(path) for path in archives)]
+    found = {path: _kind(path) for path in paths if path.suffix != PART}
+    return [kind_of(kind).read(path) for path, kind in found.items() if kind]
 
 
 def kind_at(path: Path) -> str:
     """The name of the kind that a path's bundle is of, by what it is called, or by what lies in it."""
     if not path.exists():
         raise EdgemlError(f"there is no {path}", hint="name a bundle: edgeml list shows what is here")
+    if found := _kind(path):
+        return found
+    endings = ", ".join(filter(None, (kind_of(kind).SUFFIX for kind in KINDS)))
+    hint = f"a folder with {MANIFEST}, or a file or folder that ends in {endings}"
+    raise EdgemlError(f"{path} is no bundle", hint=hint)
+
+
+def _kind(path: Path) -> str | None:
     endings = {kind: kind_of(kind).SUFFIX for kind in KINDS}
     found = [kind for kind, suffix in endings.items() if suffix and path.name.endswith(suffix)]
-    if not found and (path / MANIFEST).is_file():
-        return "dir"
     if not found:
-        hint = f"a folder with {MANIFEST}, or a file that ends in {', '.join(filter(None, endings.values()))}"
-        raise EdgemlError(f"{path} is no bundle", hint=hint)
+        return "dir" if (path / MANIFEST).is_file() else None
     return max(found, key=lambda kind: len(endings[kind]))
 
 
