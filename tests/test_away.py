@@ -7,10 +7,11 @@ import sysconfig
 
 import pytest
 
-from edgeml.away import here_instead
+from edgeml.away import emulated_report, here_instead
 from edgeml.bench import bench_away
 from edgeml.conditions import Conditions
 from edgeml.dataset import read_dataset
+from edgeml.progress import silent
 from edgeml.render.reports import reports as shown
 from edgeml.store import Store, load_variant
 from edgeml.targets import own_name, profile
@@ -194,6 +195,17 @@ def test_the_page_keeps_them_apart_too(store, data):
     assert "on pi5, estimated" in page
 
 
+def test_the_page_names_the_chip_that_an_estimate_is_of(store, data):
+    two_variants(store)
+    inside("bench", "tiny/onnx-int8", "--target", "apple-silicon:m2", "--repeats", 12, "--threads", 1)
+
+    inside("report", "tiny", "--markdown")
+
+    page = (store.root / "tiny" / "report.md").read_text()
+    assert "on apple-silicon:m2, estimated" in page
+    assert "the system leaves 2048 to 5120 of 8 GB" in page
+
+
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
@@ -252,7 +264,9 @@ def stand_in(store):
 @emulates
 def test_each_emulation_is_kept_in_a_file_of_its_own(store, data, stand_in):
     _, variant = two_variants(store)
-    found = [bench_away([variant], data, conditions(parity_rows=rows), store=store)[1] for rows in (2, 3)]
+    found = [
+        emulated_report([variant], data, conditions(parity_rows=rows), store=store, progress=silent) for rows in (2, 3)
+    ]
 
     runs = [{one.provenance["run"] for one in report.measurements} for report in found]
     assert [len(names) for names in runs] == [1, 1]
@@ -264,7 +278,9 @@ def test_each_emulation_is_kept_in_a_file_of_its_own(store, data, stand_in):
 
 @emulates
 def test_what_ran_in_an_emulator_has_answers_alone_however_it_was_found_out(store, data, stand_in):
-    _, emulated, _ = reports_of(store, data, parity_rows=2)
+    _, variant = two_variants(store)
+
+    emulated = emulated_report([variant], data, conditions(parity_rows=2), store=store, progress=silent)
 
     assert {one.how for one in emulated.measurements} == {"emulated"}
     assert {one.metric.partition(".")[0] for one in emulated.measurements} == {"parity"}

@@ -101,6 +101,11 @@ def test_a_cost_is_held_against_its_bound_in_units_that_people_read():
     ]
 
 
+def test_what_must_not_be_less_is_held_against_the_least_that_passes():
+    [text] = said(cost("pass", "parity.same_top", "share", value=0.9583, bound=0.85))
+    assert "0.9583, at least 0.85 allowed" in text
+
+
 def test_a_saving_that_is_demanded_is_told_from_a_rise_that_is_allowed():
     figures = {"baseline": BASE, "difference": -10.0, "low": -12.0, "high": -8.0}
 

@@ -53,7 +53,7 @@ def without_paths(text: str, private: Sequence[str]) -> str:
 def _summary(finding: Finding) -> str:
     first = finding.first
     data = first.provenance.get("dataset", "data without a name")
-    return f"{first.task} on {data}, {first.how} on {first.target} on {day(finding.report.started)}"
+    return f"{first.task} on {data}, {first.how} on {finding.device} on {day(finding.report.started)}"
 
 
 def _verdicts(findings: Sequence[Finding]) -> list[Block]:

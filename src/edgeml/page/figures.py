@@ -8,7 +8,7 @@ from edgeml.metrics import OF_INPUT
 from edgeml.page.blocks import Block, Cell, Listing, Table
 from edgeml.page.finding import Finding, find, quality_of, whole
 from edgeml.page.verdicts import change
-from edgeml.page.words import bounds_of, bounds_text, digits, listed, measured_text, number, title, unit_of
+from edgeml.page.words import bounds_of, bounds_text, digits, fit_text, listed, measured_text, number, title, unit_of
 from edgeml.types import Difference, Measurement, Report
 from edgeml.verdicts.limits import lower_is_better
 
@@ -28,7 +28,8 @@ def figures(finding: Finding) -> list[Block]:
         rows.append((Cell(text=title(metric, statistic)), *cells))
     names = tuple(map(finding.short, finding.variants))
     table = Table(caption=f"All figures{_levels(report.measurements)}", titles=("figure", *names), rows=tuple(rows))
-    return [table, *_differences(finding), *_doubts(finding)]
+    fits = tuple(fit_text(one, finding.short(one.variant)) for one in report.fits)
+    return [table, *([Listing(items=fits)] if fits else []), *_differences(finding), *_doubts(finding)]
 
 
 def slices(finding: Finding) -> list[Block]:

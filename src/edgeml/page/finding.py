@@ -40,7 +40,12 @@ class Finding(Record, frozen=True, kw_only=True):
     def title(self) -> str:
         """Task and target in words, and how its figures were had where they were not measured."""
         how = "" if self.first.how == "measured" else f", {self.first.how}"
-        return f"{self.first.task} on {self.first.target}{how}"
+        return f"{self.first.task} on {self.device}{how}"
+
+    @property
+    def device(self) -> str:
+        """The target; of an estimate with the chip and memory size that decide it."""
+        return self.first.provenance.get("asked", self.first.target)
 
     @property
     def variants(self) -> list[str]:

@@ -93,7 +93,8 @@ def _begun(text: str, one: Verdict) -> str:
 def _against(one: Verdict, finding: Finding) -> str:
     if one.difference is None:
         value = "not known" if one.value is None else _amount(one.value, one)
-        return f"{value}, at most {with_unit(f'{scaled(one.bound, one.unit):.4g}', one.unit)} allowed"
+        side = "most" if lower_is_better(one.metric) else "least"
+        return f"{value}, at {side} {with_unit(f'{scaled(one.bound, one.unit):.4g}', one.unit)} allowed"
     moved = "did not change"
     if one.difference:
         moved = f"{'fell' if one.difference < 0 else 'rose'} by {_amount(abs(one.difference), one)}"

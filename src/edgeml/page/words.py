@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 
-from edgeml.types import Measurement
+from edgeml.targets.types import memory_words
+from edgeml.types import Fit, Measurement
 
 MINUS = "\N{MINUS SIGN}"
 _MEGA = 1_000_000
+_MIB = 1 << 20
 _UNITS = {"1": "", "share": "", "byte": "MB", "perplexity": ""}
 _TITLES = {
     "parity.cosine": "least cosine",
@@ -133,3 +135,19 @@ def bounds_of(
 
 def _decimals(one: Measurement) -> int:
     return digits(*bounds_of(one.value, one.low, one.high, one.unit))
+
+
+def fit_text(one: Fit, variant: str) -> str:
+    """Whether a variant fits into a device's memory, in one unit, with what the system leaves of it."""
+    context = f", with {one.context_tokens} tokens of context" if one.context_tokens else ""
+    needed = _mib(one.needed_low_bytes, one.needed_bytes, one.needed_high_bytes)
+    room = _mib(one.available_low_bytes, one.available_bytes, one.available_high_bytes)
+    word = "is tight" if one.word == "tight" else one.word
+    left = f"the system leaves {room} of {memory_words(one.memory_gb)}"
+    return f"{variant} {word} on {one.target}: needs {needed} MiB{context}; {left}"
+
+
+def _mib(low: int | None, value: int, high: int | None) -> str:
+    """A range in MiB; of a report without bounds the value alone."""
+    ends = dict.fromkeys(f"{one / _MIB:.0f}" for one in (low, high) if one is not None)
+    return " to ".join(ends) or f"{value / _MIB:.0f}"

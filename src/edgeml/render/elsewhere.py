@@ -5,14 +5,12 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 
-from edgeml.page.words import bounds_text, measured_text, title
+from edgeml.page.words import bounds_text, fit_text, measured_text, title
 from edgeml.render.tables import Column, table
-from edgeml.targets.types import memory_words
-from edgeml.types import Fit, Measurement, Report
+from edgeml.types import Measurement, Report
 
 _FIRST = ("latency", "decode_rate", "memory_needed", "energy", "prefill_rate", "energy_decode")
 _SHORT = {"memory_needed": "memory", "latency_first_token": "first token", "energy_decode": "energy a token"}
-_MIB = 1 << 20
 _TINY = 1e-3  # below it, digits say less than the power of ten
 _HEADS = {
     "emulated": "emulated as {target}: are the answers the same as on this machine?",
@@ -32,7 +30,7 @@ def elsewhere(report: Report, label: Callable[[str], str], width: int) -> list[s
     head = _HEADS[first.how].format(target=first.provenance.get("asked", first.target))
     lines = [head, table(_columns(report, label), width)]
     lines += _between(report) if first.how == "emulated" else _methods(report, width)
-    return [*lines, *(_fit(one, label) for one in report.fits)]
+    return [*lines, *(fit_text(one, label(one.variant)) for one in report.fits)]
 
 
 def _columns(report: Report, label: Callable[[str], str]) -> list[Column]:
@@ -90,18 +88,3 @@ def _by_name(method: str, known: Mapping[str, Sequence[str]]) -> str:
         if part and part != method:
             method = method.replace(part, f"as {known[part][0]}")
     return method
-
-
-def _fit(one: Fit, label: Callable[[str], str]) -> str:
-    context = f", with {one.context_tokens} tokens of context" if one.context_tokens else ""
-    needed = _mib(one.needed_low_bytes, one.needed_bytes, one.needed_high_bytes)
-    room = _mib(one.available_low_bytes, one.available_bytes, one.available_high_bytes)
-    words = {"fits": "fits", "tight": "is tight", "does not fit": "does not fit"}
-    left = f"the system leaves {room} of {memory_words(one.memory_gb)}"
-    return f"{label(one.variant)} {words[one.word]} on {one.target}: needs {needed} MiB{context}; {left}"
-
-
-def _mib(low: int | None, value: int, high: int | None) -> str:
-    """A range in MiB, as the table has it; of a report without bounds the value alone."""
-    ends = dict.fromkeys(f"{one / _MIB:.0f}" for one in (low, high) if one is not None)
-    return " to ".join(ends) or f"{value / _MIB:.0f}"
