@@ -114,7 +114,7 @@ def main():
         left = sorted(path.name for path in ROOT.iterdir())
         assert not {"new", "switching"} & set(left), (cut, left)
         assert len(list((ROOT / "versions").iterdir())) <= 2, cut
-    print(cut - 1)
+    sys.stdout.write(str(cut - 1))
 
 
 if __name__ == "__main__":

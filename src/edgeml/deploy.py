@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
 from pathlib import Path
-from threading import Event
+from threading import Event, Lock
 from typing import Any
 
 from msgspec.structs import replace
@@ -95,7 +95,7 @@ def deploy_all(
     canary, *others = devices
     made = {canary.host: deploy(parcel, canary, manner, progress=progress)}
     if others and _failures(made) <= pace.max_failures:
-        made |= _Others(parcel, manner, pace).deployed(others, _failures(made), progress)
+        made |= _Others(parcel, manner, pace, _failures(made)).deployed(others, progress)
     reason = "not touched, since the canary failed" if len(made) == 1 else "not touched, since too many had failed"
     untried = Deployment(device="", host="", bundle=parcel.bundle.name, outcome="not tried", reason=reason)
     return [made.get(one.host) or replace(untried, device=one.name, host=one.host) for one in devices]
@@ -182,12 +182,13 @@ def _failures(made: dict[str, Deployment]) -> int:
 class _Others:
     """The devices after the canary, some at once, each over a connection that an interrupt cuts."""
 
-    def __init__(self, parcel: Parcel, manner: Manner, pace: Pace) -> None:
+    def __init__(self, parcel: Parcel, manner: Manner, pace: Pace, failed: int) -> None:
         self._parcel, self._manner, self._pace = parcel, manner, pace
+        self._failed, self._counting = failed, Lock()
         self._connections: list[Connection] = []
         self._enough, self._interrupted = Event(), Event()
 
-    def deployed(self, devices: Sequence[Device], failed: int, progress: Progress) -> dict[str, Deployment]:
+    def deployed(self, devices: Sequence[Device], progress: Progress) -> dict[str, Deployment]:
         """What became of those that were tried, by host."""
         made: dict[str, Deployment] = {}
         with ThreadPoolExecutor(self._pace.parallel) as pool:
@@ -196,8 +197,6 @@ class _Others:
                     if one := future.result():
                         made[one.host] = one
                         progress("deploy to the other devices", len(made), len(devices))
-                    if failed + _failures(made) > self._pace.max_failures:
-                        self._enough.set()
             except BaseException:
                 self._enough.set()
                 self._interrupted.set()
@@ -211,7 +210,12 @@ class _Others:
             return None
         connection = Connection(device.host, accept_new=self._manner.accept_new)
         self._connections.append(connection)
-        return deploy(self._parcel, device, self._manner, connection=connection, progress=self._go_on)
+        made = deploy(self._parcel, device, self._manner, connection=connection, progress=self._go_on)
+        with self._counting:  # before the next one begins
+            self._failed += made.outcome in BAD
+            if self._failed > self._pace.max_failures:
+                self._enough.set()
+        return made
 
     def _go_on(self, step: str, done: int, total: int) -> None:  # noqa: ARG002 - a progress of many at once says nothing
         if self._interrupted.is_set():

@@ -69,7 +69,7 @@ def _unready(root: Path, limit_s: float) -> str | None:
             pass
         else:
             return None
-        time.sleep(_POLL_S)
+        time.sleep(min(_POLL_S, limit_s))
     return f"its endpoint was not ready at {url} within {limit_s:g} s: {last}"
 
 

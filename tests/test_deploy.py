@@ -1,0 +1,495 @@
+"""A bundle on a device: sent by what it lacks, tested there beside what runs, switched to at once, and taken back.
+
+The device is `ssh_server`'s. Its Python waits at a gate before the self-test, where a test says so.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+import ssh_server
+from edgeml.deploy import Manner, deploy, deploy_all, roll_back
+from edgeml.errors import EdgemlError
+from edgeml.inventory import Deployment, Pace, read_inventory, require_deployed, versions_on
+from edgeml.parcels import fitting, opened
+from edgeml.progress import silent
+from edgeml.store import Store
+from edgeml.targets.ssh import store as sending
+from edgeml.targets.ssh import work
+from edgeml.targets.types import Device, Probe
+from edgeml_runtime.bundle import check_files, read_bundle
+from edgeml_runtime.types import File
+from tiny.bundles import changed, goldens_broken, runtime_fixed, tiny_bundle
+from tiny.commands import inside
+
+ROOT = ".local/share/edgeml/tiny-onnx-fp32"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A folder with a bundle, the same with another runtime, and one whose answers are not its goldens."""
+    root = tmp_path_factory.mktemp("bundles")
+    base = tiny_bundle(root)
+    changed(base, root / "fixed", runtime_fixed)
+    changed(base, root / "broken", goldens_broken)
+    return root
+
+
+@pytest.fixture(scope="module")
+def base(made):
+    with opened("tiny", store=Store(made / "artifacts")) as parcel:
+        yield parcel
+
+
+@pytest.fixture(scope="module")
+def fixed(made):
+    with opened(str(made / "fixed"), store=Store(made / "artifacts")) as parcel:
+        yield parcel
+
+
+@pytest.fixture(scope="module")
+def broken(made):
+    with opened(str(made / "broken"), store=Store(made / "artifacts")) as parcel:
+        yield parcel
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch, tmp_path):
+    monkeypatch.setattr(work, "PAUSES_S", (0.01,) * 200)
+    monkeypatch.setenv("EDGEML_CONFIG", str(tmp_path / "config"))
+
+
+@contextlib.contextmanager
+def laptop(folder, monkeypatch, **how):
+    """A device whose programs are this machine's own, and which a plain `ssh` reaches."""
+    with ssh_server.device(folder, **how) as found:
+        for name in ("python3", f"python3.{sys.version_info.minor}"):
+            found.program(name, f'[ -x "$HOME/gate" ] && . "$HOME/gate"\nexec {sys.executable} "$@"')
+        monkeypatch.setenv("PATH", f"{found.client}:{os.environ['PATH']}")
+        yield found
+
+
+@pytest.fixture(scope="module")
+def _up(tmp_path_factory, base):
+    """A device with the first version in use."""
+    with pytest.MonkeyPatch.context() as monkeypatch, laptop(tmp_path_factory.mktemp("up"), monkeypatch) as found:
+        assert to(found, base).outcome == "deployed"
+        shutil.copytree(found.home / ".local", found.folder / "first", symlinks=True)
+        yield found
+
+
+@pytest.fixture
+def up(_up, monkeypatch):
+    """A device with nothing installed."""
+    monkeypatch.setenv("PATH", f"{_up.client}:{os.environ['PATH']}")
+    shutil.rmtree(_up.home / ".local", ignore_errors=True)
+    yield _up
+    _up.link.is_down, _up.link.cut_after = False, None
+    _up.kill_all()
+    _up._tell_host_key(_up._host_key)
+    (_up.home / "gate").unlink(missing_ok=True)
+    shutil.rmtree(_up.home / ".cache/edgeml", ignore_errors=True)
+
+
+@pytest.fixture
+def running(up):
+    """A device with the first version in use."""
+    shutil.copytree(up.folder / "first", up.home / ".local", symlinks=True)
+    return up
+
+
+def at(device):
+    return Device(name="kitchen", host=device.host)
+
+
+def to(device, parcel, progress=silent, **manner):
+    return deploy(parcel, at(device), Manner(**manner), progress=progress)
+
+
+def in_use(device):
+    """The version in use, once it was seen to be whole."""
+    link = device.home / ROOT / "current"
+    check_files(link)
+    return link.readlink().name
+
+
+def works(device):
+    """The version in use passes its own self-test there."""
+    run = [device.client / "ssh", device.host, f"sh {ROOT}/current/run.sh selftest"]
+    done = subprocess.run(run, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return in_use(device)
+
+
+def versions(device):
+    return sorted(path.name for path in (device.home / ROOT / "versions").iterdir())
+
+
+def left(device):
+    """What should be gone after each attempt."""
+    root = device.home / ROOT
+    found = [name for name in ("new", "switching") if (root / name).exists()]
+    return found + [path.name for path in (device.home / ".cache/edgeml/bench/files").glob("*")]
+
+
+class Gate:
+    """In front of each self-test on a device: `came` holds until one is there, `open` lets it go on."""
+
+    def __init__(self, device):
+        self._home = device.home
+        self._came, self._go = device.folder / "came", device.folder / "go"
+        for path in (self._came, self._go):
+            path.unlink(missing_ok=True)
+            os.mkfifo(path)
+        gate = self._home / "gate"
+        gate.write_text(f'case "$*" in *selftest*) echo x > {self._came}; cat {self._go} > /dev/null;; esac\n')
+        gate.chmod(0o755)
+
+    def came(self):
+        self._came.read_text()
+
+    def open(self):
+        (self._home / "gate").unlink()
+        self._go.write_text("")
+
+
+@contextlib.contextmanager
+def meanwhile(do):
+    """Another thread does it, and has done it when the block ends."""
+    failed = []
+
+    def carefully():
+        try:
+            do()
+        except (OSError, EdgemlError, AssertionError) as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=carefully, daemon=True)
+    thread.start()
+    yield
+    thread.join(20)
+    assert not thread.is_alive()
+    assert not failed, failed
+
+
+def test_what_is_in_use_already_is_not_sent_again_nor_tested(running, base):
+    again = to(running, base)
+
+    assert (again.outcome, again.sent_bytes) == ("unchanged", 0)
+    assert (again.before, again.after) == (base.version, base.version)
+    assert in_use(running) == base.version
+    assert left(running) == []
+
+
+def test_a_fixed_runtime_ships_without_the_model_and_can_be_taken_back(running, base, fixed):
+    told = to(running, fixed)
+
+    changed_bytes = sum(
+        fixed.pieces[name].size_bytes for name in ("edgeml_runtime/pixels.py", "bundle.json", "SHA256SUMS")
+    )
+    assert (told.outcome, told.sent_bytes) == ("deployed", changed_bytes)
+    assert (told.before, told.after, in_use(running)) == (base.version, fixed.version, fixed.version)
+    old, new = (running.home / ROOT / "versions" / one.version / "variant/model.onnx" for one in (base, fixed))
+    assert old.samefile(new)
+
+    assert roll_back(at(running), Manner()).after == base.version == in_use(running)
+
+
+def test_a_bundle_that_fails_its_self_test_never_goes_live(running, base, broken):
+    told = to(running, broken)
+
+    assert (told.outcome, told.after, works(running)) == ("rolled back", base.version, base.version)
+    assert told.reason.startswith("its self-test failed: tiny/onnx-fp32 answers differently here: ")
+    assert (versions(running), left(running)) == ([base.version], [])
+
+
+def test_a_first_bundle_that_fails_leaves_nothing_in_use_and_is_kept_where_that_is_asked(up, broken):
+    told = to(up, broken, keep=True)
+
+    assert (told.outcome, told.before, told.after) == ("failed", None, None)
+    assert told.kept.endswith(f"broken/{broken.version}")
+    assert (up.home / ROOT / "broken" / broken.version / "run.sh").is_file()
+    assert not (up.home / ROOT / "current").exists()
+    assert roll_back(at(up), Manner()).reason == "pi@device has no bundle installed"
+
+
+def test_a_file_that_was_spoilt_on_the_device_is_repaired_by_the_same_command(running, base):
+    weights = running.home / ROOT / "current/variant/model.onnx"
+    os.truncate(weights, 10)
+
+    told = to(running, base)
+    assert told.outcome == "deployed"
+    assert told.sent_bytes == base.pieces["variant/model.onnx"].size_bytes
+    assert in_use(running) == base.version
+
+
+def test_a_connection_that_breaks_while_sending_goes_on_with_the_rest(up, base, monkeypatch):
+    monkeypatch.setattr(work, "PAUSES_S", ())
+    up.link.cut_after = 450_000
+    first = to(up, base)
+    assert (first.outcome, first.reason) == ("failed", "the connection to pi@device was lost")
+    while up.running():  # what came before the end is written down first
+        pass
+
+    second = to(up, base)
+    assert second.outcome == "deployed"
+    assert second.sent_bytes < sum(piece.size_bytes for piece in base.pieces.values()) - 50_000
+    assert in_use(up) == base.version
+
+
+def test_a_connection_that_breaks_while_it_is_tested_hears_the_end_afterwards(running, base, broken, fixed):
+    gate = Gate(running)
+
+    def cut():
+        gate.came()
+        running.link.cut()
+        gate.open()
+
+    with meanwhile(cut):
+        told = to(running, broken)
+    assert (told.outcome, told.before, told.after) == ("rolled back", base.version, base.version)
+    assert "answers differently here" in told.reason
+
+
+def test_an_interrupt_ends_it_there_and_what_was_in_use_stays(running, base, fixed):
+    gate = Gate(running)
+
+    def interrupt():
+        gate.came()
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with meanwhile(interrupt), pytest.raises(KeyboardInterrupt):
+        to(running, fixed)
+    (running.home / "gate").unlink()
+    assert in_use(running) == base.version
+    assert not (running.home / ROOT / "new").exists()
+    assert to(running, fixed).outcome == "deployed"
+
+
+def test_two_deployments_to_one_device_do_not_meet(running, base, fixed, broken):
+    gate = Gate(running)
+
+    def second():
+        gate.came()
+        told = to(running, broken)
+        assert told.outcome == "failed"
+        assert told.reason.endswith("is deploying to pi@device now")
+        gate.open()
+
+    with meanwhile(second):
+        assert to(running, fixed).outcome == "deployed"
+
+
+def test_a_device_with_another_key_gets_nothing(running, base, fixed):
+    running.change_host_key()
+    told = to(running, fixed)
+
+    assert told.reason == "pi@device has another key than the last time"
+    assert "ssh-keygen -R" in told.hint
+
+
+@pytest.mark.parametrize(
+    ("facts", "reason"),
+    [
+        ({"machine": "riscv64"}, "is riscv64"),
+        ({"userland_bits": 32}, "with 32-bit programs"),
+        ({"pythons": ("3.9",)}, "has no Python that this runs on, but 3.9"),
+        ({"libc": "glibc 2.17"}, r"needs glibc 2\.28, and pi has 2\.17"),
+        ({"libc": "musl"}, "needs glibc, and pi has musl"),
+    ],
+)
+def test_a_bundle_that_does_not_fit_is_refused_before_anything_is_sent(made, facts, reason):
+    wheel = File(path="wheels/a-1-cp311-cp311-manylinux_2_28_x86_64.whl", size_bytes=1, sha256="0" * 64)
+    bundle = replace(read_bundle(made / "fixed"), files=(wheel,), python=("3.11",), machine="x86_64")
+    fits = {"machine": "x86_64", "userland_bits": 64, "pythons": ("3.11",), "libc": "glibc 2.36"}
+    assert fitting(bundle, Probe(system="Linux", home="~", **fits), "pi") == "3.11"
+    with pytest.raises(EdgemlError, match=reason) as caught:
+        fitting(bundle, Probe(system="Linux", home="~", **fits | facts), "pi")
+    assert caught.value.hint
+
+
+def test_a_bundle_that_is_not_what_was_packed_goes_nowhere(made, tmp_path):
+    store = Store(tmp_path)
+    spoilt = tmp_path / "spoilt"
+    shutil.copytree(made / "fixed", spoilt)
+    (spoilt / "variant/model.onnx").write_bytes(b"other")
+    with pytest.raises(EdgemlError, match=r"variant/model\.onnx is not the file"), opened(str(spoilt), store=store):
+        pass
+    with pytest.raises(EdgemlError, match="no bundle 'nothing'"), opened("nothing", store=store):
+        pass
+
+
+def test_the_power_may_go_before_any_change_to_the_disk(tmp_path):
+    assert cuts(tmp_path, "update") > 30
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("case", ["first", "rollback", "service", "unready"])
+def test_the_power_may_go_before_any_change_to_the_disk_of_other_ways(tmp_path, case):
+    with systemd(tmp_path / "programs"), endpoint(tmp_path / "www") as port:
+        assert cuts(tmp_path, case, port) > 10
+
+
+def cuts(folder, case, port=0):
+    """How many cuts were made, each of which left a device that works and the same command that completes."""
+    program = [sys.executable, str(Path(__file__).parent / "power_cuts.py"), str(folder), case, str(port)]
+    done = subprocess.run(program, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return int(done.stdout)
+
+
+def test_an_inventory_begins_with_its_canary_and_takes_devices_by_label(tmp_path):
+    path = tmp_path / "fleet.yaml"
+    path.write_text(
+        "schema: edgeml.inventory/1\ndevices:\n  - pi@10.0.0.1\n"
+        "  - {device: pi@10.0.0.2, labels: [shop]}\n  - {device: pi@10.0.0.3, labels: [shop, new], canary: true}\n"
+    )
+    assert [one.host for one in read_inventory(path)] == ["pi@10.0.0.3", "pi@10.0.0.1", "pi@10.0.0.2"]
+    assert [one.host for one in read_inventory(path, ["shop"])] == ["pi@10.0.0.3", "pi@10.0.0.2"]
+    with pytest.raises(EdgemlError, match=r"no device in .* has cellar") as caught:
+        read_inventory(path, ["cellar"])
+    assert caught.value.hint == "labels there: new, shop"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("devices: [pi@a]", "has schema None"),
+        ("schema: edgeml.inventory/1\ndevices: []", "length >= 1"),
+        ("schema: edgeml.inventory/1\ndevices: [pi@a, pi@a]", "has pi@a twice"),
+        ("schema: edgeml.inventory/1\ndevices: [{device: pi@a, label: x}]", "unknown field `label`"),
+        (
+            "schema: edgeml.inventory/1\ndevices: [{device: a, canary: true}, {device: b, canary: true}]",
+            "more than one canary",
+        ),
+    ],
+)
+def test_an_inventory_with_a_mistake_is_refused(tmp_path, text, message):
+    path = tmp_path / "fleet.yaml"
+    path.write_text(text)
+    with pytest.raises(EdgemlError, match=message):
+        read_inventory(path)
+
+
+def test_what_cannot_be_meant_is_refused_as_usage(made):
+    for words in (["tiny"], ["tiny", "--host", "a", "--inventory", "b"], ["--host", "a"]):
+        assert inside("deploy", *words, "--artifacts", made / "artifacts").code == 2
+    assert inside("verify").code == 2
+
+
+def test_a_dry_run_is_no_failure_and_an_untried_device_is():
+    one = Deployment(device="a", host="pi@a", bundle="b", outcome="not tried", reason="not touched")
+    require_deployed([one], dry_run=True)
+    with pytest.raises(EdgemlError, match="not touched"):
+        require_deployed([one])
+
+
+@pytest.mark.real
+def test_versions_beyond_the_last_good_one_are_gone(running, base, fixed, made, tmp_path):
+    assert to(running, fixed).outcome == "deployed"
+    third = changed(made / "fixed", tmp_path / "third", runtime_fixed)
+    with opened(str(third), store=Store(tmp_path)) as parcel:
+        assert to(running, parcel).outcome == "deployed"
+        assert versions(running) == sorted((fixed.version, parcel.version))
+        assert in_use(running) == parcel.version
+
+
+@pytest.mark.real
+def test_a_disk_that_is_full_leaves_what_was_in_use(tmp_path, monkeypatch, base, fixed):
+    monkeypatch.setattr(sending, "_SPARE_BYTES", 0)
+    with laptop(tmp_path, monkeypatch, disk_bytes=4_000_000) as device:
+        assert to(device, base).outcome == "deployed"
+        with contextlib.suppress(OSError), (device.home / "filler").open("wb", buffering=0) as filler:
+            while True:
+                filler.write(bytes(4096))
+        told = to(device, fixed)
+        assert told.outcome == "failed"
+        assert "pi@device" in told.reason
+        (device.home / "filler").unlink()
+        assert in_use(device) == base.version
+        assert to(device, fixed).outcome == "deployed"
+
+
+@pytest.fixture
+def fleet(tmp_path, monkeypatch, base):
+    """Three devices that have the first version, and the words by which a plain `ssh` reaches each."""
+    with contextlib.ExitStack() as stack:
+        found = [stack.enter_context(laptop(tmp_path / name, monkeypatch)) for name in ("a", "b", "c")]
+        client = tmp_path / "client"
+        client.mkdir()
+        config = "".join(
+            (one.folder / "config").read_text().partition("Host *")[0].replace("Host device", f"Host {name}")
+            + f"  IdentityFile {one.folder}/id\n  IdentitiesOnly yes\n  UserKnownHostsFile {one.folder}/known_hosts\n"
+            for name, one in zip("abc", found, strict=True)
+        )
+        (client / "config").write_text(config + "Host *\n  GlobalKnownHostsFile none\n")
+        real = shutil.which("ssh", path="/usr/local/bin:/usr/bin:/bin")
+        (client / "ssh").write_text(f'#!/bin/sh\nexec {real} -F {client}/config "$@"\n')
+        (client / "ssh").chmod(0o755)
+        monkeypatch.setenv("PATH", f"{client}:{os.environ['PATH']}")
+        yield {f"pi@{name}": one for name, one in zip("abc", found, strict=True)}
+
+
+def hosts(fleet):
+    return [Device(name=name.removeprefix("pi@"), host=name) for name in fleet]
+
+
+@pytest.mark.real
+def test_where_the_canary_fails_no_other_device_is_touched(fleet, base, broken):
+    first = deploy_all(base, hosts(fleet), Manner(), Pace(parallel=2))
+    assert [one.outcome for one in first] == ["deployed"] * 3
+
+    second = deploy_all(broken, hosts(fleet), Manner(), Pace())
+    assert [one.outcome for one in second] == ["rolled back", "not tried", "not tried"]
+    assert second[1].reason == "not touched, since the canary failed"
+    assert [in_use(one) for one in fleet.values()] == [base.version] * 3
+    assert {one.current for one in versions_on(hosts(fleet))} == {base.version}
+    with pytest.raises(EdgemlError, match=r"^3 of 3 devices have no new version; the first, a: its self-test failed"):
+        require_deployed(second)
+
+
+@pytest.mark.real
+def test_as_many_devices_may_fail_as_is_allowed(fleet, base):
+    fleet["pi@b"].link.is_down = True
+    made = deploy_all(base, hosts(fleet), Manner(), Pace(parallel=1, max_failures=1))
+    assert [one.outcome for one in made] == ["deployed", "failed", "deployed"]
+
+    fleet["pi@a"].link.is_down = True
+    made = deploy_all(base, hosts(fleet), Manner(), Pace(parallel=1, max_failures=1))
+    assert [one.outcome for one in made] == ["failed", "failed", "not tried"]
+    assert made[2].reason == "not touched, since too many had failed"
+
+
+@pytest.mark.real
+def test_the_commands_tell_a_line_a_device_and_end_with_3_where_one_failed(up, made, base, broken, tmp_path):
+    options = ("--artifacts", made / "artifacts", "--host", up.host)
+    dry = inside("deploy", "tiny", *options, "--dry-run", "--json")
+    assert dry.code == 0, dry.err
+    told = json.loads(dry.out)
+    assert (told["outcome"], told["sent_bytes"]) == ("not tried", 0)
+    assert told["reason"].startswith("would send 0.")
+    assert not (up.home / ROOT).exists()
+
+    done = inside("deploy", "tiny", *options, "--json")
+    assert (done.code, json.loads(done.out)["outcome"]) == (0, "deployed")
+    assert done.steps == [f"edgeml deploy --status --host {up.host} --artifacts {made / 'artifacts'}"]
+    failed = inside("deploy", made / "broken", *options)
+    assert failed.code == 3
+    assert "rolled back" in failed.out
+    assert "error: pi@device was rolled back: its self-test failed" in failed.err
+
+    (tmp_path / "fleet.yaml").write_text(f"schema: edgeml.inventory/1\ndevices: ['{up.host}']\n")
+    seen = inside("verify", "--inventory", tmp_path / "fleet.yaml", "--json")
+    found = json.loads(seen.out)
+    assert (found["current"], found["model"]) == (base.version, base.bundle.parts["model"])
+    assert base.version[:12] in inside("deploy", "--status", *options).out
+    assert inside("deploy", "--rollback", *options).code == 3
