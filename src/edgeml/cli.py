@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from edgeml.console import Session
     from edgeml.store import Store
 
-KINDS = ["dir", "tar", "deb", "rpm", "apk"]
+KINDS = ["dir", "tar", "deb", "rpm", "apk", "oci", "compose", "ollama", "greengrass", "iotedge"]
 INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 USAGE = 2
 

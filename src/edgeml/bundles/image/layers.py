@@ -13,7 +13,7 @@ from typing import IO, NamedTuple, cast
 
 from edgeml_runtime.types import Record
 
-_LEVEL = 9  # it is packed once, and copied to every device
+_LEVEL = 6
 _TYPES = {"file": tarfile.REGTYPE, "link": tarfile.SYMTYPE, "folder": tarfile.DIRTYPE}
 
 
