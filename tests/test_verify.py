@@ -19,6 +19,7 @@ from edgeml.bundles.dir import unpack
 from edgeml.bundles.extraction import Intake, unpack_tar
 from edgeml.errors import EdgemlError
 from edgeml.package import bundle_path, package
+from edgeml.papers.contents import check_around
 from edgeml.signing import check_signature, sign, signed_by
 from edgeml.store import Store
 from edgeml.targets import profile
@@ -311,6 +312,29 @@ def test_a_header_that_is_a_bomb_is_refused_before_it_is_held(tmp_path, monkeypa
         packed.addfile(entry)
     content.seek(0)
     assert "its headers" in refusal(unpack_tar, content, Intake(tmp_path, "x.tar", limit_bytes=1000))
+
+
+def test_a_kind_of_several_files_is_signed_as_a_whole(ready, keys, store, tmp_path):
+    variant = onnx_variant(tmp_path / "variant")
+    here = msgspec.structs.replace(profile("laptop"), machine=platform.machine())
+    bundle = package(variant, store=store, profile=here, kind="greengrass", wheels=False, key=keys[0])
+    path = bundle_path(store, bundle)
+    assert results(verify(path, store=store, key=keys[1]))["signature"] == "done"
+    recipe = path / "recipe.yaml"
+    whole = recipe.read_text()
+    recipe.write_text(whole.replace("run.sh", "evil.sh"))
+    assert "recipe.yaml" in refusal(verify, path, store=store, key=keys[1])
+    recipe.write_text(whole)
+    (path / "model.sig").unlink()
+    assert "no signature" in refusal(verify, path, store=store, key=keys[1])
+
+
+def test_what_lies_beside_packages_and_was_not_packed_is_refused(tmp_path):
+    (tmp_path / "a.deb").write_text("x")
+    (tmp_path / "SHA256SUMS").write_text(checksums([describe_file(tmp_path / "a.deb", "a.deb")]))
+    check_around(tmp_path)
+    (tmp_path / "evil.deb").symlink_to("/dev/null")
+    assert "evil.deb was not packed" in refusal(check_around, tmp_path)
 
 
 def test_what_is_no_bundle_is_a_sentence(tmp_path, store):

@@ -93,9 +93,17 @@ def package(  # noqa: PLR0913 - the verb's options are its command's
     with _workspace(goal) as space:
         bundle = _fill(space / order.name, order, store, progress)
         progress(f"write {goal.name}", 0, 1)
-        _put(form.seal(space / order.name), goal, form, aside=space / "replaced", force=force)
+        _put(_sealed(space / order.name, form, key), goal, form, aside=space / "replaced", force=force)
     progress(f"write {goal.name}", 1, 1)
     return bundle
+
+
+def _sealed(folder: Path, form: Kind, key: Path | None) -> Path:
+    """What is to be copied; where that is a folder of other files than were signed, those are signed, too."""
+    made = form.seal(folder)
+    if key and made.is_dir() and made != folder:
+        sign(made, key)
+    return made
 
 
 def _put(made: Path, goal: Path, form: Kind, *, aside: Path, force: bool) -> None:

@@ -18,7 +18,7 @@ from edgeml.bundles.verification import Check, Verification, done, left_out
 from edgeml.children import started
 from edgeml.errors import EdgemlError
 from edgeml.formats import Request, format_of
-from edgeml.papers.contents import check_papers, check_whole
+from edgeml.papers.contents import check_around, check_papers, check_whole
 from edgeml.papers.origin import public_ref
 from edgeml.progress import Progress, silent, within
 from edgeml.signing import check_signature, signed_by
@@ -28,7 +28,7 @@ from edgeml.targets.types import Profile
 from edgeml.traits import read_traits
 from edgeml.types import Model, Scheme
 from edgeml.wheels import own_python, runtime_of
-from edgeml_runtime.bundle import VARIANT
+from edgeml_runtime.bundle import SUMS, VARIANT
 from edgeml_runtime.records import decode, describe_file, read_record
 from edgeml_runtime.records import verify as verify_files
 from edgeml_runtime.types import Bundle, Refusal, SelfTest, VariantManifest
@@ -50,8 +50,9 @@ def verify(
         progress("check its files", 0, 1)
         bundle, found = check_whole(folder)
         found += _left(path, kind)
-        found.append(_signature(folder, key))
-        found += check_papers(folder, bundle)
+        signed = _signed_folder(path, kind, folder)
+        found.append(_signature(signed, key))
+        found += check_papers(folder, bundle, around=signed)
         progress("self-test", 0, 1)
         found.append(_selftest(folder, bundle, trusted=key is not None))
         if rebuild:
@@ -65,7 +66,7 @@ def verify(
             runtime=bundle.runtime,
             checks=tuple(found),
             parts=bundle.parts,
-            signed_by=signed_by(folder) if key else None,
+            signed_by=signed_by(signed) if key else None,
         )
 
 
@@ -77,6 +78,15 @@ def _left(path: Path, kind: str) -> list[Check]:
     if not names:
         return []
     return [left_out("what a run left", f"not looked at: {', '.join(names)}; it may be deleted, and is made again")]
+
+
+def _signed_folder(path: Path, kind: str, folder: Path) -> Path:
+    """What was signed: the bundle's folder, or where it lies in other files the folder of those."""
+    if kind == "dir" or not path.is_dir():
+        return folder
+    if (path / SUMS).is_file():
+        check_around(path)
+    return path
 
 
 def _signature(folder: Path, key: Path | None) -> Check:
@@ -102,7 +112,8 @@ def _selftest(folder: Path, bundle: Bundle, *, trusted: bool) -> Check:
     manifest = read_record(folder / VARIANT / "variant.json", VariantManifest)
     if bundle.machine == platform.machine():
         library = "llama_cpp" if manifest.scheme.startswith("gguf:") else "onnxruntime"
-        if trusted and (own_python() in bundle.python or not (folder / "wheels").is_dir()):
+        fits = own_python() in bundle.python or not (folder / "wheels").is_dir()
+        if trusted and fits and (folder / "run.sh").is_file():
             return _run(_by_itself(folder), folder)
         if find_spec(library) is None:
             return left_out("self-test", f"the Python package {library} is not installed here")

@@ -40,44 +40,64 @@ def check_whole(folder: Path) -> tuple[Bundle, list[Check]]:
     return bundle, found
 
 
-def check_papers(folder: Path, bundle: Bundle) -> list[Check]:
-    """What the bill of materials, the provenance and the parts' digests say is so; EdgemlError where it is not."""
-    return [_bill(folder, bundle), _provenance(folder, bundle), _parts(bundle)]
+def check_around(path: Path) -> None:
+    """Raise EdgemlError for a file beside a bundle's packages that was not packed: whoever installs them takes all."""
+    listed = {line.partition("  ")[2] for line in (path / SUMS).read_text(encoding="utf-8").splitlines()}
+    present = {one.relative_to(path).as_posix() for one in path.rglob("*") if one.is_symlink() or not one.is_dir()}
+    if extra := sorted(present - listed - {SUMS, SIGNATURE}):
+        raise EdgemlError(f"{extra[0]} was not packed into {path.name}", hint="remove it, or " + _HINT)
 
 
-def _bill(folder: Path, bundle: Bundle) -> Check:
-    if not (folder / bom.FILE).is_file():
-        return left_out("bill of materials", f"it has no {bom.FILE}: an older edgeml packed it")
+def check_papers(folder: Path, bundle: Bundle, around: Path) -> list[Check]:
+    """What the bill of materials, the provenance and the parts' digests say is so; EdgemlError where it is not.
+
+    Some kinds of bundle have their papers `around` what is unpacked of them.
+    """
+    homes = (folder, around)
+    papers = {
+        name: next((one / name for one in homes if (one / name).is_file()), None) for name in (bom.FILE, origin.FILE)
+    }
+    return [_bill(papers[bom.FILE], bundle), _provenance(papers[origin.FILE], folder, bundle), _parts(bundle)]
+
+
+def _bill(path: Path | None, bundle: Bundle) -> Check:
+    if path is None:
+        return left_out("bill of materials", f"there is no {bom.FILE} to compare with")
     try:
-        stated = bom.listed((folder / bom.FILE).read_bytes())
+        stated = bom.listed(path.read_bytes())
     except (ValueError, KeyError, TypeError, StopIteration) as error:
         raise EdgemlError(f"{bom.FILE} cannot be read: {error}", hint=_HINT) from error
     parts = (f"{VARIANT}/", "wheels/")
     present = {file.path: file.sha256 for file in bundle.files if file.path.startswith(parts)}
     present.pop(f"{VARIANT}/variant.json", None)  # describes the model, and is no part of it
-    differing = sorted(set(stated.items()) ^ set(present.items()))
+    # Where the runtime is a package of its own, its wheels are unpacked there, and this manifest knows none of it.
+    apart = not origin.of_runtime(bundle.files)
+    unpacked = {name for name in stated if apart and name.startswith("wheels/")}
+    compared = {name: sha256 for name, sha256 in stated.items() if name not in unpacked}
+    differing = sorted(set(compared.items()) ^ set(present.items()))
     if differing:
         raise EdgemlError(f"{bom.FILE} and the bundle disagree on {differing[0][0]}", hint=_HINT)
     wheels = sum(name.startswith("wheels/") for name in present)
-    return done("bill of materials", f"{len(present) - wheels} files of the model and {wheels} wheels, all listed")
+    told = f"all listed; its {len(unpacked)} wheels are unpacked, and not compared" if unpacked else "all listed"
+    return done("bill of materials", f"{len(present) - wheels} files of the model and {wheels} wheels, {told}")
 
 
-def _provenance(folder: Path, bundle: Bundle) -> Check:
-    path = folder / origin.FILE
-    if not path.is_file():
-        return left_out("provenance", f"it has no {origin.FILE}: an older edgeml packed it")
+def _provenance(path: Path | None, folder: Path, bundle: Bundle) -> Check:
+    if path is None:
+        return left_out("provenance", f"there is no {origin.FILE} to compare with")
     stated = read_record(path, origin.Provenance)
     manifest = read_record(folder / VARIANT / "variant.json", VariantManifest)
     listed = {file.path.removeprefix(f"{VARIANT}/"): file.sha256 for file in bundle.files}
     for file in manifest.files:
         if listed.get(file.path) != file.sha256:
             raise EdgemlError(f"variant.json and the bundle disagree on {file.path}", hint=_HINT)
-    pairs = {
+    pairs: dict[str, tuple[object, object]] = {
         "the model": (stated.model, manifest.model),
         "the source's files": (stated.source_files, manifest.source_files),
         "the weights": (stated.weights_sha256, manifest.weights_sha256),
-        "the runtime": (stated.runtime_sha256, origin.digest(origin.of_runtime(bundle.files))),
     }
+    if own := origin.of_runtime(bundle.files):  # else it lies in a package of its own
+        pairs["the runtime"] = (stated.runtime_sha256, origin.digest(own))
     for what, (said, found) in pairs.items():
         if said != found:
             raise EdgemlError(f"{origin.FILE} and the bundle disagree on {what}", hint=_HINT)
@@ -86,7 +106,7 @@ def _provenance(folder: Path, bundle: Bundle) -> Check:
 
 def _parts(bundle: Bundle) -> Check:
     if not bundle.parts:
-        return left_out("parts", "it has no digests of its parts: an older edgeml packed it")
+        return left_out("parts", "no digests of its parts are stated")
     found = origin.parts(bundle.files)
     for part, stated in bundle.parts.items():
         if found.get(part) != stated:
