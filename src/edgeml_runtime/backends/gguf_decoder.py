@@ -166,6 +166,8 @@ class GgufDecoder:
     def _pieces(self, context: Context, tokens: Sequence[int], start: int, keep: Beginnings | None) -> Iterator[int]:
         """Read a prompt from `start` on, piece by piece; those that begin another prompt, too, are kept."""
         wanted = keep.worth_keeping(tokens) if keep else 0
+        if keep and start == wanted:
+            keep.keep(context)
         for place in range(start, len(tokens), GRID):
             piece = tokens[place : place + GRID]
             self._run(context, piece, place)

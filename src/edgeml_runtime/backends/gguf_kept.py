@@ -77,7 +77,7 @@ class Beginnings:
     def keep(self, context: Context) -> None:
         """Keep the state of what the context holds; the oldest ones make room, and one that it contains goes."""
         tokens = tuple(self._held)
-        state = context.state()
+        state = context.state() if tokens else None
         if state is None or len(state) > self._limit_bytes:
             return
         self._kept = [one for one in self._kept if tokens[: len(one.tokens)] != one.tokens]

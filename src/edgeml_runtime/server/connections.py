@@ -24,18 +24,19 @@ class Bounded(H11Protocol):
     settings: Settings
     metrics: Metrics
     _timer: asyncio.TimerHandle | None = None
+    _one_too_many = False
 
     def connection_made(self, transport: Any) -> None:
-        """Take a connection, or turn it away."""
+        """Take a connection."""
         super().connection_made(transport)
-        if len(self.connections) > self.settings.connections:
-            self._turn_away(429, b"Too Many Requests", b"retry-after: 1\r\n")
-        else:
-            self._watch()
+        self._one_too_many = len(self.connections) > self.settings.connections
+        self._watch()
 
     def data_received(self, data: bytes) -> None:
-        """Take what came."""
-        if not self.transport.is_closing():
+        """Take what came; who is turned away is told now, since who is closed upon while writing reads nothing."""
+        if self._one_too_many and not self.transport.is_closing():
+            self._turn_away(429, b"Too Many Requests", b"retry-after: 1\r\n")
+        elif not self.transport.is_closing():
             super().data_received(data)
             self._watch()
 

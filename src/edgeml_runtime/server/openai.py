@@ -17,6 +17,7 @@ import msgspec
 
 from edgeml_runtime.server.generation import Answered, Asked
 from edgeml_runtime.server.refusals import wrong
+from edgeml_runtime.server.schemas import check_schema
 from edgeml_runtime.session import Decoder, Said, started
 from edgeml_runtime.types import Generate, Record
 
@@ -328,6 +329,7 @@ def _schema(format: Format | None) -> dict[str, Any] | None:
         return _OBJECT
     if format.json_schema is None:
         raise wrong("there is no json_schema", "response_format.json_schema")
+    check_schema(format.json_schema.schema, "response_format.json_schema.schema")
     return format.json_schema.schema
 
 

@@ -12,6 +12,7 @@ from edgeml_runtime.errors import EdgemlError
 from edgeml_runtime.server.batching import counted
 from edgeml_runtime.server.generation import Answered, Asked, write
 from edgeml_runtime.server.refusals import wrong
+from edgeml_runtime.server.schemas import check_schema
 from edgeml_runtime.server.work import Ask, GivenUpError
 from edgeml_runtime.session import Decoder, Session, is_encoder, kind_of, writes_text
 from edgeml_runtime.tasks import ready, task_of
@@ -67,7 +68,7 @@ def _answer(session: Session, asked: Predict, task: str, row: Row, ask: Ask[Any]
     if kind_of(session.manifest.task) == "image":
         logits = cast("ImageClassifier", session).classify_images([row["image"]])[0]
         return likeliest(logits, session.manifest.labels), 0, 0
-    columns = ("text",) if "text" in row and task == "sentence-similarity" else task_of(task).COLUMNS
+    columns = task_of(task).COLUMNS
     tokens = sum(counted(cast("Any", session), [row[column] for column in columns]))
     return task_of(task).predict(session, {column: row[column] for column in columns}, Generate()), tokens, 0
 
@@ -87,6 +88,8 @@ def _task(asked: Predict, manifest: VariantManifest) -> str:
     """The model's task; an encoder compares pairs where the rows have them, and else gives vectors."""
     if asked.max_new_tokens is not None and asked.max_new_tokens < 1:
         raise wrong("max_new_tokens must be 1 or more", "max_new_tokens")
+    if asked.schema is not None:
+        check_schema(asked.schema, "schema")
     if not asked.rows:
         raise wrong("there are no rows", "rows")
     possible = ("feature-extraction", "sentence-similarity") if is_encoder(manifest) else (manifest.task,)

@@ -7,9 +7,8 @@ import contextlib
 import os
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import uvicorn
 
@@ -23,9 +22,6 @@ from edgeml_runtime.server.connections import protocol
 from edgeml_runtime.server.settings import Settings, read_token
 from edgeml_runtime.server.work import Line
 from edgeml_runtime.session import open_session
-
-if TYPE_CHECKING:
-    from edgeml_runtime.session import Session
 
 _KEEP_ALIVE_S = 30
 _HEADER_BYTES = 16_384
@@ -47,28 +43,31 @@ def serve(folder: Path, settings: Settings) -> None:
 
 async def run(folder: Path, settings: Settings, token: str | None, listener: socket.socket) -> None:
     """Answer requests at a socket until the process is asked to end."""
-    line = Line(waiting=settings.queue, time_limit_s=settings.time_limit_s)
-    variant = variant_folder(folder)
-    session = await line.first(lambda: opened(variant, settings))
-    try:
-        service = Service(session, settings, line, created=int((variant / "variant.json").stat().st_mtime))
+    async with opened(folder, settings) as service:
         server = server_of(service, token)
         with _asked_to_end(server, service):
             logs.say(f"{service.manifest.name} is served at {_address(listener)}")
             _tell_systemd("READY=1")
             await server.serve(sockets=[listener])
-    finally:
-        line.close()
-        session.close()
     logs.say("stopped")
 
 
-def opened(variant: Path, settings: Settings) -> Session:
-    """The variant's session; one that can keep prompts' beginnings does, within the settings."""
-    session = open_session(variant, threads=settings.threads or default_threads())
-    if hasattr(session, "keep"):
-        session.keep(settings.kept_bytes)
-    return session
+@contextlib.asynccontextmanager
+async def opened(folder: Path, settings: Settings) -> AsyncIterator[Service]:
+    """The service of a bundle's or a variant's folder, its model loaded; it keeps prompts' beginnings where it can."""
+    variant = variant_folder(folder)
+    line = Line(waiting=settings.queue, time_limit_s=settings.time_limit_s)
+    try:
+        session = await line.first(lambda: open_session(variant, threads=settings.threads or default_threads()))
+        try:
+            if hasattr(session, "keep"):
+                session.keep(settings.kept_bytes)
+            yield Service(session, settings, line, created=int((variant / "variant.json").stat().st_mtime))
+        finally:
+            line.close()
+            session.close()
+    finally:
+        line.close()
 
 
 def server_of(service: Service, token: str | None = None) -> Server:
