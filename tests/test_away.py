@@ -38,7 +38,11 @@ def store(tmp_path, monkeypatch):
 
 @pytest.fixture
 def data(tmp_path):
-    path = tmp_path / "pairs.tsv"
+    return written(tmp_path)
+
+
+def written(folder):
+    path = folder / "pairs.tsv"
     header, *rows = PAIRS.splitlines(keepends=True)
     path.write_text(header + "".join(rows) * 4)
     return read_dataset(path, task="sentence-similarity", columns={})
@@ -57,15 +61,20 @@ def reports_of(store, data, **fields) -> list[Report]:
     return bench_away([variant], data, conditions(**fields), store=store, baseline=None)
 
 
-def test_what_was_measured_here_and_what_is_estimated_there_stand_in_reports_of_their_own(store, data):
-    reports = reports_of(store, data, parity_rows=0)
+@pytest.fixture(scope="module")
+def two_reports(tmp_path_factory):
+    """What is measured here and what is estimated for a Pi 5, without an emulator."""
+    folder = tmp_path_factory.mktemp("two")
+    return reports_of(Store(folder / "artifacts"), written(folder), parity_rows=0)
 
-    kinds = [{(one.how, one.target) for one in report.measurements} for report in reports]
+
+def test_what_was_measured_here_and_what_is_estimated_there_stand_in_reports_of_their_own(two_reports):
+    kinds = [{(one.how, one.target) for one in report.measurements} for report in two_reports]
     assert kinds == [{("measured", "laptop")}, {("estimated", "pi5")}]
 
 
-def test_every_estimate_has_a_range_a_method_and_no_machine(store, data):
-    *_, estimated = reports_of(store, data, parity_rows=0)
+def test_every_estimate_has_a_range_a_method_and_no_machine(two_reports):
+    *_, estimated = two_reports
 
     assert {"latency", "memory_needed", "energy"} <= {one.metric for one in estimated.measurements}
     for one in estimated.measurements:
@@ -126,8 +135,8 @@ def test_an_estimate_names_the_chip_and_memory_that_it_is_of_wherever_it_is_show
     assert any("estimated for apple-silicon:m2:16gb" in line for line in shown([estimated], 100)[0].splitlines())
 
 
-def test_bounds_that_are_stated_claim_no_share_of_devices(store, data):
-    *_, estimated = reports_of(store, data, parity_rows=0)
+def test_bounds_that_are_stated_claim_no_share_of_devices(two_reports):
+    *_, estimated = two_reports
 
     levels = {one.metric: one.level for one in estimated.measurements}
     assert levels == {"latency": 0.8, "energy": None, "memory_needed": None}

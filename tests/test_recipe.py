@@ -81,6 +81,7 @@ def test_there_are_recipes():
     ("changes", "error", "hint"),
     [
         ({"quantise": {}}, "unknown field `quantise`", "did you mean 'quantize'?"),
+        ({"bench__target": "pi5"}, "unknown field `target` - at `$.bench`", "'target' belongs to another part"),
         ({"bench__repeat": 3}, "unknown field `repeat` - at `$.bench`", "did you mean 'repeats'?"),
         ({"bench__threads": 0}, "at `$.bench.threads", ""),
         ({"quantize__to": []}, "at `$.quantize.to`", ""),

@@ -130,6 +130,8 @@ def _near_key(message: str, kind: type[Record]) -> str:
     if "unknown field" not in message:
         return "compare it with the reference in docs/"
     unknown = message.split("`")[1]
+    if unknown in known:
+        return f"{unknown!r} belongs to another part of it: compare it with the reference in docs/"
     near = get_close_matches(unknown, known, n=1, cutoff=0.5)
     return f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
 
