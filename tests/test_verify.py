@@ -27,7 +27,7 @@ from edgeml.verify import verify
 from edgeml_runtime.bundle import checksums
 from edgeml_runtime.records import describe_file, read_record, write_record
 from edgeml_runtime.types import Bundle, Goldens, VariantManifest
-from tiny.commands import edgeml
+from tiny.commands import edgeml, inside
 from tiny.variants import onnx_variant
 
 
@@ -391,13 +391,13 @@ def test_a_rebuild_without_the_source_names_what_to_download(folder, store):
 
 def test_the_command_shows_each_check_and_gives_the_record(folder, keys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    shown = edgeml("verify", folder, "--key", keys[1])
+    shown = inside("verify", folder, "--key", keys[1])
     assert shown.code == 0, shown.err
     assert "done      self-test" in shown.out
-    record = json.loads(edgeml("verify", folder, "--key", keys[1], "--json").out)
+    record = json.loads(inside("verify", folder, "--key", keys[1], "--json").out)
     assert record["schema"] == "edgeml.verification/1"
     (folder / "run.sh").write_text("exit 0\n")
-    refused = edgeml("verify", folder)
+    refused = inside("verify", folder)
     assert refused.code == 3
     assert "run.sh is not the file" in refused.err
 
