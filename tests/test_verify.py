@@ -218,6 +218,12 @@ def test_a_manifest_that_lists_a_file_outside_is_refused(folder, store):
     assert "outside of the bundle" in refusal(verify, folder, store=store)
 
 
+def test_a_name_that_a_terminal_would_obey_is_refused(folder, store):
+    bundle = read_record(folder / "bundle.json", Bundle)
+    write_record(folder / "bundle.json", msgspec.structs.replace(bundle, name="\x1b[2Jfine"))
+    assert "a terminal would obey" in refusal(verify, folder, store=store)
+
+
 def test_a_link_in_a_folder_is_refused(folder, tmp_path):
     (folder / "variant" / "link").symlink_to("/etc/passwd")
     assert "is a link" in refusal(unpack, folder, tmp_path / "goal")

@@ -22,9 +22,12 @@ def check_whole(folder: Path) -> tuple[Bundle, list[Check]]:
     Raises EdgemlError naming the first file that is not.
     """
     try:
-        for file in read_bundle(folder).files:
+        stated = read_bundle(folder)
+        for file in stated.files:
             if not is_inside(file.path):
                 raise EdgemlError(f"{MANIFEST} lists {file.path!r}, which is outside of the bundle", hint=_HINT)
+        if not "".join((stated.name, stated.target, stated.runtime, stated.model, *stated.parts)).isprintable():
+            raise EdgemlError(f"{MANIFEST} has names that a terminal would obey", hint=_HINT)
         bundle = check_files(folder)
     except EdgemlError as error:
         raise EdgemlError(error.message.replace(f"{folder}/", ""), hint=_HINT) from error
