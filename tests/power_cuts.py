@@ -114,7 +114,7 @@ def main():
         left = sorted(path.name for path in ROOT.iterdir())
         assert not {"new", "switching"} & set(left), (cut, left)
         assert len(list((ROOT / "versions").iterdir())) <= 2, cut
-    sys.stdout.write(str(cut - 1))
+    print(cut - 1)
 
 
 if __name__ == "__main__":
