@@ -132,7 +132,9 @@ def test_an_estimate_names_the_chip_and_memory_that_it_is_of_wherever_it_is_show
 
     assert {one.target for one in estimated.measurements} == {"apple-silicon"}
     assert {one.provenance["asked"] for one in estimated.measurements} == {"apple-silicon:m2:16gb"}
-    assert any("estimated for apple-silicon:m2:16gb" in line for line in shown([estimated], 100)[0].splitlines())
+    lines = shown([estimated], 100)[0].splitlines()
+    assert any("estimated for apple-silicon:m2:16gb" in line for line in lines)
+    assert any(line.startswith("latency, energy: not estimated, nothing was published") for line in lines)
 
 
 def test_bounds_that_are_stated_claim_no_share_of_devices(two_reports):

@@ -165,3 +165,12 @@ def test_windows_functions_that_fail_or_are_not_there_give_nothing():
     assert windows.memory_bytes(Kernel(worked=0)) is None
     assert windows.peak_working_set_bytes() is None
     assert chip("win32").memory_bytes is None
+
+
+def test_under_an_emulator_nothing_of_the_machine_beneath_is_told_as_the_devices(monkeypatch):
+    monkeypatch.setattr("edgeml_runtime.qemu.emulator", lambda: "qemu-aarch64")
+
+    found = environment(1, system="linux")
+
+    assert found.emulator == "qemu-aarch64"
+    assert (found.memory_bytes, found.governor, found.performance_cores, found.efficiency_cores) == (None,) * 4

@@ -10,7 +10,6 @@ from edgeml.render.tables import Column, fits, short, table
 from edgeml.render.verdicts import sentence
 from edgeml.types import Difference, Example, Measurement, Report
 from edgeml.verdicts.limits import headline, lower_is_better
-from edgeml_runtime.types import Absent
 
 _LEGEND = "* best of its column, or within 5 % of the best"
 _EXAMPLES = 5
@@ -29,7 +28,7 @@ def _report(report: Report, width: int) -> str:
     label = short if len(models) == 1 else str
     lines = [models.pop()] if len(models) == 1 else []
     lines += elsewhere(report, label, width) if is_elsewhere(report) else _measured(report, names, label, width)
-    lines += _missing(report.absent)
+    lines += _missing(report)
     lines += _marks(report, label)
     lines += [f"warning: {text}" for text in report.warnings]
     for block in (_slices(report, label, width), _examples(report, label), _verdicts(report, label)):
@@ -65,13 +64,14 @@ def _counted(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
-def _missing(absent: Sequence[Absent]) -> list[str]:
+def _missing(report: Report) -> list[str]:
     """What could not be had, each reason once; of an emulator that is not here, what gets it."""
+    had = "estimated" if any(one.how == "estimated" for one in report.measurements) else "measured"
     found: dict[str, dict[str, None]] = {}
-    for one in absent:
+    for one in report.absent:
         known = f"; to do: {one.hint}" if one.metric == "parity" else ""
         found.setdefault(one.reason + known, {})[one.metric] = None
-    return [f"{', '.join(metrics)}: not measured, {reason}" for reason, metrics in found.items()]
+    return [f"{', '.join(metrics)}: not {had}, {reason}" for reason, metrics in found.items()]
 
 
 def _marks(report: Report, label: Callable[[str], str]) -> list[str]:
