@@ -58,8 +58,9 @@ class Chat:
         """The text with a mark inside every control word."""
         if np.array_equal(self._model.tokenize(text, parse_special=True), self._model.tokenize(text)):
             return text  # the usual case, in which the vocabulary need not be searched
-        while found := self._control_words.search(text):
-            text = text[: found.start() + 1] + mark + text[found.start() + 1 :]
+        broken = 1
+        while broken:  # what is left of words that overlapped
+            text, broken = self._control_words.subn(lambda word: word[0][0] + mark + word[0][1:], text)
         return text
 
     @cached_property

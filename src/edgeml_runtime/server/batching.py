@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from edgeml_runtime.server.refusals import RefusedError, wrong
+from edgeml_runtime.server.refusals import RefusedError, require_countable, wrong
 from edgeml_runtime.server.work import Ask, GivenUpError
 from edgeml_runtime.types import VariantManifest
 
@@ -112,11 +112,13 @@ class Batcher:
 
 def counted(session: Encoder | Classifier | Tagger, texts: Sequence[Any]) -> list[int]:
     """The tokens of each text; raises the refusal of one that is longer than the model reads, with both counts."""
+    limit, name = session.manifest.max_tokens, session.manifest.name
+    for text in texts:
+        require_countable(sum(map(len, text)), limit, name)
     counts = [session.count_tokens(text) for text in texts]
-    limit = session.manifest.max_tokens
     for place, count in enumerate(counts):
         if count > limit:
-            problem = f"text {place} has {count} tokens, and {session.manifest.name} reads {limit}"
+            problem = f"text {place} has {count} tokens, and {name} reads {limit}"
             raise wrong(problem, code="context_length_exceeded")
     return counts
 

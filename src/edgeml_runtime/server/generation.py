@@ -8,16 +8,20 @@ from typing import NamedTuple
 from msgspec import structs
 
 from edgeml_runtime.reasoning import THINK, spans, visible
-from edgeml_runtime.server.refusals import wrong
+from edgeml_runtime.server.refusals import require_countable, wrong
 from edgeml_runtime.server.work import Ask, GivenUpError
 from edgeml_runtime.session import Decoder, Thinking, kind_of
 from edgeml_runtime.types import Generate
 
 
 class Asked(NamedTuple):
-    """What is to be written: after which prompt, how, until which words; `max_tokens` where the request said so."""
+    """What is to be written: after which prompt, how, until which words; `max_tokens` where the request said so.
+
+    `characters` are those of the prompt.
+    """
 
     prompt: Callable[[Decoder], Sequence[int]]
+    characters: int
     options: Generate
     stops: tuple[str, ...] = ()
     max_tokens: int | None = None
@@ -35,6 +39,8 @@ class Answered(NamedTuple):
 
 def write(session: Decoder, asked: Asked, ask: Ask[Answered], context_tokens: int) -> Answered:
     """Write, and `say` each part that may be shown; raises the refusal of a prompt that does not fit."""
+    limit = min(session.manifest.max_tokens, context_tokens)
+    require_countable(asked.characters, limit, session.manifest.name)
     prompt = asked.prompt(session)
     options = _within(session, asked, len(prompt), context_tokens)
     shown = Shown(asked.stops, None if options.schema is not None else session.thinking(prompt))

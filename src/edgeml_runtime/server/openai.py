@@ -151,6 +151,7 @@ class Chat(Writing, frozen=True, kw_only=True):
         said = [Said(_role(message.role), message.words) for message in self.messages]
         return Asked(
             prompt=partial(_turns, said),
+            characters=sum(len(turn.words) for turn in said),
             options=Generate(max_new_tokens=default_tokens, schema=_schema(self.response_format)),
             stops=self.stops,
             max_tokens=self.max_completion_tokens or self.max_tokens,
@@ -176,6 +177,7 @@ class Completion(Writing, frozen=True, kw_only=True):
             raise wrong("prompt must be one text that is not empty", "prompt")
         return Asked(
             prompt=lambda session: started(session, prompts[0]),
+            characters=len(prompts[0]),
             options=Generate(max_new_tokens=default_tokens),
             stops=self.stops,
             max_tokens=self.max_tokens,

@@ -78,6 +78,7 @@ def _written(
 ) -> Answered:
     wanted = Asked(
         prompt=lambda model: model.prompt(asked.instruction, row["text"]),
+        characters=len(asked.instruction or "") + len(row["text"]),
         options=Generate(max_new_tokens=max_new_tokens, schema=asked.schema),
         max_tokens=asked.max_new_tokens,
     )

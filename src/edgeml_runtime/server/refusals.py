@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+CHARACTERS_A_TOKEN = 32  # longer texts are not even counted, which takes seconds a megabyte; usual are 3 to 5
 _TYPES = {
     401: "authentication_error",
     403: "permission_error",
@@ -48,3 +49,11 @@ def late(limit_s: float, wait_s: int, *, began: bool) -> RefusedError:
         return RefusedError(503, f"the answer takes longer than {limit_s:g} s", code="time_limit")
     message = f"the request waited for longer than {limit_s:g} s"
     return RefusedError(503, message, code="time_limit", headers={"retry-after": str(wait_s)})
+
+
+def require_countable(characters: int, tokens: int, name: str) -> None:
+    """Raise the refusal of a text that is far longer than so many tokens, before anybody counts its tokens."""
+    most = CHARACTERS_A_TOKEN * tokens
+    if characters > most:
+        problem = f"the text has {characters} characters, and {name}, which reads {tokens} tokens here, takes {most}"
+        raise wrong(problem, code="context_length_exceeded")

@@ -21,7 +21,7 @@ MOST_REPEATS_TOGETHER = 50_000
 MOST_PROPERTIES = 128  # of one object
 LONGEST_PATTERNS = 256  # characters of all of them together
 _BOUNDS = ("minLength", "maxLength", "minItems", "maxItems")
-_REPEATS = re.compile(r"\{\s*\d*\s*,?\s*(\d+)\s*,?\s*\}")
+_REPEATS = re.compile(r"\{\s*(?:\d*\s*,\s*)?(\d+)\s*,?\s*\}")
 
 
 def check_schema(schema: dict[str, Any], place: str) -> None:
