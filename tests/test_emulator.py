@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from edgeml.download import emulated_device
 from edgeml.errors import EdgemlError
@@ -142,6 +143,18 @@ def test_of_two_that_make_the_same_folder_the_second_takes_that_of_the_first(tmp
 
     assert (made_once(tmp_path / "goal", make) / "whose").read_text() == "first"
     assert [path.name for path in tmp_path.glob("goal*")] == ["goal"]
+
+
+@possible
+def test_what_gets_the_parts_of_ones_own_profile_names_its_file(parts: Callable[[str], None]) -> None:
+    own = replace(PI5, name="mine", file="mine.yaml", chosen_gb=4.0)
+    with pytest.raises(EdgemlError) as caught:
+        emulator(own, "onnx")
+    assert caught.value.hint == "edgeml download --emulator --target mine.yaml:4gb"
+    parts("")
+    with pytest.raises(EdgemlError) as caught:
+        emulator(own, "onnx")
+    assert caught.value.hint.endswith("--target mine.yaml:4gb")
 
 
 @possible

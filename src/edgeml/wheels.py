@@ -122,7 +122,7 @@ def cached_wheels(profile: Profile, python: str, format: str) -> tuple[Path, ...
     folder = wheel_folder(profile, python, format)
     if missing := missing_wheels(folder, format):
         message = f"the wheels for {profile.name} and Python {python} are not all here: {', '.join(missing)}"
-        raise EdgemlError(message, hint=f"edgeml download --runtime {format} --target {profile.name}")
+        raise EdgemlError(message, hint=f"edgeml download --runtime {format} --target {profile.asked}")
     return tuple(path for wanted in requirements(format) if (path := _find(folder, wanted)))
 
 

@@ -53,7 +53,7 @@ def emulator(profile: Profile, format: str) -> Emulator:
     """
     check_possible(profile)
     qemu, root = qemu_file(), root_folder()
-    flags = f"{'' if format == 'onnx' else f' --runtime {format}'} --target {profile.name}"
+    flags = f"{'' if format == 'onnx' else f' --runtime {format}'} --target {profile.asked}"
     get = f"edgeml download --emulator{flags}"
     if not (qemu.exists() and root.is_dir()):
         raise EdgemlError(f"the emulator of a {profile.title} is not here yet", hint=get)
@@ -62,7 +62,7 @@ def emulator(profile: Profile, format: str) -> Emulator:
     if missing:
         compiled = any(wanted.startswith(f"{COMPILED}==") for wanted in missing)
         message = f"what runs {format} on an emulated {profile.title} is not all here: {', '.join(missing)}"
-        raise EdgemlError(message, hint=f"edgeml runtime build --target {profile.name}" if compiled else get)
+        raise EdgemlError(message, hint=f"edgeml runtime build --target {profile.asked}" if compiled else get)
     site = _site(cached_wheels(profile, python, format))
     return Emulator(profile, qemu, _device(profile), site, python)
 
@@ -74,7 +74,7 @@ def check_possible(profile: Profile) -> None:
         raise EdgemlError(f"{profile.title}: nothing here runs its programs", hint=f"these can be emulated: {known}")
     if platform.system() != "Linux" or platform.machine() not in ("x86_64", "AMD64"):
         here = f"{platform.system()} on {platform.machine()}"
-        hint = f"measure on the device itself: edgeml bench --target {profile.name} --host USER@ADDRESS"
+        hint = f"measure on the device itself: edgeml bench --target {profile.asked} --host USER@ADDRESS"
         raise EdgemlError(f"devices are emulated on Linux on x86_64 alone, and this is {here}", hint=hint)
     if os.pathsep in str(_home()):  # PYTHONPATH knows no way to quote it
         hint = "set EDGEML_CACHE to a folder without one"

@@ -56,7 +56,7 @@ def count_instructions(job: Job, profile: Profile, format: str, *, progress: Pro
     `emulated.run` does.
     """
     if not counter_file().exists():
-        hint = f"edgeml download --emulator --count-instructions --target {profile.name}"
+        hint = f"edgeml download --emulator --count-instructions --target {profile.asked}"
         return _absent("what counts instructions is not here", hint, profile)
     device = emulator(profile, format)._replace(qemu=counter_file())
     first, told = _shortened(job, _FEW), within(progress, "count instructions")
