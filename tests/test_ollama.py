@@ -1,0 +1,70 @@
+"""A folder for Ollama: the Modelfile follows from the GGUF, and the bundle still runs by itself. Ollama is not run."""
+
+import shutil
+
+import pytest
+
+from edgeml.bundles import kind_at, ollama
+from edgeml.errors import EdgemlError
+from edgeml.package import bundle_path, package
+from edgeml.papers.contents import check_whole
+from edgeml.store import Store, load_variant
+from edgeml.targets import profile
+from tiny.bundles import tiny_bundle
+from tiny.gguf import llama_gguf
+from tiny.variants import gguf_variant
+
+CHATML = "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A folder of a tiny Llama that speaks ChatML; for looking at only."""
+    pytest.importorskip("llama_cpp")
+    root = tmp_path_factory.mktemp("ollama")
+    weights = llama_gguf(root / "model.gguf", template=CHATML)
+    store = Store(root / "artifacts")
+    variant = load_variant(gguf_variant(store.variant_folder("tiny", "gguf-f16"), weights))
+    bundle = package(variant, store=store, profile=profile("laptop"), kind="ollama", wheels=False)
+    return bundle_path(store, bundle)
+
+
+def test_the_modelfile_has_weights_template_stops_and_greedy_answers(made):
+    text = (made / "Modelfile").read_text()
+
+    assert "\nFROM ./variant/model.gguf\n" in text
+    assert "\nPARAMETER temperature 0\n" in text
+    assert "\nPARAMETER num_ctx 512\n" in text
+    assert '\nPARAMETER stop "<|im_end|>"\n' in text
+    assert '\nTEMPLATE """{{ range .Messages }}<|im_start|>{{ .Role }}\n{{ .Content }}<|im_end|>\n{{ end }}' in text
+    assert (made / "variant/model.gguf").is_file()
+
+
+def test_the_bundle_comes_back_whole_and_a_changed_modelfile_is_refused(made, tmp_path):
+    copy = shutil.copytree(made, tmp_path / made.name)
+    bundle, _ = check_whole(ollama.unpack(copy, tmp_path / "out"))
+
+    assert kind_at(made) == bundle.kind == "ollama"
+    assert ollama.same(copy, made)
+    (copy / "Modelfile").write_text("FROM /etc/passwd\n")
+    assert not ollama.same(made, copy)
+    with pytest.raises(EdgemlError, match="Modelfile is not the file that was packed"):
+        ollama.unpack(copy, tmp_path / "again")
+
+
+@pytest.mark.parametrize(
+    ("template", "family"),
+    [
+        (CHATML, "ChatML"),
+        ("<|start_header_id|>{{ role }}<|end_header_id|>\n\n", "Llama 3"),
+        ("[INST] {{ text }} [/INST]", None),
+        ("", None),
+    ],
+)
+def test_a_template_that_cannot_be_written_is_left_to_ollama(template, family):
+    assert ollama.family_of(template) == family
+
+
+def test_a_variant_that_is_no_gguf_is_refused_with_the_reason(tmp_path):
+    with pytest.raises(EdgemlError, match=r"Ollama runs GGUF alone, and tiny/onnx-fp32 is onnx:fp32"):
+        ollama.seal(tiny_bundle(tmp_path))
