@@ -91,7 +91,7 @@ def after_emulator(target: Profile, store: Store) -> list[str]:
     models = store.models()
     if not models or not (variants := store.variants(models[0].name)):
         return anytime(store)
-    return [f"{_bench(variants[-1])} --target {target.name}"]
+    return [f"{_bench(variants[-1])} --target {target.asked}"]
 
 
 # What the computer does that has an image, given the bundle's path.
