@@ -11,6 +11,7 @@ import fcntl
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,9 @@ _SYSTEM = (
     *("grep", "gzip", "hostname", "libc-bin", "login", "mawk", "passwd", "perl-base", "python3", "sed", "tar"),
     *("util-linux", "libstdc++6", "zlib1g"),
 )
+_LOOPBACK = (
+    "import fcntl, socket, struct; fcntl.ioctl(socket.socket(), 0x8914, struct.pack('16sh', b'lo', 1))"  # IFF_UP
+)
 # The user's map is written from outside: whoever unshares may not map more than itself.
 _ENTER = """
 read -r mapped
@@ -40,6 +44,7 @@ mount -t proc proc proc
 mount --rbind /sys sys
 [ ! -f {own}/cpuinfo ] || mount --bind {own}/cpuinfo proc/cpuinfo
 mount -t tmpfs run run
+{loopback}
 for device in null zero urandom full; do : > dev/$device; mount --bind /dev/$device dev/$device; done
 exec chroot . /bin/sh -ec "$SCRIPT"
 """
@@ -56,7 +61,9 @@ class DebianRoot:
         subprocess.run(["cp", "-a", "--reflink=auto", system, own / "root"], check=True)
         if cpuinfo:
             (own / "cpuinfo").write_text(cpuinfo)
-        self._enter = _ENTER.format(magic=AARCH64, emulator=emulator, own=own)
+        self._enter = _ENTER.format(
+            magic=AARCH64, emulator=emulator, own=own, loopback=f'{sys.executable} -c "{_LOOPBACK}"'
+        )
 
     def put(self, *paths: Path) -> None:
         """Replace what lies in its /srv by copies of files."""
@@ -82,8 +89,8 @@ class DebianRoot:
         return sorted(found.stdout.splitlines())
 
 
-def debian_root(own: Path, architecture: str, **emulated: object) -> DebianRoot:
-    """A root for `arm64` or `amd64`; the test is skipped where there can be none."""
+def debian_root(own: Path, architecture: str, *, more: str | None = None, **emulated: object) -> DebianRoot:
+    """A root for `arm64` or `amd64`, with one `more` package; the test is skipped where there can be none."""
     if os.name == "nt" or os.geteuid() != 0:
         pytest.skip("only root may give a root of its own its users")
     try:
@@ -92,7 +99,7 @@ def debian_root(own: Path, architecture: str, **emulated: object) -> DebianRoot:
         pytest.skip(error.message)
     if not shutil.which("unshare"):
         pytest.skip("no unshare here")
-    root = DebianRoot(_system(architecture), own, **emulated)
+    root = DebianRoot(_system(architecture, more), own, **emulated)
     tried = root.run("true")
     if tried.returncode:
         pytest.skip(f"no root of its own can be entered here: {tried.stderr.strip()[-200:]}")
@@ -109,20 +116,21 @@ def _map_users(pid: int) -> None:
             Path(f"/proc/{pid}/{kind}").write_text("0 0 65536")
 
 
-def _system(architecture: str) -> Path:
-    goal = cache_folder().absolute() / "tests" / f"debian-{architecture}"
+def _system(architecture: str, more: str | None = None) -> Path:
+    goal = cache_folder().absolute() / "tests" / "-".join(filter(None, ("debian", architecture, more)))
     goal.parent.mkdir(parents=True, exist_ok=True)
     with (goal.parent / "lock").open("w") as lock:  # tests run in several processes: one makes it for all
         fcntl.flock(lock, fcntl.LOCK_EX)
-        return made_once(goal, lambda folder: _make(folder, architecture))
+        return made_once(goal, lambda folder: _make(folder, architecture, more))
 
 
-def _make(folder: Path, architecture: str) -> None:
+def _make(folder: Path, architecture: str, more: str | None) -> None:
     folder.chmod(0o755)
     for name in ("proc", "sys", "dev", "run", "tmp", "srv", "var/lib/dpkg/info", "var/lib/dpkg/updates"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     (folder / "tmp").chmod(0o1777)
-    found = fetch_packages(_SYSTEM, architecture, folder.with_name("packages"), step="fetch", progress=silent)
+    wanted = (*_SYSTEM, *filter(None, (more,)))
+    found = fetch_packages(wanted, architecture, folder.with_name("packages"), step="fetch", progress=silent)
     records = [_unpack(package, folder) for package in found]
     (folder / "var/lib/dpkg/status").write_text("\n".join(records))
     if not (folder / "bin/sh").exists():  # dash's own script would make it

