@@ -4,25 +4,35 @@ The device is `ssh_server`'s. Its Python waits at a gate before the self-test, w
 """
 
 import contextlib
+import http.server
 import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
+import urllib.request
+from functools import partial
 from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
 
 import ssh_server
+from edgeml.bundles import kind_of
 from edgeml.deploy import Manner, deploy, deploy_all, roll_back
+from edgeml.download import runtime_wheels
 from edgeml.errors import EdgemlError
 from edgeml.inventory import Deployment, Pace, read_inventory, require_deployed, versions_on
+from edgeml.package import bundle_path, package
 from edgeml.parcels import fitting, opened
 from edgeml.progress import silent
+from edgeml.signing import sign
 from edgeml.store import Store
+from edgeml.targets import profile
+from edgeml.targets.emulator import emulator
 from edgeml.targets.ssh import store as sending
 from edgeml.targets.ssh import work
 from edgeml.targets.types import Device, Probe
@@ -30,6 +40,7 @@ from edgeml_runtime.bundle import check_files, read_bundle
 from edgeml_runtime.types import File
 from tiny.bundles import changed, goldens_broken, runtime_fixed, tiny_bundle
 from tiny.commands import inside
+from tiny.variants import onnx_variant
 
 ROOT = ".local/share/edgeml/tiny-onnx-fp32"
 
@@ -97,7 +108,8 @@ def up(_up, monkeypatch):
     _up.kill_all()
     _up._tell_host_key(_up._host_key)
     (_up.home / "gate").unlink(missing_ok=True)
-    shutil.rmtree(_up.home / ".cache/edgeml", ignore_errors=True)
+    for name in (".cache/edgeml", ".config/systemd"):
+        shutil.rmtree(_up.home / name, ignore_errors=True)
 
 
 @pytest.fixture
@@ -335,13 +347,17 @@ def test_the_power_may_go_before_any_change_to_the_disk(tmp_path):
 @pytest.mark.real
 @pytest.mark.parametrize("case", ["first", "rollback", "service", "unready"])
 def test_the_power_may_go_before_any_change_to_the_disk_of_other_ways(tmp_path, case):
-    with systemd(tmp_path / "programs"), endpoint(tmp_path / "www") as port:
+    (tmp_path / "programs").mkdir()
+    for name in ("systemctl", "loginctl"):
+        (tmp_path / "programs" / name).write_text("#!/bin/sh\n")
+        (tmp_path / "programs" / name).chmod(0o755)
+    with endpoint(tmp_path / "www") as port:
         assert cuts(tmp_path, case, port) > 10
 
 
 def cuts(folder, case, port=0):
     """How many cuts were made, each of which left a device that works and the same command that completes."""
-    program = [sys.executable, str(Path(__file__).parent / "power_cuts.py"), str(folder), case, str(port)]
+    program = [sys.executable, str(Path(__file__).parent / "deployment_cuts.py"), str(folder), case, str(port)]
     done = subprocess.run(program, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return int(done.stdout)
@@ -493,3 +509,201 @@ def test_the_commands_tell_a_line_a_device_and_end_with_3_where_one_failed(up, m
     assert (found["current"], found["model"]) == (base.version, base.bundle.parts["model"])
     assert base.version[:12] in inside("deploy", "--status", *options).out
     assert inside("deploy", "--rollback", *options).code == 3
+
+
+SYSTEMCTL = r"""# What systemd does for a user's unit, as far as it is asked here.
+[ "$1" = --user ] && shift
+verb=$1; [ "$2" = --quiet ] && shift; unit=$2; pid=$HOME/$unit.pid
+alive() { [ -f "$pid" ] && grep -q '^State:.[^Z]' "/proc/$(cat "$pid")/status" 2>/dev/null; }
+stop() { alive && kill "$(cat "$pid")"; while alive; do sleep 0.02; done; rm -f "$pid"; }
+case $verb in
+    stop) stop ;;
+    start|restart)
+        stop
+        command=$(sed -n 's/^ExecStart=//p' "$HOME/.config/systemd/user/$unit")
+        [ -n "$command" ] || { echo "Unit $unit not found." >&2; exit 5; }
+        setsid sh -c "exec $command" < /dev/null > "$HOME/served.txt" 2>&1 &
+        echo $! > "$pid" ;;
+    is-active) alive ;;
+esac
+"""
+
+
+@contextlib.contextmanager
+def endpoint(folder):
+    """A port of this machine where /ready answers."""
+    folder.mkdir(parents=True)
+    (folder / "ready").write_text("ready\n")
+    handler = partial(Quiet, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield server.server_port
+        server.shutdown()
+        thread.join()
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+def free_port():
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
+
+
+def health(port):
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(f"http://127.0.0.1:{port}/health") as answer:
+        return answer.status
+
+
+def deaf(folder):
+    """As a version that passes its self-test and cannot serve."""
+    path = folder / "run.sh"
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace("set -eu\n", 'set -eu\n[ "${1:-}" != serve ] || exit 1\n'), encoding="utf-8")
+
+
+@pytest.mark.real
+def test_an_endpoint_is_restarted_with_each_version_and_a_version_that_cannot_serve_is_taken_back(
+    running, base, fixed, made, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("edgeml.deploy._LIMITS", {"test_s": 60.0, "ready_s": 20.0})
+    running.program("systemctl", SYSTEMCTL)
+    running.program("loginctl", "echo no")
+    port = free_port()
+    first = to(running, base, service=True, settings=f"port = {port}\n")
+    assert (first.outcome, health(port)) == ("deployed", 200)
+    assert first.warnings == (
+        "pi@device ends the endpoint when its user logs out: ssh pi@device loginctl enable-linger",
+    )
+    (unit,) = (running.home / ".config/systemd/user").glob("*.service")
+    pid = (running.home / f"{unit.name}.pid").read_text()
+    assert to(running, base, service=True).outcome == "unchanged"
+
+    assert to(running, fixed).outcome == "deployed"
+    assert (running.home / f"{unit.name}.pid").read_text() != pid
+    monkeypatch.setattr("edgeml.deploy._LIMITS", {"test_s": 60.0, "ready_s": 1.0})
+    with opened(str(changed(made / "fixed", tmp_path / "deaf", deaf)), store=Store(tmp_path)) as parcel:
+        told = to(running, parcel)
+    assert (told.outcome, told.after, works(running)) == ("rolled back", fixed.version, fixed.version)
+    assert (
+        told.reason == f"its endpoint was not ready at http://127.0.0.1:{port}/ready within 1 s: it took no connection"
+    )
+    assert left(running) == []
+    (one,) = versions_on([at(running)])
+    assert (one.serves, one.current, one.previous) == (True, fixed.version, base.version)
+
+
+STEPS = [
+    ("os.mkdir", "new/"),
+    ("os.link", "bundle.json"),
+    ("subprocess.Popen", "run.sh"),
+    ("os.rename", "versions/"),
+    ("os.rename", "previous"),
+    ("os.rename", "current"),
+    ("os.rename", ".gone"),
+    ("open", "last.json"),
+]
+HALT = """import sys
+event, word, came, go = sys.argv[1:5]
+loader, command = sys.argv[-2:]
+sys.argv[:] = ["-c", command]
+def halt(found, arguments):
+    if found == event and any(word in str(one) for one in arguments):
+        open(came, "w").close()
+        open(go).read()
+sys.addaudithook(halt)
+exec(loader)
+"""
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("step", STEPS, ids=" ".join)
+def test_a_device_that_restarts_at_any_step_works_and_the_same_command_completes(
+    running, fixed, made, tmp_path, monkeypatch, step
+):
+    event, word = step
+    monkeypatch.setattr(work, "PAUSES_S", ())
+    if word == ".gone":  # something must be too old
+        assert to(running, fixed).outcome == "deployed"
+    before = in_use(running)
+    halt, came, go = (tmp_path / name for name in ("halt", "came", "go"))
+    halt.write_text(HALT)
+    os.mkfifo(came)
+    os.mkfifo(go)
+    stopped = f'exec {sys.executable} -I -S {halt} {event} {word} {came} {go} "$@"'
+    (running.home / "gate").write_text(f'case "$*" in *" install") {stopped};; esac\n')
+    (running.home / "gate").chmod(0o755)
+    third = changed(made / "fixed", tmp_path / "third", runtime_fixed)
+    with opened(str(third), store=Store(tmp_path)) as parcel:
+
+        def restart():
+            came.read_text()
+            running.reboot()
+
+        with meanwhile(restart):
+            told = to(running, parcel)
+        (running.home / "gate").unlink()
+        assert (told.outcome, told.reason) == ("failed", "the connection to pi@device was lost")
+        assert works(running) in (before, parcel.version)
+
+        assert to(running, parcel).outcome in ("deployed", "unchanged")
+        assert works(running) == parcel.version
+        assert len(versions(running)) == 2
+
+
+@pytest.mark.real
+def test_a_virtual_pi_is_deployed_to_and_a_broken_bundle_is_rolled_back(emulator_cache, tmp_path, monkeypatch):
+    pi5 = emulator(profile("pi5"), "onnx")
+    store = Store(tmp_path / "artifacts")
+    runtime_wheels(profile("pi5"), "onnx")
+    variant = onnx_variant(store.variant_folder("tiny", "onnx-fp32"))
+    packed = package(variant, store=store, profile=profile("pi5"), kind="tar")
+    folder = kind_of("tar").unpack(bundle_path(store, packed), tmp_path / "unpacked")
+    fix, bad = (
+        changed(folder, tmp_path / name, change) for name, change in (("fix", runtime_fixed), ("bad", goldens_broken))
+    )
+    with ssh_server.virtual_pi(tmp_path, pi5.qemu, pi5.root, cpu=pi5.cpu) as pi:
+        monkeypatch.setenv("PATH", f"{pi.client}:{os.environ['PATH']}")
+        with opened(packed.name, store=store) as parcel:
+            first = to(pi, parcel)
+            assert (first.outcome, first.reason) == ("deployed", None)
+        with opened(str(fix), store=store) as parcel:
+            second = to(pi, parcel)
+            assert second.outcome == "deployed"
+            assert second.sent_bytes < 100_000
+            assert first.sent_bytes > 10_000_000
+            (new,) = (pi.home / ROOT / "current").glob(".site-*")
+            (old,) = (pi.home / ROOT / "previous").glob(".site-*")
+            assert (new / "numpy/__init__.py").samefile(old / "numpy/__init__.py")
+        with opened(str(bad), store=store) as parcel:
+            third = to(pi, parcel)
+            assert (third.outcome, third.after) == ("rolled back", second.after)
+            assert "answers differently here" in third.reason
+        assert works(pi) == second.after
+    laptops = kind_of("dir").read(tiny_bundle(tmp_path / "here"))
+    with pytest.raises(EdgemlError, match=f"is for {laptops.machine}, and pi is aarch64"):
+        fitting(laptops, Probe(machine="aarch64", userland_bits=64, system="Linux", pythons=("3.11",), home="~"), "pi")
+
+
+def test_a_bundle_that_another_key_signed_goes_nowhere(made, tmp_path):
+    pytest.importorskip("model_signing")
+    keys = []
+    for name in ("ours", "theirs"):
+        private, public = tmp_path / f"{name}.pem", tmp_path / f"{name}.pub"
+        make = ["openssl", "ecparam", "-genkey", "-name", "prime256v1", "-noout", "-out", private]
+        subprocess.run(make, check=True, capture_output=True)
+        subprocess.run(["openssl", "ec", "-in", private, "-pubout", "-out", public], check=True, capture_output=True)
+        keys.append((private, public))
+    folder = tmp_path / "signed"
+    shutil.copytree(made / "fixed", folder)
+    with pytest.raises(EdgemlError, match="no signature"), opened(str(folder), store=Store(tmp_path), key=keys[0][1]):
+        pass
+    sign(folder, keys[0][0])
+    with opened(str(folder), store=Store(tmp_path), key=keys[0][1]) as parcel:
+        assert "model.sig" in parcel.pieces
+    with pytest.raises(EdgemlError, match="another key"), opened(str(folder), store=Store(tmp_path), key=keys[1][1]):
+        pass

@@ -18,7 +18,7 @@ from edgeml.inventory import BAD, GOOD, Deployment, Pace, newest_python, status_
 from edgeml.parcels import Parcel, fitting
 from edgeml.progress import Progress, silent
 from edgeml.targets.recognition import profile_of
-from edgeml.targets.ssh import Connection, ConnectionLost
+from edgeml.targets.ssh import Connection
 from edgeml.targets.ssh.calls import Reached, busy, megabytes
 from edgeml.targets.ssh.needs import Needs, Piece, Tree
 from edgeml.targets.ssh.probe import probe
@@ -134,7 +134,8 @@ class _Attempt:
         seen = patiently(lambda: self._call("look"), self._progress)
         device = Reached(self._connection, found, profile_of(found), self._python, lambda *_: ())
         lacking = {path: piece for path, piece in self._parcel.pieces.items() if piece.sha256 in seen["lacks"]}
-        planned = patiently(lambda: plan(device, _needs(lacking)), self._progress)
+        wanted = _needs(lacking)
+        planned = patiently(lambda: plan(device, wanted), self._progress)
         told = replace(told, before=seen["current"], after=seen["current"], sent_bytes=planned.send_bytes)
         if self._manner.dry_run:
             would = _would(planned, seen["current"], self._parcel.version)
@@ -142,16 +143,16 @@ class _Attempt:
         if planned.holder and (planned.missing or seen["current"] != self._parcel.version):
             raise busy(device.host, planned.holder)
         try:
-            patiently(lambda: self._sent(device, lacking), self._progress)
+            plans = [planned]  # after a lost connection, what came is not sent again
+            patiently(
+                lambda: send(device, plans.pop() if plans else plan(device, wanted), self._progress), self._progress
+            )
             self._progress(f"install and self-test on {device.host}", 0, 0)
             answer = patiently(lambda: self._call("install", lacks=list(seen["lacks"])), self._progress)
         except KeyboardInterrupt:
             self._abandon()
             raise
         return _with(told, answer)
-
-    def _sent(self, device: Reached, lacking: dict[str, Piece]) -> None:
-        send(device, plan(device, _needs(lacking)), self._progress)
 
     def _call(self, command: str, **more: Any) -> Any:
         manner, version = self._manner, self._parcel.version
@@ -171,7 +172,7 @@ class _Attempt:
         return call(self._connection, self._python, command, ask)
 
     def _abandon(self) -> None:
-        with suppress(ConnectionLost):
+        with suppress(EdgemlError):  # what it left half done is undone by the next attempt
             self._call("abandon")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any, cast
 
 import click
@@ -204,6 +205,25 @@ def threshold(session: Session, variant: str | None, task: str | None, catches: 
 
 
 @click.command()
+@click.argument("variant", required=False, shell_complete=completing(_variants))
+@click.option("--config", type=click.Path(path_type=Path), metavar="FILE", help="The endpoint's TOML file.")
+@click.option("--host", metavar="HOST", help="127.0.0.1 unless given; others need a token.")
+@click.option("--port", type=click.IntRange(0, 65535), help="8080 unless given; 0 for any free one.")
+@click.option("--token-file", metavar="FILE", help="The token that requests must show; only you may read it.")
+@click.option("--threads", type=click.IntRange(1), help="Every fast core unless given.")
+@common
+def serve(session: Session, variant: str | None, **options: Any) -> None:
+    """Answer requests with VARIANT, or a bundle's folder, here and as a device will, until Ctrl-C."""
+    from edgeml.serve import serve as verb
+    from edgeml_runtime.bundle import MANIFEST
+
+    packed = variant is not None and (Path(variant) / MANIFEST).is_file()
+    folder = Path(str(variant)) if packed else session.store.variant(variant).path
+    session.note("Ctrl-C ends it" if packed else "no self-test, which bundles have; Ctrl-C ends it")
+    click.get_current_context().exit(verb(folder, **options))
+
+
+@click.command()
 @click.argument("bundle", type=click.Path(path_type=Path), required=False)
 @click.option("--key", type=click.Path(path_type=Path), help="The public key, in PEM, of whoever signed it.")
 @click.option("--rebuild", is_flag=True, help="Make the weights again from their source, and compare every byte.")
@@ -235,7 +255,7 @@ def verify(session: Session, bundle: Path | None, inventory: Path | None, **opti
 @click.option("--max-failures", type=click.IntRange(0), default=0, show_default=True, help="More than these stop it.")
 @click.option("--path", metavar="FOLDER", help="Where on the device; left out, below ~/.local/share/edgeml.")
 @click.option("--service", is_flag=True, help="Serve it as a service of the device's user (systemd).")
-@click.option("--settings", type=click.Path(path_type=Path), metavar="FILE", help="The endpoint's TOML file.")
+@click.option("--config", "settings", type=click.Path(path_type=Path), metavar="FILE", help="The endpoint's TOML file.")
 @click.option("--key", type=click.Path(path_type=Path), help="The public key, in PEM, of whoever must have signed it.")
 @click.option("--keep", is_flag=True, help="Keep a version that fails on the device, for looking at.")
 @click.option("--accept-new", is_flag=True, help="Trust a host that SSH does not know yet.")
@@ -254,14 +274,15 @@ def deploy(session: Session, bundle: str | None, *, rollback: bool, status: bool
         _tell_versions(session, devices, path=way.path, accept_new=way.accept_new)
         return
     if rollback:
-        _tell_deployed(session, [roll_back(one, way, name=bundle, progress=session.progress) for one in devices])
+        back = [roll_back(one, way, name=bundle, progress=session.progress) for one in devices]
+        _tell_deployed(session, back, how["inventory"])
         return
     if bundle is None:
         raise click.UsageError("name a BUNDLE: edgeml list shows those that are here")
     pace = Pace(parallel=how["parallel"], max_failures=how["max_failures"])
     with opened(bundle, store=session.store, key=how["key"]) as parcel:
         made = deploy_all(parcel, devices, way, pace, progress=session.progress)
-    _tell_deployed(session, made, dry_run=way.dry_run)
+    _tell_deployed(session, made, how["inventory"], dry_run=way.dry_run)
 
 
 def _devices(host: str | None, inventory: Path | None, labels: Sequence[str]) -> list[Device]:
@@ -278,13 +299,19 @@ def _tell_versions(session: Session, devices: Sequence[Device], **how: Any) -> N
 
     found = session.show(versions_on(devices, **how))
     require_answers(found)
-    session.next([f"edgeml deploy BUNDLE --host {devices[0].name}"])
+    back = next((one for one in found if one.previous), None)
+    session.next([f"edgeml deploy {back.name} --rollback --host {back.device}" if back else "edgeml list"])
 
 
-def _tell_deployed(session: Session, made: Sequence[Deployment], *, dry_run: bool = False) -> None:
+def _tell_deployed(
+    session: Session, made: Sequence[Deployment], inventory: Path | None, *, dry_run: bool = False
+) -> None:
     from edgeml.inventory import require_deployed
 
     session.show(made)
     require_deployed(made, dry_run=dry_run)
-    step = "--status" if len(made) == 1 else "--rollback"
-    session.next([f"edgeml deploy {step} --host {made[0].device}"])
+    where = f"--inventory {quote(str(inventory))}" if inventory else f"--host {made[0].device}"
+    if dry_run:
+        session.next([f"edgeml deploy {made[0].bundle} {where}"])
+    else:
+        session.next([f"edgeml verify {where}" if inventory else f"edgeml deploy --status {where}"])

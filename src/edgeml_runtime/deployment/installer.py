@@ -56,7 +56,6 @@ def look(ask: Any) -> Any:
         CURRENT: _version(root, CURRENT),
         PREVIOUS: _version(root, PREVIOUS),
         "lacks": lacks,
-        "free_bytes": shutil.disk_usage(next(path for path in (root, *root.parents) if path.exists())).free,
     }
 
 
@@ -113,6 +112,8 @@ def status(ask: Any) -> Any:
 
 def abandon(ask: Any) -> Any:
     """Ends an attempt of one's own that still runs, and undoes what it left half done."""
+    if not LOCK.exists():
+        return {}
     holder = json_of(LOCK)
     with LOCK.open("a") as lock:
         if not _locked(lock) and holder.get("token") == ask["token"]:  # so that its number is still its own
@@ -143,6 +144,7 @@ def _installed(root: Path, ask: Any) -> Any:
     _recover(root)
     before, version = _version(root, CURRENT), ask["version"]
     if version == before and not ask["lacks"] and not _would_serve_otherwise(root, ask):
+        _prune(root)  # the power may have gone before that
         return {"outcome": "unchanged", "before": before, "after": before}
     folder, damaged = _assembled(root, ask)
     if damaged:
@@ -283,9 +285,10 @@ def _recover(root: Path) -> None:
 
 
 def _would_serve_otherwise(root: Path, ask: Any) -> bool:
-    if ask["settings"] not in (None, text_of(root / SETTINGS)):
+    unit = unit_of(root)
+    if ask["settings"] not in (None, text_of(root / SETTINGS)) or (ask["service"] and text_of(unit) != unit_text(root)):
         return True
-    return bool(ask["service"]) and text_of(unit_of(root)) != unit_text(root)
+    return unit.exists() and systemctl("is-active", "--quiet", unit.name) is not None
 
 
 def _set_aside(root: Path, folder: Path, *, keep: bool) -> str | None:

@@ -70,7 +70,16 @@ def _unready(root: Path, limit_s: float) -> str | None:
         else:
             return None
         time.sleep(min(_POLL_S, limit_s))
-    return f"its endpoint was not ready at {url} within {limit_s:g} s: {last}"
+    return f"its endpoint was not ready at {url} within {limit_s:g} s: {_last_words(unit_of(root).name) or last}"
+
+
+def _last_words(unit: str) -> str | None:
+    """The last line that a unit wrote, where the user may read it."""
+    command = ["journalctl", "--user", "--unit", unit, "--lines=1", "--output=cat", "--quiet"]
+    with suppress(FileNotFoundError):
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        return done.stdout.strip() or None
+    return None
 
 
 def unit_of(root: Path) -> Path:

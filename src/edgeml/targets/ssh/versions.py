@@ -9,8 +9,8 @@ from typing import Any
 from edgeml.errors import EdgemlError
 from edgeml.targets.ssh.calls import refusal
 from edgeml.targets.ssh.connection import Connection
-from edgeml_runtime.device import ANSWER
 
+_ANSWER = b"\n@edgeml "  # as edgeml_runtime.device has it, which cannot be imported where there is no fcntl
 # Each after those that it imports; the last is the program. They come on stdin: some servers take no long command.
 _TEXTS = ("device", "deployment.files", "deployment.service", "deployment.installer")
 _LOADER = (
@@ -31,7 +31,7 @@ def call(connection: Connection, python: str, command: str, ask: dict[str, Any])
     texts = [(f"edgeml_runtime.{name}", _text(name)) for name in _TEXTS]
     lines = "".join(json.dumps(line) + "\n" for line in (texts, ask))
     done = connection.run(f"exec python{python} -I -S -c '{_LOADER}' {command}", input=lines.encode())
-    _, mark, text = done.out.rpartition(ANSWER)
+    _, mark, text = done.out.rpartition(_ANSWER)
     if done.code or not mark:
         raise RuntimeError(f"our own program failed on {connection.host} with {done.code}:\n{done.err}")
     answer = json.loads(text)
