@@ -120,7 +120,7 @@ def test_bad_values_exit_3_with_a_sentence_and_a_hint(bundle, say, rows, argumen
     assert err.count("\n") == 2
 
 
-@pytest.mark.parametrize("arguments", [[], ["serve", "."], ["predict", "."], ["info", ".", "--loud"]])
+@pytest.mark.parametrize("arguments", [[], ["frobnicate", "."], ["predict", "."], ["info", ".", "--loud"]])
 def test_unknown_commands_and_options_exit_2(arguments, capsys):
     with pytest.raises(SystemExit) as caught:
         main(arguments)
