@@ -22,7 +22,7 @@ LEVELS = (
     ("verdicts", "plots", "page"),
     ("conditions",),
     ("away",),
-    ("download", "quantize", "bench", "report", "package", "verify", "deploy", "runtime", "doctor", "feedback"),  # no verb imports a verb
+    ("download", "quantize", "bench", "report", "package", "verify", "deploy", "runtime", "doctor", "feedback", "serve"),  # no verb imports a verb
     ("recipe", "render", "suggestions", "options"),
     ("console",),
     ("command", "device_commands"),

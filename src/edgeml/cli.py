@@ -14,7 +14,7 @@ import click
 from edgeml import __version__
 from edgeml.children import ENDING
 from edgeml.command import common, completing
-from edgeml.device_commands import deploy, devices, feedback, verify
+from edgeml.device_commands import deploy, devices, feedback, serve, verify
 from edgeml.errors import EdgemlError, disk_refusal
 from edgeml.options import bench_options, conditions_of, reached
 
@@ -329,6 +329,7 @@ def doctor(session: Session) -> None:
 cli.add_command(devices)
 cli.add_command(deploy)
 cli.add_command(feedback)
+cli.add_command(serve)
 cli.add_command(verify)
 
 

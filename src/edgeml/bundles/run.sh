@@ -1,6 +1,6 @@
 #!/bin/sh
 # Runs the model in this folder, offline, wherever the folder was copied to:
-#     sh run.sh selftest | info | predict --input FILE
+#     sh run.sh selftest | info | predict --input FILE | serve [--config FILE]
 # It installs nothing. The first run unpacks the wheels beside this file, or, where that cannot be written, in the
 # user's cache: wheels are plain files, so neither pip nor venv (which Debian ships apart) is needed.
 set -eu

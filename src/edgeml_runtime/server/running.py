@@ -7,7 +7,7 @@ import contextlib
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import uvicorn
@@ -44,10 +44,8 @@ def serve(folder: Path, settings: Settings) -> None:
 async def run(folder: Path, settings: Settings, token: str | None, listener: socket.socket) -> None:
     """Answer requests at a socket until the process is asked to end."""
     async with opened(folder, settings) as service:
-        server = server_of(service, token)
+        server = server_of(service, token, begun=lambda: _say_ready(service, listener))
         with _asked_to_end(server, service):
-            logs.say(f"{service.manifest.name} is served at {_address(listener)}")
-            _tell_systemd("READY=1")
             await server.serve(sockets=[listener])
     logs.say("stopped")
 
@@ -70,8 +68,8 @@ async def opened(folder: Path, settings: Settings) -> AsyncIterator[Service]:
         line.close()
 
 
-def server_of(service: Service, token: str | None = None) -> Server:
-    """Uvicorn with this endpoint's application and bounds."""
+def server_of(service: Service, token: str | None = None, *, begun: Callable[[], None] | None = None) -> Server:
+    """The server with this endpoint's application and bounds; `begun` is called once it listens."""
     settings = service.settings
     config = uvicorn.Config(
         application(service, token),
@@ -88,11 +86,21 @@ def server_of(service: Service, token: str | None = None) -> Server:
         timeout_graceful_shutdown=settings.stop_s,  # type: ignore[arg-type] # asyncio takes parts of a second
         h11_max_incomplete_event_size=_HEADER_BYTES,
     )
-    return Server(config)
+    return Server(config, begun)
 
 
 class Server(uvicorn.Server):
     """uvicorn, whose own way with signals ends the process by them: a service that stops as asked exits with 0."""
+
+    def __init__(self, config: uvicorn.Config, begun: Callable[[], None] | None) -> None:
+        super().__init__(config)
+        self._begun = begun
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to listen, and say so."""
+        await super().startup(sockets)
+        if self._begun:
+            self._begun()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -118,6 +126,11 @@ def _asked_to_end(server: Server, service: Service) -> Iterator[None]:
     finally:
         for number in _ENDING:
             loop.remove_signal_handler(number)
+
+
+def _say_ready(service: Service, listener: socket.socket) -> None:
+    logs.say(f"{service.manifest.name} is served at {_address(listener)}")
+    _tell_systemd("READY=1")
 
 
 def _prove(folder: Path) -> None:
