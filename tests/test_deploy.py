@@ -474,6 +474,28 @@ def test_where_the_canary_fails_no_other_device_is_touched(fleet, base, broken):
 
 
 @pytest.mark.real
+def test_an_interrupt_ends_it_on_every_device_that_was_under_way(fleet, base, fixed):
+    deploy_all(base, hosts(fleet), Manner(), Pace())
+    gates = [Gate(fleet[name]) for name in ("pi@b", "pi@c")]
+
+    def interrupt():
+        for gate in gates:
+            gate.came()
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with meanwhile(interrupt), pytest.raises(KeyboardInterrupt):
+        deploy_all(fixed, hosts(fleet), Manner(), Pace())
+    assert [in_use(one) for one in fleet.values()] == [fixed.version, base.version, base.version]
+    for name in ("pi@b", "pi@c"):
+        assert left(fleet[name])[:1] != ["new"]
+        (fleet[name].home / "gate").unlink()
+    assert [one.outcome for one in deploy_all(fixed, hosts(fleet), Manner(), Pace())] == [
+        "unchanged",
+        *["deployed"] * 2,
+    ]
+
+
+@pytest.mark.real
 def test_as_many_devices_may_fail_as_is_allowed(fleet, base):
     fleet["pi@b"].link.is_down = True
     made = deploy_all(base, hosts(fleet), Manner(), Pace(parallel=1, max_failures=1))

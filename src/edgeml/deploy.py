@@ -172,7 +172,9 @@ class _Attempt:
         return call(self._connection, self._python, command, ask)
 
     def _abandon(self) -> None:
-        with suppress(EdgemlError):  # what it left half done is undone by the next attempt
+        """Over a connection of its own: an interrupt of many cuts the other one."""
+        with suppress(EdgemlError), Connection(self._connection.host, accept_new=self._manner.accept_new) as again:
+            self._connection = again
             self._call("abandon")
 
 
