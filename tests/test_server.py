@@ -10,6 +10,8 @@ import numpy as np
 import openai
 import pytest
 
+from edgeml_runtime.feedback.settings import FeedbackSettings
+from edgeml_runtime.feedback.store import items_of
 from edgeml_runtime.session import Said, open_session
 from edgeml_runtime.tasks import task_of
 from edgeml_runtime.types import Generate
@@ -221,6 +223,25 @@ def test_health_readiness_and_metrics_are_told(encoder):
         'edgeml_memory_bytes{kind="anonymous"} ',
     ):
         assert float(next(line for line in lines if line.startswith(start)).rpartition(" ")[2]) >= 0
+
+
+def test_feedback_is_kept_where_the_settings_want_it_and_has_no_route_otherwise(folders, encoder, tmp_path):
+    posted = {"input": {"text": "a pump"}, "answer": {"label": "travel"}, "correction": {"label": "parts"}}
+    assert encoder.post("/v1/feedback", posted).status == 404
+
+    settings = FeedbackSettings(file=str(tmp_path / "feedback.sqlite"), low_confidence=1.0)
+    with served(folders["labels"], feedback=settings) as endpoint:
+        made = endpoint.post("/v1/feedback", posted)
+        wrong = endpoint.post("/v1/feedback", {"input": {}, "answer": 1, "correction": 2})
+        endpoint.post("/v1/predict", {"rows": [{"text": "rent"}]})
+    items = items_of((tmp_path / "feedback.sqlite").read_bytes(), None, where="the test")
+
+    assert (made.status, wrong.status) == (201, 400)
+    assert [(item.kind, item.input) for item in items] == [
+        ("correction", {"text": "a pump"}),
+        ("low-confidence", {"text": "rent"}),
+    ]
+    assert items[0].id == made.json["id"]
 
 
 def test_a_model_without_a_chat_template_takes_one_text_with_its_instruction(folders):

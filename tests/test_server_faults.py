@@ -223,10 +223,10 @@ def test_a_full_line_turns_requests_away_with_the_time_to_come_back_and_harms_no
 
 
 def test_an_answer_that_takes_too_long_ends_and_the_next_one_is_served(folders):
-    with served(folders["chat"], time_limit_s=0.15) as endpoint:
-        long = {"messages": HELLO, "max_tokens": 4000}
+    with served(folders["chat"], time_limit_s=0.4) as endpoint:
+        long = {"messages": [{"role": "user", "content": "hello " * 100}], "max_tokens": 3300}
         whole = endpoint.post(CHAT, long)
-        assert (whole.status, whole.error["message"]) == (503, "the answer takes longer than 0.15 s")
+        assert (whole.status, whole.error["message"]) == (503, "the answer takes longer than 0.4 s")
         stream = endpoint.post(CHAT, long | {"stream": True})
         assert stream.status == 200
         last = stream.text.strip().rpartition("\n")[2]
@@ -320,7 +320,7 @@ def test_logs_hold_nothing_that_was_asked_answered_or_shown(folders, capfd):
     assert answer not in told
 
 
-def broken(row, task, answer):
+async def broken(row, task, answer):
     raise ValueError(row["text"])
 
 
@@ -328,7 +328,7 @@ def test_a_bug_keeps_its_places_in_the_code_and_not_its_message():
     from edgeml_runtime.server.logs import Placed
 
     try:
-        broken({"text": "secret"}, "", "")
+        raise ValueError("secret")
     except ValueError:
         record = logging.LogRecord("x", logging.ERROR, "", 0, "Exception in ASGI application\n", (), sys.exc_info())
     told = Placed().format(record)

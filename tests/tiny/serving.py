@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from edgeml_runtime.server.app import Service
+from edgeml_runtime.server.corrections import routes
 from edgeml_runtime.server.running import opened, server_of
 from edgeml_runtime.server.settings import Settings
 
@@ -78,9 +79,10 @@ def served(folder: Path, *, token: str | None = None, **settings: Any) -> Iterat
 
     async def run() -> None:
         async with opened(folder, wanted) as service:
-            server = server_of(service, token)
-            box.put((server, service))
-            await server.serve(sockets=[listener])
+            with routes(service) as more:
+                server = server_of(service, token, more)
+                box.put((server, service))
+                await server.serve(sockets=[listener])
 
     def work() -> None:
         try:

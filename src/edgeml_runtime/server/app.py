@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -59,7 +59,7 @@ class Service:
         self.metrics = Metrics(lambda: line.waiting)
         self.created = created
         self.ready = True
-        self.told: Callable[[Row, str, Any], None] | None = None
+        self.told: Callable[[Row, str, Any], Awaitable[None]] | None = None
         limit = batch_tokens(settings, session.manifest)
         self.batcher = Batcher(cast("Encoder", session), limit) if is_encoder(session.manifest) else None
 
@@ -122,7 +122,7 @@ class Service:
         self._count(request, rows=len(rows), read=sum(one[1] for one in found), written=sum(one[2] for one in found))
         if self.told:
             for row, value in zip(asked.rows, values, strict=True):
-                self.told(row, task, value)
+                await self.told(row, task, value)
         return _json({"model": self.manifest.name, "task": task, "answers": values})
 
     async def _asked(self, request: Request, kind: type[R], opens_as: str | None) -> R:

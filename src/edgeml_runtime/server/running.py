@@ -7,10 +7,11 @@ import contextlib
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 
 import uvicorn
+from starlette.routing import Route
 
 from edgeml_runtime.bundle import GOLDENS, MANIFEST, variant_folder
 from edgeml_runtime.errors import EdgemlError
@@ -19,6 +20,7 @@ from edgeml_runtime.selftest import selftest
 from edgeml_runtime.server import logs
 from edgeml_runtime.server.app import Service, application
 from edgeml_runtime.server.connections import protocol
+from edgeml_runtime.server.corrections import routes
 from edgeml_runtime.server.settings import Settings, read_token
 from edgeml_runtime.server.work import Line
 from edgeml_runtime.session import open_session
@@ -44,9 +46,10 @@ def serve(folder: Path, settings: Settings) -> None:
 async def run(folder: Path, settings: Settings, token: str | None, listener: socket.socket) -> None:
     """Answer requests at a socket until the process is asked to end."""
     async with opened(folder, settings) as service:
-        server = server_of(service, token, begun=lambda: _say_ready(service, listener))
-        with _asked_to_end(server, service):
-            await server.serve(sockets=[listener])
+        with routes(service) as more:
+            server = server_of(service, token, more, begun=lambda: _say_ready(service, listener))
+            with _asked_to_end(server, service):
+                await server.serve(sockets=[listener])
     logs.say("stopped")
 
 
@@ -68,11 +71,17 @@ async def opened(folder: Path, settings: Settings) -> AsyncIterator[Service]:
         line.close()
 
 
-def server_of(service: Service, token: str | None = None, *, begun: Callable[[], None] | None = None) -> Server:
-    """The server with this endpoint's application and bounds; `begun` is called once it listens."""
+def server_of(
+    service: Service,
+    token: str | None = None,
+    more: Sequence[Route] = (),
+    *,
+    begun: Callable[[], None] | None = None,
+) -> Server:
+    """The server with this endpoint's application, its `more` routes, and bounds; `begun` is called once it listens."""
     settings = service.settings
     config = uvicorn.Config(
-        application(service, token),
+        application(service, token, more),
         http=protocol(settings, service.metrics),
         loop="asyncio",
         ws="none",

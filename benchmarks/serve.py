@@ -1,0 +1,175 @@
+"""What the endpoint costs beside the bare session, and what it does under load.
+
+python benchmarks/serve.py FOLDER
+
+FOLDER is a variant's. Printed are ratios and differences of one machine, never asserted. Steps: an embedding (or eight
+tokens) by the session alone and through HTTP, alternating; twice the load that can be sustained; 10,000 requests and
+the memory before and after; for GGUF, the first token after a long prompt, read for the first time and again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from edgeml_runtime.session import is_encoder, open_session
+from edgeml_runtime.types import Generate
+
+TEXT = "rent of the office for march, paid late"
+LONG = "You keep the books of a small firm and name one account for every line that you are given. " * 36
+
+
+def main() -> None:
+    """Run the steps that the variant allows."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--requests", type=int, default=10_000)
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    session = open_session(options.folder, threads=options.threads)
+    encodes = is_encoder(session.manifest)
+    command = [sys.executable, "-P", "-m", "edgeml_runtime", "serve", str(options.folder), "--port", "0"]
+    with subprocess.Popen([*command, "--threads", str(options.threads)], stderr=subprocess.PIPE, text=True) as child:
+        try:
+            assert child.stderr is not None
+            port = next(int(line.rpartition(":")[2]) for line in child.stderr if "is served at" in line)
+            with ThreadPoolExecutor(1) as drain:
+                drain.submit(lambda: Counter(child.stderr))
+                ask = asker(port, encodes=encodes)
+                alone = bare(session, encodes=encodes)
+                overhead(alone, ask)
+                overload(port, encodes=encodes)
+                growth(ask, child.pid, options.requests)
+                if not encodes:
+                    beginnings(port)
+                child.terminate()
+        finally:
+            child.kill()
+
+
+def bare(session: Any, *, encodes: bool) -> Callable[[], Any]:
+    """One request's work, without the endpoint."""
+    if encodes:
+        return lambda: session.embed([TEXT])
+    return lambda: session.generate(session.prompt(None, TEXT), Generate(max_new_tokens=8))
+
+
+def asker(port: int, *, encodes: bool) -> Callable[[], int]:
+    """One request over a connection that stays open; its status."""
+    connection = http.client.HTTPConnection("127.0.0.1", port)
+    path, body = request(encodes=encodes)
+
+    def ask() -> int:
+        connection.request("POST", path, body, {"content-type": "application/json"})
+        response = connection.getresponse()
+        response.read()
+        return response.status
+
+    return ask
+
+
+def request(*, encodes: bool) -> tuple[str, bytes]:
+    """Path and body."""
+    if encodes:
+        return "/v1/embeddings", json.dumps({"input": TEXT, "encoding_format": "base64"}).encode()
+    return "/v1/predict", json.dumps({"rows": [{"text": TEXT}], "max_new_tokens": 8}).encode()
+
+
+def overhead(alone: Callable[[], Any], ask: Callable[[], int], pairs: int = 1000) -> None:
+    """Medians of calls in turn, so that a drift of the machine meets both."""
+    times: dict[str, list[float]] = {"session": [], "endpoint": []}
+    for _ in range(pairs):
+        for name, call in (("session", alone), ("endpoint", ask)):
+            began_s = time.perf_counter()
+            call()
+            times[name].append((time.perf_counter() - began_s) * 1000)
+    session, endpoint = (statistics.median(times[name]) for name in ("session", "endpoint"))
+    print(f"p50: endpoint - session {endpoint - session:.2f} ms; endpoint / session {endpoint / session:.2f}")
+
+
+def overload(port: int, *, encodes: bool, seconds: float = 10.0) -> None:
+    """One client after the other, then requests at twice that rate, whether they are answered or not."""
+    alone = paced(port, None, 1, seconds / 2, encodes=encodes)
+    sustainable = len(alone[200]) / (seconds / 2)
+    found = paced(port, 2 * sustainable, 64, seconds, encodes=encodes)
+    served, total = found[200], sum(map(len, found.values()))
+    medians = statistics.median(served) / statistics.median(alone[200])
+    rate = len(served) / seconds / sustainable
+    told = {status: len(times) for status, times in sorted(found.items())}
+    print(f"twice the load: served rate / sustainable {rate:.2f}; of {total}: {told}")
+    print(f"  median of the served / of one client alone {medians:.1f}; the queue is 16 long")
+
+
+def paced(port: int, rate: float | None, clients: int, seconds: float, *, encodes: bool) -> dict[int, list[float]]:
+    """Seconds of each response by its status; without a rate, each client asks as soon as it is answered."""
+    found: dict[int, list[float]] = {200: []}
+    end_s = time.perf_counter() + seconds
+
+    def client(number: int) -> None:
+        ask = asker(port, encodes=encodes)
+        next_s = time.perf_counter() + (number / rate if rate else 0)
+        while time.perf_counter() < end_s:
+            if rate:
+                time.sleep(max(0.0, next_s - time.perf_counter()))
+                next_s += clients / rate
+            began_s = time.perf_counter()
+            status = ask()
+            found.setdefault(status, []).append(time.perf_counter() - began_s)
+
+    with ThreadPoolExecutor(clients) as threads:
+        list(threads.map(client, range(clients)))
+    return found
+
+
+def growth(ask: Callable[[], int], pid: int, requests: int) -> None:
+    """Anonymous memory after a tenth of the requests, and after all."""
+    for _ in range(requests // 10):
+        ask()
+    before = anonymous(pid)
+    for _ in range(requests - requests // 10):
+        ask()
+    print(f"memory after {requests} requests / after {requests // 10}: {anonymous(pid) / before:.3f}")
+
+
+def anonymous(pid: int) -> int:
+    """KiB, as the kernel counts."""
+    lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon"))
+
+
+def beginnings(port: int) -> None:
+    """Time to the first part of a stream, with a system message that is new, and that came before."""
+    first = [streamed(port, f"{number} {LONG}") for number in range(5)]
+    streamed(port, LONG)
+    again = [streamed(port, LONG) for _ in range(5)]
+    print(f"first token, a known beginning / a new one: {statistics.median(again) / statistics.median(first):.3f}")
+
+
+def streamed(port: int, system: str) -> float:
+    """Seconds to the first bytes of the answer."""
+    messages = [{"role": "system", "content": system}, {"role": "user", "content": f"{TEXT} {os.urandom(4).hex()}"}]
+    connection = http.client.HTTPConnection("127.0.0.1", port)
+    began_s = time.perf_counter()
+    body = json.dumps({"messages": messages, "max_tokens": 4, "stream": True})
+    connection.request("POST", "/v1/chat/completions", body, {"content-type": "application/json"})
+    response = connection.getresponse()
+    response.read(1)
+    took_s = time.perf_counter() - began_s
+    response.read()
+    connection.close()
+    return took_s
+
+
+if __name__ == "__main__":
+    main()
