@@ -110,7 +110,7 @@ def test_a_machine_that_cannot_be_what_it_calls_itself_is_told_with_the_reason(m
         userland_bits=32,
         system="Linux 6.6",
         pythons=("3.11",),
-        home="/home/pi",
+        home="home",
         model="Raspberry Pi 4 Model B Rev 1.4",
     )
     monkeypatch.setattr(doctors, "here", lambda: old)
@@ -141,8 +141,8 @@ def test_an_emulator_is_told_to_be_ready_or_how_it_gets_so(tmp_path, monkeypatch
     assert found()["emulate a Raspberry Pi"].hint == "edgeml download --emulator --target pi5"
     (tmp_path / "emulator/qemu").mkdir(parents=True)
     (tmp_path / "emulator/qemu/qemu-aarch64").touch()
-    (tmp_path / "emulator/root/usr/bin").mkdir(parents=True)
-    (tmp_path / "emulator/root/usr/bin/python3.11").touch()
+    (tmp_path / "emulator" / "root" / "usr" / "bin").mkdir(parents=True)
+    (tmp_path / "emulator" / "root" / "usr" / "bin" / "python3.11").touch()
 
     assert found()["emulate a Raspberry Pi"].detail.startswith("QEMU and Python 3.11 for ARM64")
     monkeypatch.setattr(platform, "machine", lambda: "aarch64")
