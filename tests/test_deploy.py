@@ -37,6 +37,7 @@ from edgeml.targets.ssh import store as sending
 from edgeml.targets.ssh import work
 from edgeml.targets.types import Device, Probe
 from edgeml_runtime.bundle import check_files, read_bundle
+from edgeml_runtime.deployment.service import SETTINGS, unit_of, unit_text
 from edgeml_runtime.types import File
 from tiny.bundles import changed, goldens_broken, runtime_fixed, tiny_bundle
 from tiny.commands import inside
@@ -729,3 +730,19 @@ def test_a_bundle_that_another_key_signed_goes_nowhere(made, tmp_path):
         assert "model.sig" in parcel.pieces
     with pytest.raises(EdgemlError, match="another key"), opened(str(folder), store=Store(tmp_path), key=keys[1][1]):
         pass
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="no systemd here")
+def test_the_unit_is_one_that_systemd_takes_wherever_the_bundle_lies(tmp_path):
+    root = tmp_path / 'my "model" 100%'
+    (root / "current").mkdir(parents=True)
+    for name in ("current/run.sh", SETTINGS):
+        (root / name).touch()
+    unit = tmp_path / unit_of(root).name
+    unit.write_text(unit_text(root))
+
+    verified = ["systemd-analyze", "verify", "--user", unit]
+    environment = os.environ | {"XDG_RUNTIME_DIR": str(tmp_path)}
+    done = subprocess.run(verified, capture_output=True, text=True, env=environment, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert unit.name == "edgeml-my__model__100_.service"

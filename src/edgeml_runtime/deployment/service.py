@@ -20,7 +20,6 @@ SETTINGS = "serve.toml"
 _POLL_S = 0.2
 _UNIT = """[Unit]
 Description=edgeml endpoint of {name}
-After=network.target
 
 [Service]
 ExecStart=/bin/sh "{root}/current/run.sh" serve{config}
