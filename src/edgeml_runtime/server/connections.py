@@ -6,6 +6,7 @@ uvicorn bounds neither the time that headers take nor, but with a 503, how many 
 from __future__ import annotations
 
 import asyncio
+import socket
 from typing import TYPE_CHECKING, Any
 
 import h11
@@ -29,6 +30,9 @@ class Bounded(H11Protocol):
     def connection_made(self, transport: Any) -> None:
         """Take a connection."""
         super().connection_made(transport)
+        # A response is written in two parts, and the second would wait 40 ms for the client's delayed acknowledgement;
+        # asyncio sets this only on sockets that were made with TCP's number.
+        transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._one_too_many = len(self.connections) > self.settings.connections
         self._watch()
 
