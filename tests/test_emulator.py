@@ -313,7 +313,7 @@ def test_the_real_libraries_compute_there_what_they_compute_here(
 
 @pytest.fixture(scope="session")
 def onnxruntime_1_21(emulator_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The packages of a device with onnxruntime 1.21.0, known to stop on a Pi 4 (microsoft/onnxruntime issue 23957)."""
+    """The packages of a device with onnxruntime 1.21.0, known to stop on a Pi 4 (microsoft/onnxruntime#23957)."""
     python, folder = python_of(root_folder()), tmp_path_factory.mktemp("old")
     platforms = [word for name in PI5.wheel_platforms for word in ("--platform", name)]
     wanted = [*platforms, "--python-version", python, "--only-binary=:all:", "--no-deps", "--dest", str(folder)]
