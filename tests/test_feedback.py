@@ -183,7 +183,7 @@ def test_what_another_user_keeps_is_read_as_root_where_that_is_asked_for(store, 
     home = device.home / ".local/state/edgeml"
     kept(home / "tiny/feedback.sqlite", said("the service's"))
     device.program(
-        "sudo", f'[ "$1" = -n ] && shift && chmod 700 {device.folder}/home/.local/state/edgeml/tiny && exec "$@"'
+        "sudo", f'[ "$1" = -n ] && shift && chmod 700 {device.folder / "home"}/.local/state/edgeml/tiny && exec "$@"'
     )
     (home / "tiny").chmod(0)
     with Connection("pi@device") as connection:

@@ -24,7 +24,7 @@ PI_4_32 = {
     "userland_bits": 32,
     "system": "Linux 6.6.31+rpt-rpi-v8",
     "pythons": ["3.11"],
-    "home": "/home/pi",
+    "home": "home",
     "model": "Raspberry Pi 4 Model B Rev 1.4",
     "release": "Raspbian GNU/Linux 12 (bookworm)",
     "cpu_part": "0xd08",
