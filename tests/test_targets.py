@@ -31,7 +31,7 @@ def probe(**fields):
         "userland_bits": 64,
         "system": "Linux 6.12",
         "pythons": ("3.13",),
-        "home": "/home/pi",
+        "home": "home",
     }
     return Probe(**known | fields)
 
