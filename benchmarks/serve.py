@@ -48,7 +48,7 @@ def main() -> None:
                 drain.submit(lambda: Counter(child.stderr))
                 ask = asker(port, encodes=encodes)
                 alone = bare(session, encodes=encodes)
-                overhead(alone, ask)
+                overhead(alone, ask, pairs=1000 if encodes else 30)
                 overload(port, encodes=encodes)
                 growth(ask, child.pid, options.requests)
                 if not encodes:
@@ -86,7 +86,7 @@ def request(*, encodes: bool) -> tuple[str, bytes]:
     return "/v1/predict", json.dumps({"rows": [{"text": TEXT}], "max_new_tokens": 8}).encode()
 
 
-def overhead(alone: Callable[[], Any], ask: Callable[[], int], pairs: int = 1000) -> None:
+def overhead(alone: Callable[[], Any], ask: Callable[[], int], pairs: int) -> None:
     """Medians of calls in turn, so that a drift of the machine meets both."""
     times: dict[str, list[float]] = {"session": [], "endpoint": []}
     for _ in range(pairs):
