@@ -17,7 +17,7 @@ LEVELS = (
     ("__init__", "children", "errors", "progress", "yaml_files"),
     ("types", "metrics"),
     ("store", "sources", "targets", "devices", "stats", "wheels", "crossbuild", "preprocessing", "images", "formats"),
-    ("scores", "dataset", "traits", "bundles", "pulled", "threshold", "inventory"),
+    ("scores", "dataset", "traits", "bundles", "privacy", "pulled", "threshold", "inventory"),
     ("measurements", "provenance", "fidelity", "examples", "papers", "signing", "parcels", "comparable", "threads", "sequential", "parity"),
     ("verdicts", "plots", "page"),
     ("conditions",),

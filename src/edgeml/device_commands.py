@@ -227,6 +227,7 @@ def serve(session: Session, variant: str | None, **options: Any) -> None:
 @click.argument("bundle", type=click.Path(path_type=Path), required=False)
 @click.option("--key", type=click.Path(path_type=Path), help="The public key, in PEM, of whoever signed it.")
 @click.option("--rebuild", is_flag=True, help="Make the weights again from their source, and compare every byte.")
+@click.option("--private", is_flag=True, help="Run it without a network, and search for what it was asked.")
 @click.option(
     "--inventory", type=click.Path(path_type=Path), help="Instead: which versions the devices of this file have."
 )

@@ -20,6 +20,9 @@ from edgeml.errors import EdgemlError
 from edgeml.formats import Request, format_of
 from edgeml.papers.contents import check_around, check_papers, check_whole
 from edgeml.papers.origin import public_ref
+from edgeml.privacy.check import check_privacy, in_short
+from edgeml.privacy.confinement import reason_against
+from edgeml.privacy.types import Privacy
 from edgeml.progress import Progress, silent, within
 from edgeml.signing import check_signature, signed_by
 from edgeml.store import Store, scratch_folder
@@ -33,15 +36,24 @@ from edgeml_runtime.records import decode, describe_file, read_record
 from edgeml_runtime.records import verify as verify_files
 from edgeml_runtime.types import Bundle, Refusal, SelfTest, VariantManifest
 
+_UNASKED = "not asked for: --rebuild makes the weights again from their source"
+
 
 def verify(
-    path: Path, *, store: Store, key: Path | None = None, rebuild: bool = False, progress: Progress = silent
+    path: Path,
+    *,
+    store: Store,
+    key: Path | None = None,
+    rebuild: bool = False,
+    private: bool = False,
+    progress: Progress = silent,
 ) -> Verification:
     """What was checked of the bundle at a path. `key` is the public key of whoever is said to have signed it.
 
-    With `rebuild`, its weights are made again from the pinned source, which must have been downloaded. Raises
-    EdgemlError naming the file, as soon as a check fails. Code that came with a bundle runs only where `key` vouches
-    for it; otherwise edgeml's own runtime tests the model.
+    With `rebuild`, its weights are made again from the pinned source, which must have been downloaded. With `private`,
+    it runs without a network, and what it was asked must be found nowhere. Raises EdgemlError naming the file, as soon
+    as a check fails. Code that came with a bundle runs only where `key` vouches for it; otherwise edgeml's own runtime
+    tests the model.
     """
     kind = kind_at(path)
     with scratch_folder(store.root / "verify") as space:
@@ -55,10 +67,9 @@ def verify(
         found += check_papers(folder, bundle, around=signed)
         progress("self-test", 0, 1)
         found.append(_selftest(folder, bundle, trusted=key is not None))
-        if rebuild:
-            found.append(_rebuild(folder, bundle, store, space / "rebuilt", progress))
-        else:
-            found.append(left_out("rebuild", "not asked for: --rebuild makes the weights again from their source"))
+        again = space / "rebuilt"
+        found.append(_rebuild(folder, bundle, store, again, progress) if rebuild else left_out("rebuild", _UNASKED))
+        privacy = _privacy(folder, bundle, space, found, trusted=key is not None) if private else None
         return Verification(
             bundle=bundle.name,
             kind=kind,
@@ -67,6 +78,7 @@ def verify(
             checks=tuple(found),
             parts=bundle.parts,
             signed_by=signed_by(signed) if key else None,
+            privacy=privacy,
         )
 
 
@@ -112,8 +124,7 @@ def _selftest(folder: Path, bundle: Bundle, *, trusted: bool) -> Check:
     manifest = read_record(folder / VARIANT / "variant.json", VariantManifest)
     if bundle.machine == platform.machine():
         library = "llama_cpp" if manifest.scheme.startswith("gguf:") else "onnxruntime"
-        fits = own_python() in bundle.python or not (folder / "wheels").is_dir()
-        if trusted and fits and (folder / "run.sh").is_file():
+        if _runs_itself(folder, bundle, trusted=trusted):
             return _run(_by_itself(folder), folder)
         if find_spec(library) is None:
             return left_out("self-test", f"the Python package {library} is not installed here")
@@ -128,6 +139,24 @@ def _selftest(folder: Path, bundle: Bundle, *, trusted: bool) -> Check:
     with environment_of(device) as environment:
         command = device.command("-B", "-m", "edgeml_runtime", "selftest", str(folder), "--json")
         return _run(_Way(command, environment, f"emulated as {device.cpu}, by edgeml's own runtime"), folder)
+
+
+def _runs_itself(folder: Path, bundle: Bundle, *, trusted: bool) -> bool:
+    fits = own_python() in bundle.python or not (folder / "wheels").is_dir()
+    return trusted and fits and (folder / "run.sh").is_file()
+
+
+def _privacy(folder: Path, bundle: Bundle, space: Path, found: list[Check], *, trusted: bool) -> Privacy | None:
+    """Whether marked inputs stay nowhere, by a run without a network; EdgemlError says where they do."""
+    against = reason_against()
+    if bundle.machine != platform.machine():
+        against = f"it is for {bundle.machine}, and this is {platform.machine()}"
+    if against:
+        found.append(left_out("privacy", against))
+        return None
+    privacy = check_privacy(folder, space / "private", own=_runs_itself(folder, bundle, trusted=trusted))
+    found.append(done("privacy", in_short(privacy)))
+    return privacy
 
 
 def _by_itself(folder: Path) -> _Way:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from edgeml.privacy.types import Privacy
 from edgeml_runtime.types import Record
 
 
@@ -25,6 +26,7 @@ class Verification(Record, frozen=True, kw_only=True, tag_field="schema", tag="e
     checks: tuple[Check, ...]
     parts: dict[str, str] = {}
     signed_by: str | None = None
+    privacy: Privacy | None = None
 
 
 def done(name: str, detail: str) -> Check:
