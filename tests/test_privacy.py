@@ -181,3 +181,25 @@ FeedbackStore.add = _kept
     with pytest.raises(EdgemlError) as caught:
         run(bundle, tmp_path, code, file="feedback/store.py")
     assert "feedback sealed/feedback.sqlite.side" in caught.value.message
+
+
+@pytest.mark.real
+@alone
+def test_a_real_model_leaves_nothing_in_files_and_tries_no_connection(minilm_folder, tmp_path):
+    from edgeml.download import download
+    from edgeml.package import bundle_path, package
+    from edgeml.quantize import quantize
+    from edgeml.store import Store
+    from edgeml.targets import profile
+    from edgeml.types import ModelRef, Scheme
+    from edgeml.verify import verify
+
+    store = Store(tmp_path / "artifacts")
+    model = download(ModelRef.parse(str(minilm_folder)), store=store)
+    (variant,) = quantize(model, [Scheme.parse("onnx:int8")], store=store, profile=profile("laptop"))
+    made = package(variant, store=store, profile=profile("laptop"), kind="dir", wheels=False)
+    found = verify(bundle_path(store, made), store=store, private=True)
+    assert next(one.result for one in found.checks if one.name == "privacy") == "done"
+    assert found.privacy is not None
+    ends = {one.what: one.end for one in found.privacy.tried}
+    assert ends["/v1/predict"] == ends["/v1/embeddings"] == "status 200"

@@ -61,10 +61,8 @@ def verify(
         folder = kind_of(kind).unpack(path, space)
         progress("check its files", 0, 1)
         bundle, found = check_whole(folder)
-        found += _left(path, kind)
         signed = _signed_folder(path, kind, folder)
-        found.append(_signature(signed, key))
-        found += check_papers(folder, bundle, around=signed)
+        found += [*_left(path, kind), _signature(signed, key), *check_papers(folder, bundle, around=signed)]
         progress("self-test", 0, 1)
         found.append(_selftest(folder, bundle, trusted=key is not None))
         again = space / "rebuilt"
