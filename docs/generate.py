@@ -87,6 +87,7 @@ WHERE = {
     "edgeml.absent/1": "`edgeml bench --json`, `edgeml run RECIPE --json`",
     "edgeml.bundle/1": "`edgeml package --json`, `edgeml list --json`, `bundle.json`",
     "edgeml.verification/1": "`edgeml verify --json`",
+    "edgeml.privacy/1": "`edgeml verify --private --json`",
     "edgeml.deployment/1": "`edgeml deploy --json`",
     "edgeml.installed/1": "`edgeml deploy --status --json`, `edgeml verify --inventory --json`",
     "edgeml.inventory/1": "`edgeml deploy --inventory FILE`",

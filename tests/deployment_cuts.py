@@ -1,6 +1,6 @@
 """A program: deployments in a home of its own, each ended before one of the changes that it makes to the disk.
 
-`python deployment_cuts.py HOME CASE PORT` goes through all of them, and after each one looks at what is in use, and whether
+`python deployment_cuts.py HOME CASE PORT` goes through all of them, and after each looks at what is in use, and whether
 the same deployment then comes to its end. It prints how often it cut, and fails where something is wrong.
 """
 

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 
 from edgeml.bench import Conditions, bench
-from edgeml.papers.model_card import model_card
 from edgeml.dataset import dataset_for, read_dataset
 from edgeml.download import download
 from edgeml.errors import EdgemlError
 from edgeml.formats import onnx_child, onnx_graph
 from edgeml.formats.gguf import traits as gguf_traits
 from edgeml.package import bundle_path, package
+from edgeml.papers.model_card import model_card
 from edgeml.quantize import quantize
 from edgeml.render import as_text
 from edgeml.scores import gold, scorer_of, scores, unscored

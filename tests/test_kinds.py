@@ -80,7 +80,9 @@ def test_every_source_can_be_named_and_fetches():
 
 
 def test_every_kind_of_bundle_has_a_module_and_can_be_asked_for():
-    assert modules("edgeml/bundles") - {"extraction", "verification"} == set(bundles.KINDS) == choices("package", "kind")
+    assert (
+        modules("edgeml/bundles") - {"extraction", "verification"} == set(bundles.KINDS) == choices("package", "kind")
+    )
     for name in bundles.KINDS:
         kind = bundles.kind_of(name)
         assert isinstance(kind.SUFFIX, str)
