@@ -128,4 +128,4 @@ def test_the_real_wheels_for_a_pi_stay_within_60_megabytes(store: Store) -> None
     runtime_wheels(pi, "onnx", python="3.11")
     sizes = {path.name: path.stat().st_size for path in cached_wheels(pi, "3.11", "onnx")}
     assert sum(sizes.values()) < 60e6, sizes
-    assert all("aarch64" in name for name in sizes)
+    assert all("aarch64" in name or name.endswith("-none-any.whl") for name in sizes)
