@@ -135,7 +135,10 @@ def test_the_same_is_not_built_twice_and_serves_every_python(made: Made) -> None
     assert [one.name for one in folder.glob("llama*")] == [path.name]
 
 
-def test_the_command_says_that_nothing_was_built_and_what_is_there(made: Made, tmp_path: Path) -> None:
+def test_the_command_says_that_nothing_was_built_and_what_is_there(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "160")  # room for every column, whatever this terminal has
     path = made(BOTH, built_with=llama.recipe())
     arguments = ["runtime", "build", "--target", "pi5", "--artifacts", tmp_path / "artifacts"]
     assert "nothing to build" not in inside(*arguments, "--wheel", path).err
