@@ -46,7 +46,7 @@ def canary(step: str, shared: Stems) -> Canary:
         stem=shared.words,
         words=shared.words + _some(string.ascii_lowercase, _OWN),
         accents=shared.accents + _some(_ACCENTS, _OWN),
-        phone="+" + shared.phone + _some(string.digits, 4),
+        phone="+" + shared.phone + _some(string.digits, 2),  # 13 digits might be a card's number, by chance
         iban=_iban(shared.iban + _some(string.digits, 8)),
         card=_card(shared.card + _some(string.digits, 5)),
         address=shared.address + _some(string.ascii_lowercase, _OWN) + "@example.org",
