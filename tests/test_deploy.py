@@ -746,3 +746,4 @@ def test_the_unit_is_one_that_systemd_takes_wherever_the_bundle_lies(tmp_path):
     done = subprocess.run(verified, capture_output=True, text=True, env=environment, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert unit.name == "edgeml-my__model__100_.service"
+    assert "LimitCORE=0" in unit.read_text(), "a core file would hold what was asked"

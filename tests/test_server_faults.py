@@ -134,7 +134,7 @@ def test_a_schema_that_nothing_can_be_held_to_ends_neither_the_process_nor_the_t
         (PREDICT, {"rows": [{"text": 7}]}, "is no text", "rows"),
         (PREDICT, {"rows": [{"text": "a"}] * 5}, "5 are too many", "rows"),
         (PREDICT, {"rows": [{"text": "b" * 99}]}, "text 0 has 101 tokens", None),
-        (PREDICT, {"rows": [{"text": "a"}], "task": "text-generation"}, "not 'text-generation'", "task"),
+        (PREDICT, {"rows": [{"text": "a"}], "task": "text-generation"}, "sentence-similarity alone", "task"),
         (PREDICT, {"rows": [["a"]]}, "Expected `object`, got `array`", "rows[0]"),
     ],
 )

@@ -26,6 +26,7 @@ ExecStart=/bin/sh "{root}/current/run.sh" serve{config}
 Restart=on-failure
 RestartSec=5
 NoNewPrivileges=yes
+LimitCORE=0
 
 [Install]
 WantedBy=default.target

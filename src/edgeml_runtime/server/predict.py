@@ -95,7 +95,7 @@ def _task(asked: Predict, manifest: VariantManifest) -> str:
         raise wrong("there are no rows", "rows")
     possible = ("feature-extraction", "sentence-similarity") if is_encoder(manifest) else (manifest.task,)
     if asked.task is not None and asked.task not in possible:
-        raise wrong(f"{manifest.name} does {' and '.join(possible)}, not {asked.task!r}", "task")
+        raise wrong(f"{manifest.name} does {' and '.join(possible)} alone", "task")
     if asked.task is not None or len(possible) == 1:
         return asked.task or possible[0]
     return "sentence-similarity" if "sentence1" in asked.rows[0] else "feature-extraction"
