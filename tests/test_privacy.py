@@ -6,6 +6,7 @@ import base64
 import gzip
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -111,6 +112,17 @@ def test_a_clean_bundle_leaves_nothing_and_says_what_was_tried(bundle, tmp_path)
     assert not [one for one in found.tried if one.unrouted or one.local]
     assert "nothing left" in in_short(found)
     assert found.tried[-1].end.startswith("feedback was kept")
+
+
+@alone
+@pytest.mark.real
+def test_a_folder_named_from_here_is_written_to_where_all_else_is_read_only(bundle, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = shutil.copytree(bundle, Path("all") / "bundle")
+
+    found = check_privacy(folder, Path("all") / "space", own=True)
+
+    assert "nothing left" in in_short(found)
 
 
 WRAP = """

@@ -49,7 +49,7 @@ def check_privacy(folder: Path, space: Path, *, own: bool) -> Privacy:
     edgeml's runtime runs its model. Raises EdgemlError naming each place with a mark where none may be, or the step
     that tried to connect. Ask `reason_against` before.
     """
-    common = stems()
+    folder, space, common = folder.resolve(), space.resolve(), stems()
     plan = _prepared(folder, space, common, own=own)
     before = set(folder.rglob("*"))
     seen = _run(plan, space)
