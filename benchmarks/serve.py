@@ -2,9 +2,10 @@
 
 python benchmarks/serve.py [FOLDER]
 
-FOLDER is a variant's; left out, that of `make demo`. Printed are ratios and differences of one machine, never asserted. Steps: an embedding (or eight
-tokens) by the session alone and through HTTP, alternating; twice the load that can be sustained; 10,000 requests and
-the memory before and after; for GGUF, the first token after a long prompt, read for the first time and again.
+FOLDER is a variant's; left out, that of `make demo`. Printed are ratios and differences of one machine, never asserted.
+Steps: an embedding (or eight tokens) by the session alone and through HTTP, alternating; twice the load that can be
+sustained; 10,000 requests and the memory before and after; for GGUF, the first token after a long prompt, read for the
+first time and again.
 """
 
 from __future__ import annotations
