@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import random
@@ -9,14 +10,21 @@ import socket
 import string
 import struct
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from types import SimpleNamespace
+from typing import ClassVar
 
+import numpy as np
 import pytest
 
 from edgeml_runtime.errors import EdgemlError
+from edgeml_runtime.server.batching import Batcher
+from edgeml_runtime.server.refusals import RefusedError
 from edgeml_runtime.server.settings import Settings, read_settings, read_token
+from edgeml_runtime.server.work import Ask, Line
 from tiny.gguf import llama_gguf
 from tiny.serving import served
 from tiny.variants import gguf_variant, onnx_variant
@@ -375,3 +383,45 @@ def test_what_the_command_line_says_goes_before_the_file(tmp_path):
     (tmp_path / "serve.toml").write_text("port = 1\nqueue = 3\ntime_limit_s = 5")
     settings = read_settings(tmp_path / "serve.toml", port=2, host=None)
     assert (settings.port, settings.queue, settings.time_limit_s, settings.host) == (2, 3, 5.0, "127.0.0.1")
+
+
+def test_what_asyncio_tells_of_a_bug_shows_no_argument():
+    from edgeml_runtime.server.logs import Placed
+
+    said = "Exception in callback Queue.put_nowait('secret')\nhandle: <Handle Queue.put_nowait('secret')>"
+    told = Placed().format(logging.LogRecord("asyncio", logging.ERROR, "", 0, said, (), None))
+
+    assert told.endswith("error a bug that asyncio tells of")
+
+
+def test_texts_of_a_request_that_was_turned_away_are_not_embedded():
+    async def run():
+        line = Line(waiting=1, time_limit_s=10)
+        batcher, free, read = Batcher(_Reading(), 2048), threading.Event(), _Reading.read
+        read.clear()
+        running = asyncio.ensure_future(line.answer(Ask(lambda _: free.wait()), asyncio.Future()))
+        await asyncio.sleep(0)
+        waiting = asyncio.ensure_future(line.answer(batcher.ask(["a"]), asyncio.Future()))
+        await asyncio.sleep(0)
+        with pytest.raises(RefusedError) as refused:
+            await line.answer(batcher.ask(["turned away"]), asyncio.Future())
+        free.set()
+        await asyncio.gather(running, waiting)
+        line.close()
+        return refused.value.status, read
+
+    assert asyncio.run(run()) == (429, ["a"])
+
+
+class _Reading:
+    """An encoder that remembers what it was given."""
+
+    read: ClassVar[list[str]] = []
+    manifest = SimpleNamespace(max_tokens=8, name="reading")
+
+    def count_tokens(self, text):
+        return 1
+
+    def embed(self, texts):
+        self.read.extend(texts)
+        return np.zeros((len(texts), 2), np.float32)

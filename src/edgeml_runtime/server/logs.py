@@ -19,8 +19,12 @@ class Placed(logging.Formatter):
     """Time and level, and of a bug its type and its places in the code alone."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line or lines of a record: a message of ours, or of uvicorn's, which holds nothing that was sent."""
-        lines = [f"{_now()} {record.levelname.lower()} {record.getMessage().strip()}"]
+        """The line or lines of a record. Its message stays where it is uvicorn's, which holds nothing that was sent.
+
+        Those of asyncio show what a callback was called with, or the exception that a task ended with.
+        """
+        said = record.getMessage().strip() if record.name == _LOGGER else f"a bug that {record.name} tells of"
+        lines = [f"{_now()} {record.levelname.lower()} {said}"]
         if record.exc_info and record.exc_info[0] is not None:
             lines += [f"  {place}" for place in places(record.exc_info[2])]
             lines.append(f"  {record.exc_info[0].__name__}, its message left out: it may hold what was sent")

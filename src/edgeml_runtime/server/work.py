@@ -78,6 +78,7 @@ class Line:
         Raises the refusal of one request too many.
         """
         if len(self._open) > self._waiting:
+            ask.given_up.set()  # others may have been about to answer it along with theirs
             raise busy(self.wait_s)
         future = self._thread.submit(self._do, ask)
         self._open[future] = ask
