@@ -244,6 +244,13 @@ def test_feedback_is_kept_where_the_settings_want_it_and_has_no_route_otherwise(
     assert items[0].id == made.json["id"]
 
 
+def test_an_answer_that_feedback_cannot_keep_is_given_anyway(folders, tmp_path, capfd):
+    settings = FeedbackSettings(file=str(tmp_path / "feedback.sqlite"), low_confidence=1.0, item_bytes=100)
+    with served(folders["labels"], feedback=settings) as endpoint:
+        assert endpoint.post("/v1/predict", {"rows": [{"text": "rent"}]}).status == 200
+    assert "is not kept: the feedback has" in capfd.readouterr().err
+
+
 def test_a_model_without_a_chat_template_takes_one_text_with_its_instruction(folders):
     with served(folders["plain"], max_new_tokens=4) as endpoint:
         said = [{"role": "system", "content": "short"}, {"role": "user", "content": "abc"}]

@@ -73,10 +73,14 @@ class Corrections:
         return JSONResponse({"id": id}, 201)
 
     async def notice(self, row: Row, task: str, answer: Any) -> None:
-        """Keep an answer of which the model is unsure; pictures are not kept."""
-        if "image" not in row:
-            entry = self._entry("low-confidence", task, row, answer, confidence=confidence_of(task, answer))
+        """Keep an answer of which the model is unsure; pictures are not. One that cannot be is given anyway."""
+        if "image" in row:
+            return
+        entry = self._entry("low-confidence", task, row, answer, confidence=confidence_of(task, answer))
+        try:
             await asyncio.to_thread(self._store.capture, entry)
+        except EdgemlError as error:  # which repeats none of it
+            logs.say(f"an answer of low confidence is not kept: {error.message}")
 
     def _entry(self, kind: Any, task: str, input: Row, answer: Any, **more: Any) -> Entry:
         manifest = self._service.manifest
