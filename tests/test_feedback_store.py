@@ -331,7 +331,13 @@ def test_other_numbers_stay(text):
 def test_nested_json_is_redacted_with_its_keys_and_whole_numbers():
     found = Redaction(BUILT_IN, {})({"a@b.co": [4111111111111111, True, 1.5, None, {"x": ["c@d.de"]}], "c@d.eu": 1})
 
-    assert found == {"<email>": ["<card>", True, 1.5, None, {"x": ["<email>"]}], "<email><email>": 1}
+    assert found == {"<email>": ["<card>", True, 1.5, None, {"x": ["<email>"]}], "<email>2": 1}
+
+
+def test_thousands_of_keys_that_become_one_take_no_more_than_their_length():
+    found = Redaction(BUILT_IN, {})({f"a{place}@b.co": place for place in range(4000)})
+
+    assert list(found)[-1] == "<email>4000"
 
 
 def test_patterns_of_ones_own_come_first():

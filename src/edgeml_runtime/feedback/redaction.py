@@ -8,6 +8,7 @@ the plain form of RFC 5321; an IBAN has its check digits right (ISO 13616, modul
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -106,10 +107,12 @@ class Redaction:
 
     def _object(self, value: dict[str, Any]) -> dict[str, Any]:
         found: dict[str, Any] = {}
+        times: Counter[str] = Counter()
         for key, item in value.items():
             name = base = self._text(key)
             while name in found:  # two keys may become one
-                name += base
+                times[base] += 1
+                name = f"{base}{times[base] + 1}"
             found[name] = self(item)
         return found
 
