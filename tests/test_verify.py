@@ -224,6 +224,14 @@ def test_a_name_that_a_terminal_would_obey_is_refused(folder, store):
     assert "a terminal would obey" in refusal(verify, folder, store=store)
 
 
+@pytest.mark.parametrize("variant", ["..", "a/..", "/etc", "a b", "", "a\nExecStart=/bin/sh"])
+def test_a_variant_whose_name_would_lead_out_of_a_folder_or_a_unit_is_refused(folder, store, variant):
+    bundle = read_record(folder / "bundle.json", Bundle)
+    write_record(folder / "bundle.json", msgspec.structs.replace(bundle, variant=variant))
+    assert "bundle.json" in refusal(verify, folder, store=store)
+    assert "disagree" not in refusal(verify, folder, store=store)
+
+
 def test_a_link_in_a_folder_is_refused(folder, tmp_path):
     (folder / "variant" / "link").symlink_to("/etc/passwd")
     assert "is a link" in refusal(unpack, folder, tmp_path / "goal")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from edgeml.bundles.dir import SIGNATURE
@@ -13,6 +14,7 @@ from edgeml_runtime.bundle import MANIFEST, SUMS, VARIANT, check_files, read_bun
 from edgeml_runtime.records import read_record
 from edgeml_runtime.types import Bundle, VariantManifest
 
+_VARIANT = re.compile(r"\w[\w.+-]*(/\w[\w.+-]*)*")
 _HINT = "copy the bundle again; where it stays so, do not use it"
 
 
@@ -26,8 +28,11 @@ def check_whole(folder: Path) -> tuple[Bundle, list[Check]]:
         for file in stated.files:
             if not is_inside(file.path):
                 raise EdgemlError(f"{MANIFEST} lists {file.path!r}, which is outside of the bundle", hint=_HINT)
-        if not "".join((stated.name, stated.target, stated.runtime, stated.model, *stated.parts)).isprintable():
+        words = (stated.name, stated.variant, stated.target, stated.runtime, stated.version, stated.machine)
+        if not "".join((*words, stated.model, stated.licence or "", *stated.parts)).isprintable():
             raise EdgemlError(f"{MANIFEST} has names that a terminal would obey", hint=_HINT)
+        if not _VARIANT.fullmatch(stated.variant):  # becomes a folder's name on devices, and a unit's
+            raise EdgemlError(f"{MANIFEST} names a variant {stated.variant!r}, which none is called", hint=_HINT)
         bundle = check_files(folder)
     except EdgemlError as error:
         raise EdgemlError(error.message.replace(f"{folder}/", ""), hint=_HINT) from error
