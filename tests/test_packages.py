@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import os
 import re
@@ -296,6 +297,24 @@ def test_what_is_no_package_or_half_of_one_is_refused(bundle, tmp_path, suffix, 
         path = tmp_path / f"{number}{suffix}"
         path.write_bytes(content)
         assert "is no complete" in refusal(extract, path, tmp_path / "taken")
+
+
+@pytest.mark.parametrize("size", ["-60", "+9", "1_0", "x"])
+def test_a_size_in_a_debs_header_that_leads_back_ends_the_reading(tmp_path, size):
+    path = tmp_path / "a.deb"
+    path.write_bytes(b"!<arch>\n" + f"{'control.tar.gz':<16}{0:<12}{0:<6}{0:<6}{100644:<8}{size:<10}`\n".encode())
+    assert "a number in it is none" in refusal(extract, path, tmp_path / "taken")
+
+
+@pytest.mark.parametrize(("field", "value"), [(6, "-0000001"), (11, "7fffffff"), (11, "-0000001")])
+def test_a_size_in_an_rpms_payload_that_would_be_held_whole_is_refused(tmp_path, field, value):
+    fields = ["00000000"] * 13
+    fields[1], fields[11], fields[field] = "000081a4", "00000002", value
+    member = ("070701" + "".join(fields)).encode() + b"a\0" + b"x" * 4096
+    path = tmp_path / "a.rpm"
+    header = b"\x8e\xad\xe8\x01" + bytes(12)
+    path.write_bytes(b"\xed\xab\xee\xdb" + bytes(92) + header + header + gzip.compress(member))
+    assert "in it is" in refusal(extract, path, tmp_path / "taken")
 
 
 def test_without_nfpm_the_refusal_says_what_to_install(bundle, tmp_path, monkeypatch):

@@ -18,6 +18,7 @@ from edgeml.bundles.extraction import Intake, limit_of, unpack_tar
 from edgeml.errors import EdgemlError, disk_refusal
 
 _LEAD, _HEADER = b"\xed\xab\xee\xdb", b"\x8e\xad\xe8"
+_LONGEST_NAME = 4096  # Linux' own, of a path
 _FILE, _FOLDER, _KIND = 0o100000, 0o040000, 0o170000
 
 
@@ -41,7 +42,7 @@ def _read_deb(stream: IO[bytes], intake: Intake) -> None:
     if stream.read(8) != b"!<arch>\n":
         raise ValueError("it does not begin as one")
     while header := stream.read(60):
-        size = int(header[48:58])
+        size = _count(header[48:58], 10)
         if header[:16].rstrip(b" /") == b"data.tar.gz":
             unpack_tar(gzip.open(_Piece(stream, size)), intake)  # noqa: SIM115 - it has no file of its own
             return
@@ -70,8 +71,10 @@ def _read_cpio_member(payload: IO[bytes], intake: Intake) -> bool:
     header = payload.read(110)
     if header[:6] != b"070701" or len(header) < 110:
         raise ValueError("its payload is no cpio archive")
-    fields = [int(header[6 + 8 * index : 14 + 8 * index], 16) for index in range(13)]
+    fields = [_count(header[6 + 8 * index : 14 + 8 * index], 16) for index in range(13)]
     mode, size, length = fields[1], fields[6], fields[11]
+    if length > _LONGEST_NAME:
+        raise ValueError("a name in it is too long")
     name = payload.read(length + -(110 + length) % 4)[: length - 1].decode().removeprefix("./").lstrip("/")
     if name == "TRAILER!!!":
         return False
@@ -81,6 +84,13 @@ def _read_cpio_member(payload: IO[bytes], intake: Intake) -> bool:
     elif mode & _KIND != _FOLDER:
         raise intake.refused(name, "it is a link, a device, or no plain file")
     return True
+
+
+def _count(digits: bytes, base: int) -> int:
+    """A number in a header. Python would take a sign, too: a negative size leads back, or reads all at once."""
+    if not re.fullmatch(rb"[0-9A-Fa-f]+ *", digits):
+        raise ValueError("a number in it is none")
+    return int(digits, base)
 
 
 def _skip_header(stream: IO[bytes]) -> None:
