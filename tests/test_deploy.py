@@ -37,6 +37,7 @@ from edgeml.targets.ssh import store as sending
 from edgeml.targets.ssh import work
 from edgeml.targets.types import Device, Probe
 from edgeml_runtime.bundle import check_files, read_bundle
+from edgeml_runtime.deployment.files import kept
 from edgeml_runtime.deployment.service import SETTINGS, unit_of, unit_text
 from edgeml_runtime.types import File
 from tiny.bundles import changed, goldens_broken, runtime_fixed, tiny_bundle
@@ -192,6 +193,14 @@ def meanwhile(do):
     thread.join(20)
     assert not thread.is_alive()
     assert not failed, failed
+
+
+def test_versions_of_other_programs_beside_an_installation_are_left_alone(tmp_path):
+    other = tmp_path / "python" / "versions"
+    (other / "3.11").mkdir(parents=True)
+    (other / "3.11" / "tool").write_text("theirs")
+    (other / "alias").write_text("3.11")
+    assert kept(tmp_path / "tiny") == {}
 
 
 def test_what_is_in_use_already_is_not_sent_again_nor_tested(running, base):

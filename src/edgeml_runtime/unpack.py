@@ -102,6 +102,8 @@ def _make(homes: tuple[Path, ...], name: str, folder: Path, wheels: dict[str, st
             for wheel, digest in wheels.items():
                 _extract(folder / wheel, digest, part)
             part.chmod(0o755)
+            if hasattr(os, "sync"):  # a power cut must not leave a final name on files that are not on the disk
+                os.sync()
             return _take_name(part, home / name)
         finally:
             shutil.rmtree(part, ignore_errors=True)

@@ -35,6 +35,8 @@ def kept(root: Path) -> dict[str, list[Path]]:
     """Where files of installed versions lie, by digest: of this installation and of its neighbours."""
     found: dict[str, list[Path]] = {}
     for folder in dict.fromkeys([*root.glob("versions/*"), *root.parent.glob("*/versions/*")]):
+        if not (folder / "SHA256SUMS").is_file():  # some other program's, or a version that is half removed
+            continue
         listed = {name: digest for digest, _, name in (line.partition("  ") for line in sums(folder))}
         unlisted = [path.name for path in folder.iterdir() if path.is_file() and path.name not in listed]
         listed |= {name: _sha256(folder / name) for name in unlisted}  # the list itself, and the signature
