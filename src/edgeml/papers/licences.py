@@ -135,7 +135,7 @@ def duties(asked: Asked) -> str:
 
 _NO_LAWYERS = "This is a summary by people who are no lawyers, not legal advice; the licence's text alone counts."
 _READ = {
-    "text": "Checked against the whole text on 2026-11-26.",
+    "text": "Checked against the whole text on 2026-11-27.",
     "quotes": "Checked against published quotations of the sections named, on 2026-11-26, not against the whole text.",
     "no": "Not checked against the text.",
 }
