@@ -485,3 +485,22 @@ def pytorch_vectors(folder, texts):
             hidden = model(**batch).last_hidden_state
         vectors.append(torch.nn.functional.normalize(hidden.mean(dim=1), dim=1))
     return torch.cat(vectors).numpy()
+
+
+@pytest.mark.parametrize("common", [0, 63, 64, 100, 128])
+def test_a_beginning_is_used_again_as_far_as_both_prompts_have_it_and_changes_no_answer(decoder, common):
+    """In whole pieces of 64: what the context still holds, and then, once it came twice, what was kept."""
+    decoder.keep(10_000_000)
+    beginning = list(decoder.tokenize("abc " * 200))[:common]
+    prompts = [beginning + list(decoder.tokenize(letter * 300))[1:151] for letter in "xyz"]
+    options = Generate(max_new_tokens=8)
+
+    for prompt in [*prompts, prompts[0]]:
+        alone = decoder.generate(prompt, options).text
+        list(decoder.write(list(decoder.tokenize("w" * 300)), options))  # another one's words are held before it
+        written = list(decoder.write(prompt, options))
+        assert "".join(step.text for step in written) == alone
+
+    list(decoder.write(prompts[1], options))
+    again = list(decoder.write(prompts[2], options))
+    assert sum(step.reused for step in again) == common - common % 64
