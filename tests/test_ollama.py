@@ -10,6 +10,7 @@ from edgeml.package import bundle_path, package
 from edgeml.papers.contents import check_whole
 from edgeml.store import Store, load_variant
 from edgeml.targets import profile
+from edgeml.verify import verify
 from tiny.bundles import tiny_bundle
 from tiny.gguf import llama_gguf
 from tiny.variants import gguf_variant
@@ -50,6 +51,20 @@ def test_the_bundle_comes_back_whole_and_a_changed_modelfile_is_refused(made, tm
     assert not ollama.same(made, copy)
     with pytest.raises(EdgemlError, match="Modelfile is not the file that was packed"):
         ollama.unpack(copy, tmp_path / "again")
+
+
+def test_it_is_verified_and_what_was_added_or_changed_is_refused(made, tmp_path):
+    store = Store(tmp_path / "artifacts")
+    copy = shutil.copytree(made, tmp_path / made.name)
+
+    assert verify(copy, store=store).kind == "ollama"
+    (copy / "evil.sh").write_text("")
+    with pytest.raises(EdgemlError, match=r"evil\.sh was not packed"):
+        verify(copy, store=store)
+    (copy / "evil.sh").unlink()
+    (copy / "Modelfile").write_text("FROM /etc/passwd\n")
+    with pytest.raises(EdgemlError, match="Modelfile is not the file that was packed"):
+        verify(copy, store=store)
 
 
 @pytest.mark.parametrize(

@@ -334,6 +334,7 @@ def test_a_kind_of_several_files_is_signed_as_a_whole(ready, keys, store, tmp_pa
     bundle = package(variant, store=store, profile=here, kind="greengrass", wheels=False, key=keys[0])
     path = bundle_path(store, bundle)
     assert results(verify(path, store=store, key=keys[1]))["signature"] == "done"
+    assert "files around it" not in results(verify(path, store=store, key=keys[1]))
     recipe = path / "recipe.yaml"
     whole = recipe.read_text()
     recipe.write_text(whole.replace("run.sh", "evil.sh"))
@@ -341,6 +342,15 @@ def test_a_kind_of_several_files_is_signed_as_a_whole(ready, keys, store, tmp_pa
     recipe.write_text(whole)
     (path / "model.sig").unlink()
     assert "no signature" in refusal(verify, path, store=store, key=keys[1])
+
+
+def test_texts_around_a_bundle_that_no_key_vouches_for_are_said_to_be_unread(store, tmp_path):
+    variant = onnx_variant(tmp_path / "variant")
+    here = msgspec.structs.replace(profile("laptop"), machine=platform.machine())
+    path = bundle_path(store, package(variant, store=store, profile=here, kind="greengrass", wheels=False))
+    (unread,) = [one for one in verify(path, store=store).checks if one.name == "files around it"]
+    assert unread.result == "not done"
+    assert unread.detail.startswith("not looked at without --key: README.md, recipe.yaml")
 
 
 def test_what_lies_beside_packages_and_was_not_packed_is_refused(tmp_path):
@@ -372,9 +382,13 @@ def test_the_same_folder_and_key_give_the_same_signature_under_any_name(folder, 
 
 def test_another_key_is_refused(folder, tmp_path):
     _, other = a_key(tmp_path, "other")
-    assert "another key" in refusal(check_signature, folder, other)
+    with pytest.raises(EdgemlError, match="another key") as caught:
+        check_signature(folder, other)
+    assert caught.value.hint == "ask whoever packed it for their public key"
     (folder / "model.sig").unlink()
-    assert "no signature" in refusal(check_signature, folder, other)
+    with pytest.raises(EdgemlError, match=f"^{folder.name} has no signature") as caught:
+        check_signature(folder, other)
+    assert caught.value.hint.endswith("edgeml package --sign KEY --force")
 
 
 def test_a_signature_that_claims_a_key_which_did_not_sign_is_refused(folder, tmp_path, keys):

@@ -47,9 +47,13 @@ def check_signature(folder: Path, key: Path) -> str:
     from model_signing import verifying
 
     own = _fingerprint(key)
-    if signed_by(folder) != own:
-        message = f"{folder.name} is signed by another key than {key}" if signed_by(folder) else "it has no signature"
-        raise EdgemlError(message, hint="ask whoever packed it for the public key, or pack it with --sign KEY")
+    found = signed_by(folder)
+    if found is None:
+        hint = "ask whoever packed it for a signed one; your own: edgeml package --sign KEY --force"
+        raise EdgemlError(f"{folder.name} has no signature", hint=hint)
+    if found != own:
+        message = f"{folder.name} is signed by another key than {key}"
+        raise EdgemlError(message, hint="ask whoever packed it for their public key")
     config: Any = verifying.Config()  # type: ignore[no-untyped-call]
     try:
         config.use_elliptic_key_verifier(public_key=key).set_hashing_config(_hashing()).verify(

@@ -14,6 +14,8 @@ from pathlib import Path
 import edgeml_runtime
 from edgeml.bundles import kind_at, kind_of
 from edgeml.bundles.dir import SIGNATURE, was_left
+from edgeml.bundles.greengrass import ARTIFACT
+from edgeml.bundles.image.around import ARCHIVE
 from edgeml.bundles.verification import Check, Verification, done, left_out
 from edgeml.children import started
 from edgeml.errors import EdgemlError
@@ -36,6 +38,7 @@ from edgeml_runtime.records import decode, describe_file, read_record
 from edgeml_runtime.records import verify as verify_files
 from edgeml_runtime.types import Bundle, Refusal, SelfTest, VariantManifest
 
+_TEXTS_AROUND = {"compose": ARCHIVE, "iotedge": ARCHIVE, "greengrass": ARTIFACT}  # by kind, what holds the bundle
 _UNASKED = "not asked for: --rebuild makes the weights again from their source"
 
 
@@ -62,7 +65,8 @@ def verify(
         progress("check its files", 0, 1)
         bundle, found = check_whole(folder)
         signed = _signed_folder(path, kind, folder)
-        found += [*_left(path, kind), _signature(signed, key), *check_papers(folder, bundle, around=signed)]
+        found += [*_left(path, kind), *_unread(path, kind, key), _signature(signed, key)]
+        found += check_papers(folder, bundle, around=signed)
         progress("self-test", 0, 1)
         found.append(_selftest(folder, bundle, trusted=key is not None))
         again = space / "rebuilt"
@@ -90,11 +94,19 @@ def _left(path: Path, kind: str) -> list[Check]:
     return [left_out("what a run left", f"not looked at: {', '.join(names)}; it may be deleted, and is made again")]
 
 
+def _unread(path: Path, kind: str, key: Path | None) -> list[Check]:
+    """The texts around a bundle in an archive, which are a user's to change: a signature alone covers them."""
+    if key or kind not in _TEXTS_AROUND:
+        return []
+    names = sorted({one.relative_to(path).as_posix() for one in path.rglob("*")} - {_TEXTS_AROUND[kind], SIGNATURE})
+    return [left_out("files around it", f"not looked at without --key: {', '.join(names)}")]
+
+
 def _signed_folder(path: Path, kind: str, folder: Path) -> Path:
     """What was signed: the bundle's folder, or where it lies in other files the folder of those."""
     if kind == "dir" or not path.is_dir():
         return folder
-    if (path / SUMS).is_file():
+    if kind != "ollama" and (path / SUMS).is_file():  # Ollama's is the bundle's own folder, and its checksums
         check_around(path)
     return path
 

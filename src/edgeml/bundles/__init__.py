@@ -43,7 +43,7 @@ def bundles_in(folder: Path) -> list[Bundle]:
 def kind_at(path: Path) -> str:
     """The name of the kind that a path's bundle is of, by what it is called, or by what lies in it."""
     if not path.exists():
-        raise EdgemlError(f"there is no {path}", hint="name a bundle: edgeml list shows what is here")
+        raise EdgemlError(f"there is no {path}", hint="give its path, such as artifacts/bundles/NAME")
     if found := _kind(path):
         return found
     endings = ", ".join(filter(None, (kind_of(kind).SUFFIX for kind in KINDS)))
