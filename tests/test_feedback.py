@@ -283,6 +283,15 @@ def test_a_model_without_feedback_is_refused_with_the_nearest(store, tmp_path):
     assert refused.value.hint == "did you mean tiny?"
 
 
+def test_where_nothing_came_home_yet_the_next_step_brings_it(store, tmp_path):
+    root = ("--artifacts", str(store.root))
+
+    (step,) = inside("feedback", "list", *root).steps
+    assert step.startswith("edgeml feedback pull --host user@address")
+    refused = inside("feedback", "export", "--pool", "training", "--out", str(tmp_path / "x.jsonl"), *root).refusal
+    assert refused == ("no feedback was brought home yet", "edgeml feedback pull --host user@address")
+
+
 # Export
 
 

@@ -137,8 +137,10 @@ def list_feedback(session: Session, model: str | None, *, show_inputs: bool) -> 
     """Count what came home, by pool, kind, device and right answer. Texts are shown with --show-inputs alone."""
     from edgeml.feedback import pulled, tallies
 
-    session.show(pulled(session.store, model) if show_inputs else tallies(session.store, model))
-    session.next(["edgeml feedback export --pool evaluation --out evaluation.jsonl"])
+    found = pulled(session.store, model) if show_inputs else tallies(session.store, model)
+    session.show(found)
+    onward = "export --pool evaluation --out evaluation.jsonl" if found else "pull --host user@address"
+    session.next([f"edgeml feedback {onward}"])
 
 
 @feedback.command()

@@ -31,6 +31,7 @@ from edgeml_runtime.records import read_record
 from edgeml_runtime.tasks import ready, task_of
 from edgeml_runtime.types import Absent, Record, Row
 
+_BRING = "edgeml feedback pull --host user@address"
 _LABELLED = ("feature-extraction", "text-classification")  # whose right answers are few words, and no input
 
 
@@ -96,7 +97,7 @@ def pulled(store: Store, model: str | None) -> list[Pulled]:
     known = models_of(store)
     if model is not None and model not in known:
         if not known:
-            raise EdgemlError("no feedback was brought home yet", hint="edgeml feedback pull --host user@address")
+            raise EdgemlError("no feedback was brought home yet", hint=_BRING)
         raise unknown("model with feedback", model, known, plural="models")
     return read_pulled(store, [model] if model else known)
 
@@ -110,6 +111,8 @@ def export(store: Store, model: str | None, *, pool: Pool, out: Path, task: str 
     if out.exists():
         raise EdgemlError(f"{out} exists already", hint="choose another name: an export is never written over")
     found = pulled(store, model)
+    if not found:
+        raise EdgemlError("no feedback was brought home yet", hint=_BRING)
     model = model or _only("model", [one.model for one in found])
     task = task or _only("task", [one.item.task for one in found])
     inputs: dict[str, list[Item]] = {}
