@@ -226,6 +226,13 @@ def test_a_fixed_runtime_ships_without_the_model_and_can_be_taken_back(running, 
     assert roll_back(at(running), Manner()).after == base.version == in_use(running)
 
 
+def test_where_there_is_no_version_before_the_one_in_use_stays_and_the_hint_says_so(running, base):
+    told = roll_back(at(running), Manner())
+
+    assert (told.outcome, told.after, told.reason) == ("failed", base.version, "there is no previous version")
+    assert told.hint == "what was in use before still is; pack a bundle that passes"
+
+
 def test_a_bundle_that_fails_its_self_test_never_goes_live(running, base, broken):
     told = to(running, broken)
 
@@ -387,23 +394,28 @@ def test_an_inventory_begins_with_its_canary_and_takes_devices_by_label(tmp_path
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("text", "message", "hint"),
     [
-        ("devices: [pi@a]", "has schema None"),
-        ("schema: edgeml.inventory/1\ndevices: []", "length >= 1"),
-        ("schema: edgeml.inventory/1\ndevices: [pi@a, pi@a]", "has pi@a twice"),
-        ("schema: edgeml.inventory/1\ndevices: [{device: pi@a, label: x}]", "unknown field `label`"),
+        ("devices: [pi@a]", "has schema None", "begin it with: schema: edgeml.inventory/1"),
+        ("nonsense", "has schema None", "begin it with: schema: edgeml.inventory/1"),
+        ("schema: edgeml.inventory/2\ndevices: [pi@a]", "has schema 'edgeml.inventory/2'", "another version"),
+        ("schema: edgeml.inventory/1\ndevices: []", "length >= 1", "docs/"),
+        ("schema: edgeml.inventory/1\ndevices: [pi@a, pi@a]", "has pi@a twice", "keep one"),
+        ("schema: edgeml.inventory/1\ndevices: [{device: pi@a, label: x}]", "unknown field `label`", "'labels'"),
+        ("schema: edgeml.inventory/1\ndevices: [{device: pi@a, canry: true}]", "unknown field `canry`", "'canary'"),
         (
             "schema: edgeml.inventory/1\ndevices: [{device: a, canary: true}, {device: b, canary: true}]",
             "more than one canary",
+            "tried first",
         ),
     ],
 )
-def test_an_inventory_with_a_mistake_is_refused(tmp_path, text, message):
+def test_an_inventory_with_a_mistake_is_refused(tmp_path, text, message, hint):
     path = tmp_path / "fleet.yaml"
     path.write_text(text)
-    with pytest.raises(EdgemlError, match=message):
+    with pytest.raises(EdgemlError, match=message) as caught:
         read_inventory(path)
+    assert hint in caught.value.hint
 
 
 def test_what_cannot_be_meant_is_refused_as_usage(made):

@@ -260,7 +260,7 @@ def _with(told: Deployment, answer: dict[str, Any]) -> Deployment:
         warnings.append(f"{told.host} ends the endpoint when its user logs out: ssh {told.host} loginctl enable-linger")
     kept = f"ssh {told.host} sh {answer['kept']}/run.sh selftest" if answer.get("kept") else None
     hint = None if answer["outcome"] in GOOD else kept or "what was in use before still is; pack a bundle that passes"
-    if answer["outcome"] == "failed":
+    if answer["outcome"] == "failed" and answer["after"] is None:
         hint = kept or "nothing is in use there: pack a bundle that passes"
     return replace(
         told,

@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import msgspec
 
@@ -43,7 +43,8 @@ def build(plain: Any, kind: type[T], *, where: str) -> T:
     tag = kind.__struct_config__.tag
     if tag is not None and (not isinstance(plain, dict) or plain.get("schema") != tag):
         found = plain.get("schema") if isinstance(plain, dict) else None
-        raise EdgemlError(f"{where} has schema {found!r}, expected {tag!r}", hint="it was written by another version")
+        hint = "it was written by another version" if found else f"begin it with: schema: {tag}, or name another file"
+        raise EdgemlError(f"{where} has schema {found!r}, expected {tag!r}", hint=hint)
     try:
         return msgspec.convert(plain, kind)
     except msgspec.ValidationError as error:
@@ -140,7 +141,12 @@ def _all_keys(kind: type[Record]) -> set[str]:
     keys: set[str] = set()
     for field in msgspec.structs.fields(kind):
         keys.add(field.encode_name)
-        for part in (field.type, *getattr(field.type, "__args__", ())):
+        for part in _parts(field.type):
             if isinstance(part, type) and issubclass(part, Record):
                 keys |= _all_keys(part)
     return keys
+
+
+def _parts(kind: Any) -> list[Any]:
+    """A type and those that it is made of, at any depth."""
+    return [kind, *(part for one in get_args(kind) for part in _parts(one))]
