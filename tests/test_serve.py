@@ -14,7 +14,9 @@ from contextlib import closing, contextmanager, suppress
 
 import pytest
 
+from edgeml.errors import EdgemlError
 from edgeml.package import bundle_path, package
+from edgeml.serve import serve
 from edgeml.store import Store
 from edgeml.targets import profile
 from tiny.variants import onnx_variant
@@ -125,3 +127,10 @@ def test_systemd_is_told_when_it_is_ready(variant, tmp_path, monkeypatch):
             assert listener.recv(100) == b"READY=1"
             child.terminate()
             assert listener.recv(100) == b"STOPPING=1"
+
+
+def test_what_the_endpoint_needs_and_is_missing_is_named_as_a_clone_installs_it(monkeypatch, tmp_path):
+    monkeypatch.setattr("edgeml.serve.find_spec", lambda name: None)
+    with pytest.raises(EdgemlError, match="packages are missing") as caught:
+        serve(tmp_path)
+    assert caught.value.hint == "in a clone of edgeml: pip install -e '.[serve]'"

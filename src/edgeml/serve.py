@@ -23,7 +23,8 @@ def serve(folder: Path, *, config: Path | None = None, **replaced: str | int | N
     settings that cannot be, and when a library ended the process: on a device its service begins anew.
     """
     if find_spec("uvicorn") is None or find_spec("starlette") is None:
-        raise EdgemlError("the endpoint's packages are missing", hint="pip install 'edgeml-toolkit[serve]'")
+        hint = "in a clone of edgeml: pip install -e '.[serve]'"
+        raise EdgemlError("the endpoint's packages are missing", hint=hint)
     settings = read_settings(config, **replaced)
     with started(_command(folder, config, replaced)) as child:
         try:

