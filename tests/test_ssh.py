@@ -340,8 +340,6 @@ def reached_again(device, found):
         yield found._replace(connection=connection)
 
 
-# Python gives up its wait for a child at an interrupt after 0.25 s, and warns when it forgets one that ends slowly.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_an_interrupt_ends_the_job_there(known, variant):
     device, found = known
     gate = Gate(device)

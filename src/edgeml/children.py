@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from collections.abc import Iterable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -25,28 +26,42 @@ def started(command: Sequence[str], **options: Any) -> Iterator[subprocess.Popen
     midst of starting it would leave a child that nobody ends. The child itself never hears them, since its parent ends
     it. With `start_new_session`, what the child has started ends with it.
     """
-    mask = _held()
+    release = _held()
     try:
         child = subprocess.Popen(command, encoding="utf-8", errors="replace", **options)
     except BaseException:
-        _release(mask)
+        release()
         raise
     with child:
         try:
-            _release(mask)
+            release()
             yield child
         finally:
             _end(child, with_its_own=options.get("start_new_session", False))
 
 
-def _held() -> Iterable[int]:
-    """The signals that were held back before; from now on the ending ones are too."""
-    return signal.pthread_sigmask(signal.SIG_BLOCK, ENDING) if hasattr(signal, "pthread_sigmask") else ()
+def _held() -> Callable[[], None]:
+    """Hold back the signals that end this process; what is returned lets them go, and those that came are heard then.
 
+    A mask is what a child inherits, but it holds for one thread alone: the system gives a signal to another one, and
+    Python has it handled in the main thread all the same. So that there the handlers wait, too.
+    """
+    came: list[int] = []
+    handlers = {}
+    if threading.current_thread() is threading.main_thread():
+        handlers = {number: signal.signal(number, lambda number, _: came.append(number)) for number in ENDING}
+    masks = hasattr(signal, "pthread_sigmask")
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING) if masks else ()
 
-def _release(mask: Iterable[int]) -> None:
-    if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    def release() -> None:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        if masks:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for number in came:
+            signal.raise_signal(number)
+
+    return release
 
 
 def _end(child: subprocess.Popen[str], *, with_its_own: bool) -> None:
