@@ -35,9 +35,8 @@ def interrupted(monkeypatch):
             super().__init__(*arguments, **options)
             made.append(self.pid)
             os.kill(os.getpid(), signal.SIGINT)
-            for _ in range(
-                300_000
-            ):  # the other thread needs a moment, and Python looks for signals between its own steps
+            # The other thread needs a moment, and Python looks for signals between its own steps.
+            for _ in range(300_000):
                 os.getpid()
 
     monkeypatch.setattr(subprocess, "Popen", Popen)
