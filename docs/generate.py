@@ -26,7 +26,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import click
 import msgspec
 
-from edgeml import inventory, pulled, recipe, threshold, types
+from edgeml import doctor, inventory, pulled, recipe, threshold, types
 from edgeml.bundles import verification
 from edgeml.cli import INTERRUPTED, cli
 from edgeml.console import VERDICT_CODES
@@ -36,6 +36,7 @@ from edgeml.papers import origin
 from edgeml.scores import scorer_of
 from edgeml.targets import types as devices
 from edgeml.types import SCHEMES
+from edgeml_runtime import bundle as bundled
 from edgeml_runtime import types as travelling
 from edgeml_runtime.__main__ import _parser
 from edgeml_runtime.feedback import types as kept
@@ -156,7 +157,7 @@ def reference() -> str:
     rows = [(one.name, one.unit, one.statistics, one.tasks, _better(one)) for one in METRICS]
     parts += _table(("metric", "unit", "statistics", "tasks", "better"), rows)
     parts += ["## JSON", "", "What is not known is left out: never 0, never null.", ""]
-    written = (types, devices, inventory, pulled, threshold, verification, origin, kept, travelling)
+    written = (types, doctor, devices, inventory, pulled, threshold, verification, origin, kept, travelling, bundled)
     parts += [line for kind in records(*written) for line in _record(kind)]
     parts += ["## Recipes", "", "Paths are relative to the recipe's folder. A key that is not listed is refused.", ""]
     parts += [line for kind in records(recipe) for line in _record(kind)]

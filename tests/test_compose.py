@@ -8,6 +8,7 @@ import yaml
 
 from edgeml.bundles import compose, kind_at, oci
 from edgeml.papers.contents import check_whole
+from edgeml_runtime.feedback import device
 from edgeml_runtime.server.settings import read_settings
 from tiny.images import MACHINE, bundle_with_wheels, tiny_base
 
@@ -57,7 +58,7 @@ def test_the_settings_are_ones_that_the_endpoint_takes_with_its_feedback_on_as_w
     on = tmp_path / "on.toml"
     on.write_text(re.sub(r"^# (\[feedback\]|file)", r"\1", text, flags=re.MULTILINE))
     settings = read_settings(on)
-    assert settings.feedback.file == "/var/lib/edgeml/feedback.db"
+    assert settings.feedback.file == f"/var/lib/edgeml/{device.NAME}"  # which `feedback pull` looks for
     assert settings.token_file == "/run/secrets/token"
 
 

@@ -23,9 +23,9 @@ from edgeml.store import Store, load_variant
 from edgeml.targets import profile
 from edgeml.types import Model, Run
 from edgeml.wheels import requirements, wheel_folder
-from edgeml_runtime.bundle import check_files, checksums
+from edgeml_runtime.bundle import Bundle, Goldens, check_files, checksums
 from edgeml_runtime.records import describe, describe_file, read_record, write_record
-from edgeml_runtime.types import Bundle, Environment, Generate, Goldens, Outcome, Samples, VariantManifest
+from edgeml_runtime.types import Environment, Generate, Outcome, Samples, VariantManifest
 from tiny.variants import onnx_variant
 from tiny.wheels import write_wheel
 

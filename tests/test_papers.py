@@ -20,8 +20,9 @@ from edgeml.papers.wheel_papers import copy_texts, packed
 from edgeml.store import Store
 from edgeml.targets import profile
 from edgeml.types import Measurement, Report, Run
+from edgeml_runtime.bundle import Bundle
 from edgeml_runtime.records import describe, read_record, sha256
-from edgeml_runtime.types import Bundle, Environment, File, Generate, Outcome
+from edgeml_runtime.types import Environment, File, Generate, Outcome
 from tiny.variants import onnx_variant
 from tiny.wheels import write_wheel
 

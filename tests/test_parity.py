@@ -10,11 +10,14 @@ from msgspec.structs import replace
 from scipy.special import rel_entr, softmax
 
 from edgeml import parity
+from edgeml.cli import cli
+from edgeml.conditions import Conditions
 from edgeml.errors import EdgemlError
 from edgeml.measurements import measurements
 from edgeml.metrics import metric
 from edgeml.parity import compare, parity_job, parity_rows, parity_verdicts
 from edgeml.sequential import drawn
+from edgeml.targets import profile
 from edgeml.types import Dataset, Run
 from edgeml_runtime import worker
 from edgeml_runtime.records import decode, encode
@@ -376,3 +379,8 @@ def test_of_a_long_text_only_the_beginning_goes_to_the_other_machine():
     job = parity_job(a_job("perplexity", 0, text="many words " * 100_000))
     assert job.limit * job.context_tokens == parity.POSITIONS
     assert 4 * parity.POSITIONS < len(job.text) < 10_000
+
+
+def test_the_command_line_offers_as_many_rows_as_they_are_by_default():
+    (offered,) = (one.default for one in cli.commands["bench"].params if one.name == "parity_rows")
+    assert offered == parity.ROWS == Conditions(task="x", profile=profile("pi5")).parity_rows

@@ -18,7 +18,8 @@ from edgeml.console import Bars
 from edgeml.render import Column, as_json, as_text, size, table
 from edgeml.targets import profiles
 from edgeml.types import Difference, Example, Measurement, Model, Report, Verdict
-from edgeml_runtime.types import Absent, Bundle, Environment, File
+from edgeml_runtime.bundle import Bundle
+from edgeml_runtime.types import Absent, Environment, File
 from tiny.variants import onnx_variant
 
 HERE = Environment(machine="x86_64", system="Linux", python="3.11", threads=2, cores=2, libraries={}, cpu="A CPU")

@@ -14,8 +14,9 @@ from edgeml.package import bundle_path, package
 from edgeml.store import Store
 from edgeml.targets import profile
 from edgeml_runtime.__main__ import main
+from edgeml_runtime.bundle import Goldens
 from edgeml_runtime.records import read_record, write_record
-from edgeml_runtime.types import Audit, Goldens, VariantManifest
+from edgeml_runtime.types import Audit, VariantManifest
 from tiny.variants import onnx_variant
 
 

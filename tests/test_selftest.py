@@ -7,13 +7,12 @@ import numpy as np
 import pytest
 
 from edgeml_runtime import selftest
-from edgeml_runtime.bundle import check_files, checksums
+from edgeml_runtime.bundle import Bundle, check_files, checksums
 from edgeml_runtime.errors import EdgemlError
 from edgeml_runtime.records import describe, describe_file, write_record
 from edgeml_runtime.selftest import DECODER_TOKENS, SYNTHETIC, compare, record
 from edgeml_runtime.session import Generation
 from edgeml_runtime.tolerances import of_cosine
-from edgeml_runtime.types import Bundle
 from tiny.variants import onnx_variant
 
 

@@ -24,9 +24,9 @@ from edgeml.signing import check_signature, sign, signed_by
 from edgeml.store import Store
 from edgeml.targets import profile
 from edgeml.verify import verify
-from edgeml_runtime.bundle import checksums
+from edgeml_runtime.bundle import Bundle, Goldens, checksums
 from edgeml_runtime.records import describe_file, read_record, write_record
-from edgeml_runtime.types import Bundle, Goldens, VariantManifest
+from edgeml_runtime.types import VariantManifest
 from tiny.commands import edgeml, inside
 from tiny.variants import onnx_variant
 

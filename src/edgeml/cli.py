@@ -268,7 +268,7 @@ def run(session: Session, recipe: Path) -> None:
     from edgeml import suggestions
     from edgeml.targets.ways import away
     from edgeml.types import Report
-    from edgeml_runtime.types import Bundle
+    from edgeml_runtime.bundle import Bundle
 
     plan = recipes.check(recipes.load(recipe), recipe.parent)
     for text in plan.warnings:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
+from edgeml import parity
 from edgeml.comparable import Asked, order_of
 from edgeml.dataset import slice_values
 from edgeml.errors import EdgemlError
@@ -32,7 +33,6 @@ from edgeml_runtime.types import EnergyPlan, Generate, Job, Outcome, Record
 
 DEFAULT_WARMUPS = 10
 SEED = 20
-PARITY_ROWS = 8
 PROCESSES_TO_COMPARE = 5  # of a cost that has a bound: one process cannot show how processes differ
 _TIMED = ("max-latency", "max-energy")
 _UNQUANTIZED = ("onnx:fp32", "gguf:f16")
@@ -68,7 +68,7 @@ class Conditions(Record, frozen=True, kw_only=True):
     log_offset_s: float = 0.0
     device: Reached | None = None
     gpu: bool | None = None
-    parity_rows: int = PARITY_ROWS
+    parity_rows: int = parity.ROWS
     instructions: bool = False
 
     @property

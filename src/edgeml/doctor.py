@@ -12,11 +12,11 @@ from edgeml.targets import contradictions, profile
 from edgeml.targets.emulator import check_possible, python_of, root_folder
 from edgeml.targets.recognition import here
 from edgeml.targets.ways import is_prepared
-from edgeml.types import Capability
 from edgeml_runtime.machine import environment
 from edgeml_runtime.meters import NO_SENSOR, meter_of, relevant
 from edgeml_runtime.meters.memory import Memory
 from edgeml_runtime.meters.state import read_state
+from edgeml_runtime.types import Record
 
 _COMPILER = "Debian, Ubuntu, Raspberry Pi OS: sudo apt install g++; macOS: xcode-select --install"
 _GET = {
@@ -43,6 +43,15 @@ _MACHINE = "write a profile of your own: edgeml targets --template > mine.yaml"
 _WSL = "microsoft"  # stands in the release of the Linux kernel that Windows brings
 _OUTSIDE = "log an outside meter: --energy-csv"
 _NO_HEAT = "measure on Linux, outside a virtual machine; only a Raspberry Pi tells throttling"
+
+
+class Capability(Record, frozen=True, kw_only=True, tag_field="schema", tag="edgeml.capability/1"):
+    """One thing that this machine can or cannot do; `hint` says how it could."""
+
+    name: str
+    available: bool
+    detail: str
+    hint: str | None = None
 
 
 def doctor() -> list[Capability]:

@@ -34,9 +34,9 @@ from edgeml.store import Store, scratch_folder, take_place
 from edgeml.targets.types import Profile
 from edgeml.types import Model, Variant
 from edgeml.wheels import cached_wheels, default_python, missing_wheels, requirements, runtime_of, wheel_folder
-from edgeml_runtime.bundle import GOLDENS, MANIFEST, SUMS, VARIANT, checksums
+from edgeml_runtime.bundle import GOLDENS, MANIFEST, SUMS, VARIANT, Bundle, checksums
 from edgeml_runtime.records import decode, describe, describe_file, read_record, verify, write_record
-from edgeml_runtime.types import Bundle, File, Record, Refusal, VariantManifest
+from edgeml_runtime.types import File, Record, Refusal, VariantManifest
 
 
 class Order(Record, frozen=True, kw_only=True):

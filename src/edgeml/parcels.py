@@ -17,9 +17,8 @@ from edgeml.signing import check_signature
 from edgeml.store import Store, scratch_folder
 from edgeml.targets.ssh.needs import Piece
 from edgeml.targets.types import Probe
-from edgeml_runtime.bundle import MANIFEST, SUMS
+from edgeml_runtime.bundle import MANIFEST, SUMS, Bundle
 from edgeml_runtime.records import describe_file
-from edgeml_runtime.types import Bundle
 
 _KINDS = ("dir", "tar")
 _INSTEAD = {

@@ -24,8 +24,9 @@ from edgeml.targets.types import Profile
 from edgeml.types import Dataset, Model, ModelRef, Report, Scheme, Variant
 from edgeml.verdicts.limits import OPTIONS, limits_of
 from edgeml.yaml_files import read_yaml
+from edgeml_runtime.bundle import Bundle
 from edgeml_runtime.records import build
-from edgeml_runtime.types import Bundle, Generate, Record
+from edgeml_runtime.types import Generate, Record
 
 Count = Annotated[int, msgspec.Meta(ge=1)]
 

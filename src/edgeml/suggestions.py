@@ -10,7 +10,7 @@ from edgeml.bundles import kind_of
 from edgeml.store import EXAMPLE, Store
 from edgeml.targets.types import Profile
 from edgeml.types import Model, Page, Report, Variant
-from edgeml_runtime.types import Bundle
+from edgeml_runtime.bundle import Bundle
 
 # After a scheme that lost too much: the next one that keeps more.
 _GENTLER = {

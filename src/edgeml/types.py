@@ -381,15 +381,6 @@ class Fit(Record, frozen=True, kw_only=True, tag_field="schema", tag="edgeml.fit
     context_tokens: int | None = None
 
 
-class Capability(Record, frozen=True, kw_only=True, tag_field="schema", tag="edgeml.capability/1"):
-    """One thing that this machine can or cannot do; `hint` says how it could."""
-
-    name: str
-    available: bool
-    detail: str
-    hint: str | None = None
-
-
 def _stamp(started: str) -> str:
     return started.replace(":", "").replace("-", "")
 

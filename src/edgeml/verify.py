@@ -33,10 +33,10 @@ from edgeml.targets.types import Profile
 from edgeml.traits import read_traits
 from edgeml.types import Model, Scheme
 from edgeml.wheels import own_python, runtime_of
-from edgeml_runtime.bundle import SUMS, VARIANT
+from edgeml_runtime.bundle import SUMS, VARIANT, Bundle, SelfTest
 from edgeml_runtime.records import decode, describe_file, read_record
 from edgeml_runtime.records import verify as verify_files
-from edgeml_runtime.types import Bundle, Refusal, SelfTest, VariantManifest
+from edgeml_runtime.types import Refusal, VariantManifest
 
 _TEXTS_AROUND = {"compose": ARCHIVE, "iotedge": ARCHIVE, "greengrass": ARTIFACT}  # by kind, what holds the bundle
 _UNASKED = "not asked for: --rebuild makes the weights again from their source"

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 from edgeml_runtime.errors import EdgemlError
 
 if TYPE_CHECKING:
-    from edgeml_runtime.types import Audit, Bundle, Generate, Row, VariantManifest
+    from edgeml_runtime.bundle import Bundle
+    from edgeml_runtime.types import Audit, Generate, Row, VariantManifest
 
 INTERRUPTED = 130
 _INPUTS = {

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from edgeml_runtime.errors import EdgemlError
 from edgeml_runtime.records import describe_file, read_record, verify
-from edgeml_runtime.types import Bundle, File
+from edgeml_runtime.types import File, Record
 
 MANIFEST = "bundle.json"
 GOLDENS = "goldens.json"
@@ -18,6 +18,63 @@ SUMS = "SHA256SUMS"
 VARIANT = "variant"
 WHEELS = "wheels/"
 SITE = ".site-"  # how the folder's name begins that holds the packages of unpacked wheels
+
+
+class Bundle(Record, frozen=True, kw_only=True, tag_field="schema", tag="edgeml.bundle/1"):
+    """`bundle.json`: one variant with all that runs it on one target.
+
+    `files` are all of the bundle's but `bundle.json` and `SHA256SUMS`, which follow from them. `python` are the
+    versions that its wheels serve; a bundle without wheels runs on any from 3.11. `parts` are the digests of its
+    `model` and its `runtime`, each of which may be replaced alone.
+    """
+
+    name: str
+    variant: str
+    model: str
+    target: str
+    kind: str
+    runtime: str
+    files: tuple[File, ...]
+    machine: str
+    python: tuple[str, ...]
+    licence: str | None = None
+    parts: dict[str, str] = {}
+    version: str = "1"
+
+
+class Goldens(Record, frozen=True, kw_only=True, tag_field="schema", tag="edgeml.goldens/1"):
+    """`goldens.json`: what a variant answered where it was packed, and how near another machine must come.
+
+    An encoder has one vector a text, a classifier its logits, compared by cosine; `texts` are the names of pictures,
+    and `token_counts` their bytes, where it reads those. A decoder has `tokens`, the beginning of each text, and
+    `top_tokens`, the likeliest successor at each of their positions, compared by the share that agrees. `minimum`
+    bounds the worst cosine, or that share; `reason` says why it is what it is. `greedy` is for the reader: it may well
+    differ on another processor.
+    """
+
+    texts: tuple[str, ...]
+    synthetic: bool
+    token_counts: tuple[int, ...]
+    minimum: float
+    reason: str
+    vectors: tuple[tuple[float, ...], ...] = ()
+    tokens: tuple[tuple[int, ...], ...] = ()
+    top_tokens: tuple[tuple[int, ...], ...] = ()
+    greedy: str | None = None
+
+
+class SelfTest(Record, frozen=True, kw_only=True, tag_field="schema", tag="edgeml.selftest/1"):
+    """A self-test that passed: files that are intact, texts that were answered, and how well the answers agree.
+
+    `read` says what the `texts` are, where they are none.
+    """
+
+    bundle: str
+    files: int
+    texts: int
+    agreement: float
+    minimum: float
+    read: str = "texts"
 
 
 def read_bundle(folder: Path) -> Bundle:

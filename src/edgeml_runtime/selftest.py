@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from edgeml_runtime.bundle import GOLDENS, VARIANT, check_files, lying
+from edgeml_runtime.bundle import GOLDENS, VARIANT, Goldens, SelfTest, check_files, lying
 from edgeml_runtime.errors import EdgemlError
 from edgeml_runtime.patterns import PATTERNS, picture
 from edgeml_runtime.records import read_record
@@ -21,7 +21,7 @@ from edgeml_runtime.session import kind_of, open_session, writes_text
 from edgeml_runtime.tasks.encoding import require_answers_differ
 from edgeml_runtime.tolerances import SAME_TOP, of_cosine
 from edgeml_runtime.trace import raw
-from edgeml_runtime.types import Generate, Goldens, SelfTest
+from edgeml_runtime.types import Generate
 
 if TYPE_CHECKING:
     from edgeml_runtime.session import Classifier, Decoder, Encoder, Tagger

@@ -8,9 +8,8 @@ from typing import Protocol, cast
 
 from edgeml.errors import EdgemlError
 from edgeml.store import PART
-from edgeml_runtime.bundle import MANIFEST
+from edgeml_runtime.bundle import MANIFEST, Bundle
 from edgeml_runtime.errors import unknown
-from edgeml_runtime.types import Bundle
 
 KINDS = ("dir", "tar", "deb", "rpm", "apk", "oci", "compose", "ollama", "greengrass", "iotedge")
 

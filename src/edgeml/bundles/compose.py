@@ -9,6 +9,7 @@ from edgeml.bundles.image import around
 from edgeml.bundles.image.archive import repository
 from edgeml.bundles.image.base import STATE, USER
 from edgeml.bundles.image.contents import HEALTHY, PORT, SETTINGS, TOKEN
+from edgeml_runtime.feedback.device import NAME
 
 SUFFIX = ".compose"
 _COMPOSE = """\
@@ -54,7 +55,7 @@ token_file = "{token}"
 
 # Feedback is off. These lines keep it in the volume:
 # [feedback]
-# file = "/{state}/feedback.db"
+# file = "/{state}/{feedback}"
 """
 _README = """\
 # {name}
@@ -87,6 +88,7 @@ def _texts(image: around.Image) -> dict[str, str]:
         "platform": image.platform,
         "user": USER,
         "state": STATE,
+        "feedback": NAME,
         "settings": SETTINGS,
         "port": PORT,
         "token": TOKEN,

@@ -6,9 +6,8 @@ import shutil
 from pathlib import Path
 
 from edgeml.errors import EdgemlError
-from edgeml_runtime.bundle import MANIFEST, SUMS, check_files
+from edgeml_runtime.bundle import MANIFEST, SUMS, Bundle, check_files
 from edgeml_runtime.records import read_record
-from edgeml_runtime.types import Bundle
 
 SUFFIX = ""
 SITE = ".site-"  # begins the folders that `edgeml_runtime.unpack` makes

@@ -9,9 +9,8 @@ from pathlib import Path
 from edgeml.bundles.dir import mode
 from edgeml.bundles.extraction import Intake, limit_of, only_folder
 from edgeml.errors import EdgemlError
-from edgeml_runtime.bundle import MANIFEST, read_bundle
+from edgeml_runtime.bundle import MANIFEST, Bundle, read_bundle
 from edgeml_runtime.records import decode
-from edgeml_runtime.types import Bundle
 
 SUFFIX = ".greengrass"
 ARTIFACT = "bundle.zip"

@@ -16,9 +16,8 @@ from edgeml.bundles.image.base import base_for
 from edgeml.bundles.image.contents import HOME, PARTS, packages
 from edgeml.bundles.image.layers import tar_digest
 from edgeml.errors import EdgemlError
-from edgeml_runtime.bundle import MANIFEST, SITE, WHEELS, read_bundle
+from edgeml_runtime.bundle import MANIFEST, SITE, WHEELS, Bundle, read_bundle
 from edgeml_runtime.records import decode
-from edgeml_runtime.types import Bundle
 
 SUFFIX = ".oci.tar"
 _PACKAGES = PARTS.index("packages") + 1  # which layer they are, above the base

@@ -10,9 +10,8 @@ from pathlib import Path
 from edgeml.bundles.dir import mode
 from edgeml.bundles.extraction import Intake, limit_of, only_folder, unpack_tar
 from edgeml.errors import EdgemlError
-from edgeml_runtime.bundle import MANIFEST
+from edgeml_runtime.bundle import MANIFEST, Bundle
 from edgeml_runtime.records import decode, sha256
-from edgeml_runtime.types import Bundle
 
 SUFFIX = ".tar.gz"
 _YEAR_2000 = 946684800

@@ -10,9 +10,9 @@ from edgeml.bundles.verification import Check, done, left_out
 from edgeml.errors import EdgemlError
 from edgeml.papers import bom, origin
 from edgeml.sources.contents import is_inside
-from edgeml_runtime.bundle import MANIFEST, SUMS, VARIANT, check_files, read_bundle
+from edgeml_runtime.bundle import MANIFEST, SUMS, VARIANT, Bundle, check_files, read_bundle
 from edgeml_runtime.records import read_record
-from edgeml_runtime.types import Bundle, VariantManifest
+from edgeml_runtime.types import VariantManifest
 
 _VARIANT = re.compile(r"\w[\w.+-]*(/\w[\w.+-]*)*")
 _HINT = "copy the bundle again; where it stays so, do not use it"

@@ -21,6 +21,7 @@ from edgeml.privacy.forms import FORMS
 from edgeml.privacy.search import Marks, Search
 from edgeml.privacy.types import Plan, Privacy, Seen, Trace
 from edgeml_runtime.bundle import VARIANT
+from edgeml_runtime.feedback.device import NAME as STORE
 from edgeml_runtime.records import read_record, write_record
 
 STEPS = (
@@ -163,7 +164,7 @@ def _unpacked(path: Path) -> bool:
 
 
 def _is_feedback(path: Path) -> bool:
-    return path.name == "feedback.sqlite" and path.parent.name in inside.FEEDBACK[1:]
+    return path.name == STORE and path.parent.name in inside.FEEDBACK[1:]
 
 
 def _judged(one: Trace) -> Trace:
@@ -172,7 +173,7 @@ def _judged(one: Trace) -> Trace:
     if one.place.startswith(f"{inside.LOGS}/predict") and one.place.endswith(" stdout"):
         reason = "the answer that was asked for"
     elif (
-        (name.startswith("feedback.sqlite") and Path(one.place).parent.name == inside.FEEDBACK[1])
+        (name.startswith(STORE) and Path(one.place).parent.name == inside.FEEDBACK[1])
         and one.step.startswith((inside.FEEDBACK[1], "one of"))
         and one.what in ("words", "accents", "digest")
     ):

@@ -21,6 +21,7 @@ from edgeml.privacy.confinement import alone, loopback_up, packets
 from edgeml.privacy.rows import feedback_of, row_of, written
 from edgeml.privacy.types import Plan, Seen, Tried
 from edgeml_runtime.bundle import VARIANT
+from edgeml_runtime.feedback.device import NAME as STORE
 from edgeml_runtime.records import read_record, write_record
 from edgeml_runtime.session import writes_text
 from edgeml_runtime.types import VariantManifest
@@ -117,7 +118,7 @@ class Run:
         """A configuration of the endpoint; its feedback lies in a folder of its own."""
         lines = ["request_bytes = 100000", "max_new_tokens = 16"]
         if name != FEEDBACK[0]:
-            lines += ["[feedback]", f"file = {json.dumps(str(self._space / STATE / name / 'feedback.sqlite'))}"]
+            lines += ["[feedback]", f"file = {json.dumps(str(self._space / STATE / name / STORE))}"]
             lines += ["low_confidence = 1.0"]
         if name == FEEDBACK[2]:
             key = self._space / GIVEN / "key"

@@ -8,6 +8,7 @@ from itertools import groupby
 from typing import Any
 
 from edgeml.bundles.verification import Verification
+from edgeml.doctor import Capability
 from edgeml.inventory import Deployment, Installed
 from edgeml.pulled import Export, Pull, Pulled, Tally
 from edgeml.render import feedback
@@ -20,9 +21,10 @@ from edgeml.render.targets import profiles
 from edgeml.render.verification import verifications
 from edgeml.targets.types import Device, Probe, Profile, Runtime
 from edgeml.threshold import Threshold
-from edgeml.types import Capability, Model, Page, Report, Variant
+from edgeml.types import Model, Page, Report, Variant
+from edgeml_runtime.bundle import Bundle
 from edgeml_runtime.records import encode
-from edgeml_runtime.types import Absent, Bundle, Record
+from edgeml_runtime.types import Absent, Record
 
 __all__ = ["FIGURES", "WIDTH", "Column", "Figure", "as_json", "as_text", "size", "table"]
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 ANSWER = b"\n@edgeml "  # begins the answer: a login script may have said something before
-NAME = "feedback.sqlite"
+NAME = "feedback.sqlite"  # of every store that edgeml writes a configuration for, so that it is found
 _ROOTS = ("/var/lib", "~/.local/state", "~/.local/share")
 _WAIT_S = 30.0  # for the endpoint to finish what it writes
 

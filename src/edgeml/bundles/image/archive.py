@@ -19,8 +19,7 @@ from edgeml.bundles.image.contents import EPOCH, PARTS, entries_of, labels, star
 from edgeml.bundles.image.layers import Layer, write_layer
 from edgeml.bundles.image.modelpack import model_config, model_manifest
 from edgeml.errors import EdgemlError
-from edgeml_runtime.bundle import WHEELS
-from edgeml_runtime.types import Bundle
+from edgeml_runtime.bundle import WHEELS, Bundle
 
 INDEX = "index.json"
 MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"

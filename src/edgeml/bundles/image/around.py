@@ -7,7 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from edgeml.bundles import oci
-from edgeml_runtime.types import Bundle, Record
+from edgeml_runtime.bundle import Bundle
+from edgeml_runtime.types import Record
 
 ARCHIVE = "image.oci.tar"
 

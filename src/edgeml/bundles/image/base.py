@@ -16,8 +16,9 @@ from edgeml.errors import EdgemlError
 from edgeml.progress import Progress
 from edgeml.sources.apt import check_apt, fetch_packages, unpack
 from edgeml.store import cache_folder, scratch_folder, take_place
+from edgeml_runtime.bundle import Bundle
 from edgeml_runtime.records import read_record, write_record
-from edgeml_runtime.types import Bundle, Record
+from edgeml_runtime.types import Record
 
 USER = 65532  # "nonroot" in images without a distribution
 STATE = "var/lib/edgeml"  # the one folder that the user of an image may write, once a volume is there

@@ -14,9 +14,9 @@ from typing import Any
 from edgeml.bundles.dir import mode
 from edgeml.bundles.image.base import STATE, USER, Base
 from edgeml.bundles.image.layers import Entry
-from edgeml_runtime.bundle import GOLDENS, SITE, VARIANT, WHEELS
+from edgeml_runtime.bundle import GOLDENS, SITE, VARIANT, WHEELS, Bundle
 from edgeml_runtime.records import read_record
-from edgeml_runtime.types import Bundle, VariantManifest
+from edgeml_runtime.types import VariantManifest
 from edgeml_runtime.unpack import serves
 
 HOME = "opt/edgeml"  # where the bundle's folder lies in an image

@@ -9,12 +9,13 @@ from collections.abc import Iterator
 import msgspec
 
 from edgeml.bundles.linux.names import Names
+from edgeml_runtime.feedback.device import NAME as STORE
 from edgeml_runtime.feedback.settings import FeedbackSettings
 from edgeml_runtime.server.settings import Settings
 
 # What a key may be where its default is to leave it out.
 _EXAMPLES = {"token_file": "/etc/edgeml/{name}.token", "key_file": "/etc/edgeml/{name}.key", "low_confidence": 0.5}
-_FILE = "/var/lib/edgeml/{name}/feedback.sqlite"
+_FILE = "/var/lib/edgeml/{name}/" + STORE
 
 
 def config_text(names: Names) -> str:

@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 from edgeml.targets import profile
 from edgeml.wheels import runtime_name, runtime_of
-from edgeml_runtime.bundle import VARIANT
+from edgeml_runtime.bundle import VARIANT, Bundle
 from edgeml_runtime.records import read_record
-from edgeml_runtime.types import Bundle, VariantManifest
+from edgeml_runtime.types import VariantManifest
 
 # Go's words, which nfpm turns into those of each kind of package.
 _ARCHITECTURES = {"aarch64": "arm64", "x86_64": "amd64"}

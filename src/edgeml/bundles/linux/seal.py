@@ -14,9 +14,8 @@ from edgeml.bundles.linux.names import Names, names_of
 from edgeml.bundles.linux.nfpm import Package, build
 from edgeml.bundles.linux.stage import HOME, filled, is_beside, stage_model, stage_runtime, template, words_of
 from edgeml.errors import EdgemlError
-from edgeml_runtime.bundle import MANIFEST, SUMS, checksums
+from edgeml_runtime.bundle import MANIFEST, SUMS, Bundle, checksums
 from edgeml_runtime.records import describe, read_record, sha256
-from edgeml_runtime.types import Bundle
 
 _VERSION = re.compile(r"\d+(\.\d+)*")
 

@@ -17,9 +17,9 @@ from edgeml.bundles.linux.config import config_text
 from edgeml.bundles.linux.dialect import OPENRC, Dialect
 from edgeml.bundles.linux.names import Names
 from edgeml.errors import EdgemlError
-from edgeml_runtime.bundle import MANIFEST, SUMS, checksums
+from edgeml_runtime.bundle import MANIFEST, SUMS, Bundle, checksums
 from edgeml_runtime.records import describe, describe_file, sha256, write_record
-from edgeml_runtime.types import Bundle, File
+from edgeml_runtime.types import File
 from edgeml_runtime.unpack import serves
 
 HOME = "usr/lib/edgeml"
