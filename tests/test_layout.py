@@ -17,7 +17,7 @@ LEVELS = (
     ("__init__", "children", "errors", "progress", "yaml_files"),
     ("types", "metrics"),
     ("store", "sources", "targets", "devices", "stats", "wheels", "crossbuild", "preprocessing", "images", "formats"),
-    ("scores", "dataset", "traits", "bundles", "privacy", "pulled", "threshold", "inventory"),
+    ("scores", "dataset", "traits", "bundles", "privacy", "pulled", "threshold", "inventory", "calibration"),
     (
         "measurements",
         "provenance",

@@ -16,7 +16,7 @@ from edgeml.children import ENDING
 from edgeml.command import common, completing
 from edgeml.device_commands import deploy, devices, feedback, serve, verify
 from edgeml.errors import EdgemlError, disk_refusal
-from edgeml.options import bench_options, conditions_of, reached
+from edgeml.options import bench_options, conditions_of, quantize_options, reached, terms_of
 
 if TYPE_CHECKING:
     from edgeml.console import Session
@@ -120,12 +120,13 @@ def download(session: Session, ref: str | None, runtime: str | None, **options: 
 @target_option
 @click.option("--strict", is_flag=True, help="Refuse a variant whose label is not earned.")
 @click.option("--force", is_flag=True, help="Replace variants that exist.")
+@quantize_options
 @common
-def quantize(session: Session, model: str | None, to: tuple[str, ...], target: str | None, **terms: bool) -> None:
+def quantize(session: Session, model: str | None, to: tuple[str, ...], target: str | None, **options: Any) -> None:
     """Write MODEL (left out: the newest) in each scheme, and audit what each file really holds."""
     from edgeml import suggestions
-    from edgeml.quantize import Terms, recommended
     from edgeml.quantize import quantize as verb
+    from edgeml.quantize import recommended
     from edgeml.targets import profile
     from edgeml.types import Scheme
 
@@ -134,7 +135,8 @@ def quantize(session: Session, model: str | None, to: tuple[str, ...], target: s
     if not schemes:
         schemes = list(recommended(found, device))
         click.echo(f"schemes for {found.name} on {device.title}: {', '.join(map(str, schemes))}", err=True)
-    made = verb(found, schemes, profile=device, store=session.store, terms=Terms(**terms), progress=session.progress)
+    terms = terms_of(found, options)
+    made = verb(found, schemes, profile=device, store=session.store, terms=terms, progress=session.progress)
     session.show(made)
     session.next(suggestions.after_quantize(made[-1], device, session.store))
 

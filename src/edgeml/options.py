@@ -15,7 +15,9 @@ from edgeml.progress import Progress
 
 if TYPE_CHECKING:
     from edgeml.conditions import Conditions
+    from edgeml.quantize import Terms
     from edgeml.targets.ssh import Reached
+    from edgeml.types import Model
 
 _AS_THEY_ARE = (
     "warmups",
@@ -99,6 +101,57 @@ _GENERATION = (
     click.option("--schema", type=_FILE, help="A JSON Schema that generated text must fit."),
     click.option("--max-new-tokens", type=_COUNT, default=128, show_default=True, help="The longest answer."),
 )
+
+_CALIBRATION = (
+    click.option("--calibration", type=_FILE, help="Your inputs, unlabelled: text, rows, or a folder of pictures."),
+    click.option("--columns", multiple=True, metavar="YOURS=TASKS", help="Map a column, e.g. body=text."),
+    click.option(
+        "--calibration-method",
+        type=click.Choice(("minmax", "entropy", "percentile")),
+        help="How int8-static finds the range of activations; left out, by measurement.",
+    ),
+    click.option("--memory", metavar="SIZE", help="The most that calibration may take, e.g. 2GB."),
+    click.option("--min-agreement", type=click.FloatRange(0, 1), help="Cosine to fp32 below which nodes stay in fp32."),
+    click.option("--exclude", multiple=True, metavar="PATTERN", help="ONNX nodes that stay in floating point."),
+    click.option("--block-size", type=_COUNT, help="Of int4: weights that share a scale."),
+    click.option("--imatrix", type=_FILE, help="An importance matrix in a file of llama.cpp's, for gguf: schemes."),
+    click.option("--tensor-type", "tensor_types", multiple=True, metavar="PATTERN=TYPE", help="A tensor's ggml type."),
+)
+
+
+def quantize_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with the options of `edgeml quantize` that say how a scheme is made."""
+    for option in reversed(_CALIBRATION):
+        command = option(command)
+    return command
+
+
+def terms_of(model: Model, options: dict[str, Any]) -> Terms:
+    """What typed options of `edgeml quantize` stand for; raises EdgemlError for one that cannot be read."""
+    from edgeml.calibration import read_calibration
+    from edgeml.formats import Wishes
+    from edgeml.quantize import Terms
+    from edgeml.traits import read_traits
+    from edgeml.verdicts.limits import size_bytes
+    from edgeml_runtime.rows import parse_columns
+
+    path, columns = options["calibration"], parse_columns(options["columns"])
+    if columns and path is None:
+        raise EdgemlError("--columns says nothing without data", hint="name it: --calibration FILE")
+    return Terms(
+        strict=options["strict"],
+        force=options["force"],
+        calibration=read_calibration(path, task=read_traits(model).task, columns=columns) if path else None,
+        wishes=Wishes(
+            calibration_method=options["calibration_method"],
+            memory_bytes=size_bytes("memory", options["memory"]) if options["memory"] else None,
+            exclude=options["exclude"],
+            min_agreement=options["min_agreement"],
+            block_size=options["block_size"],
+            imatrix=str(options["imatrix"].resolve()) if options["imatrix"] else None,
+            tensor_types=options["tensor_types"],
+        ),
+    )
 
 
 def bench_options(command: Callable[..., None]) -> Callable[..., None]:

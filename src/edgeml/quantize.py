@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+from msgspec import to_builtins
+from msgspec.structs import replace
 
 from edgeml.errors import EdgemlError
-from edgeml.formats import UNSUITED, Converted, Request, format_of
+from edgeml.formats import UNSUITED, Calibration, Converted, Request, Wishes, format_of
 from edgeml.progress import Counter, Progress, silent, within
 from edgeml.store import Store, fresh_folder, load_variant, scratch_folder
 from edgeml.targets.types import Profile
@@ -18,10 +22,15 @@ from edgeml_runtime.types import Audit, Record, VariantManifest
 
 
 class Terms(Record, frozen=True, kw_only=True):
-    """`strict` refuses a variant whose label is not earned; `force` replaces one that exists."""
+    """`strict` refuses a variant whose label is not earned; `force` replaces one that exists.
+
+    `calibration` and `wishes` go to every scheme that has a use for them.
+    """
 
     strict: bool = False
     force: bool = False
+    calibration: Calibration | None = None
+    wishes: Wishes = Wishes()
 
 
 DEFAULT_TERMS = Terms()
@@ -41,9 +50,16 @@ def quantize(
     verify(Path(model.path), model.files, tick=read)
     traits = read_traits(model)
     with scratch_folder(store.root / model.name / "shared") as shared:
-        requests = [
-            Request(model=model, traits=traits, scheme=scheme, profile=profile, shared=shared) for scheme in schemes
-        ]
+        same = Request(
+            model=model,
+            traits=traits,
+            scheme=schemes[0],
+            profile=profile,
+            shared=shared,
+            calibration=terms.calibration,
+            wishes=terms.wishes,
+        )
+        requests = [replace(same, scheme=scheme) for scheme in schemes]
         return [_existing(one, store, terms) or _write(one, store, terms, progress) for one in requests]
 
 
@@ -75,8 +91,20 @@ def _existing(request: Request, store: Store, terms: Terms) -> Variant | None:
     if made.built_for not in (None, profile.integer_kernels):
         message = f"{found.name} was made for {made.built_for}, and {profile.name} is {profile.integer_kernels}"
         raise EdgemlError(message, hint="add --force to replace it")
+    if made.asked != _asked(request) or made.calibration_sha256 not in (None, _digest(request)):
+        raise EdgemlError(f"{found.name} was made with other options", hint="add --force to replace it")
     _check_earned(scheme, made.audit, terms)
     return found
+
+
+def _asked(request: Request) -> dict[str, Any]:
+    """The user's wishes, as a manifest keeps them."""
+    plain: dict[str, Any] = to_builtins(request.wishes)
+    return plain
+
+
+def _digest(request: Request) -> str | None:
+    return request.calibration.sha256 if request.calibration else None
 
 
 def _write(request: Request, store: Store, terms: Terms, progress: Progress) -> Variant:
@@ -120,5 +148,8 @@ def _manifest(request: Request, made: Converted, folder: Path) -> VariantManifes
         licence=model.licence or traits.licence,
         source_quantized=traits.quantized,
         built_for=made.built_for,
+        calibration_sha256=_digest(request) if made.calibrated else None,
+        asked=_asked(request),
+        settings=made.settings,
         tools=made.tools,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -66,7 +66,8 @@ class VariantManifest(Record, frozen=True, kw_only=True, tag_field="schema", tag
     the answer; `graphs` are then all of them by what they do. `start_token` begins an answer where the model that
     reads the text is not the one that writes. `pixels` is there where pictures are read. `source_quantized` names the
     type of a source that was already quantized. `built_for` is the CPU family whose integer kernels the weights were
-    prepared for, where that matters.
+    prepared for, where that matters. `asked` is what the user wished of its making, `settings` what was chosen and
+    measured on the way; `calibration_sha256` is the digest of the inputs that it was made with, if with any.
     """
 
     name: str
@@ -92,6 +93,8 @@ class VariantManifest(Record, frozen=True, kw_only=True, tag_field="schema", tag
     source_quantized: str | None = None
     built_for: str | None = None
     calibration_sha256: str | None = None
+    asked: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
     tools: dict[str, str] = {}
 
     @property
@@ -119,7 +122,10 @@ class VariantManifest(Record, frozen=True, kw_only=True, tag_field="schema", tag
 
 
 class Generate(Record, frozen=True, kw_only=True):
-    """How text is generated: greedy, at most `max_new_tokens`, within `schema` (JSON Schema) when one is given.
+    """How text is generated: at most `max_new_tokens`, within `schema` (JSON Schema) when one is given.
+
+    The likeliest token is taken, unless `temperature` is above 0: then one is drawn by `seed` among the `top_k`
+    likeliest (0 for all) that make up `top_p` of the probability. The text ends before the first of `stop`.
 
     With `past_end`, an end token ends nothing: exactly `max_new_tokens` are made, so that their time can be compared.
     """
@@ -128,6 +134,11 @@ class Generate(Record, frozen=True, kw_only=True):
     instruction: str | None = None
     schema: dict[str, Any] | None = None
     past_end: bool = False
+    temperature: Annotated[float, msgspec.Meta(ge=0, le=100)] = 0.0
+    top_p: Annotated[float, msgspec.Meta(gt=0, le=1)] = 1.0
+    top_k: Annotated[int, msgspec.Meta(ge=0)] = 0
+    seed: int = 0
+    stop: tuple[str, ...] = ()
 
 
 class EnergyPlan(Record, frozen=True, kw_only=True):

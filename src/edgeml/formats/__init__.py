@@ -8,7 +8,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Protocol, cast
+from typing import Any, Literal, Protocol, cast
 
 from edgeml.errors import EdgemlError
 from edgeml.progress import Progress
@@ -29,10 +29,15 @@ CONVOLUTIONAL = ("ResNetForImageClassification", "MobileNetV2ForImageClassificat
 UNSUITED: dict[str, tuple[str, ...]] = {"onnx:int8": CONVOLUTIONAL}
 
 
+CalibrationMethod = Literal["minmax", "entropy", "percentile"]
+
+
 class Converted(Record, frozen=True, kw_only=True):
     """What a format wrote into its folder: the weight file's name, its interface, and the audit of its bytes.
 
     `graphs` are all weight files by what they do, where there are several; `weights` is the one that answers.
+    `settings` are what the format chose and measured on the way, and `calibrated` says whether it looked at the
+    calibration inputs.
     """
 
     weights: str
@@ -42,6 +47,45 @@ class Converted(Record, frozen=True, kw_only=True):
     outputs: tuple[str, ...] = ()
     built_for: str | None = None
     tools: dict[str, str] = {}
+    settings: dict[str, Any] = {}
+    calibrated: bool = False
+
+
+class Calibration(Record, frozen=True, kw_only=True):
+    """The user's own inputs, which a scheme may look at: never a label of theirs.
+
+    One of the three is there: `texts`, `words` where a model reads words one by one, `images`, the paths of pictures,
+    absolute. `sha256` is the digest of the file they came from, or of the pictures.
+    """
+
+    name: str
+    sha256: str
+    texts: tuple[str, ...] = ()
+    words: tuple[tuple[str, ...], ...] = ()
+    images: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.texts or self.words or self.images)
+
+
+class Wishes(Record, frozen=True, kw_only=True):
+    """What the user decides of a conversion; what is left out, the scheme decides.
+
+    ONNX: `calibration_method` finds the range of activations, using at most `memory_bytes`; nodes whose name fits one
+    of the patterns `exclude` stay in floating point; with `min_agreement`, so do the most harmful ones until the
+    outputs agree with fp32's (cosine, the mean over calibration rows that set no range) at least so well; `block_size`
+    is the number of int4 weights with one scale. GGUF: `imatrix` is a file of llama.cpp's own that holds an importance
+    matrix, and `tensor_types` are `PATTERN=TYPE`, the ggml type of the tensors whose name fits. Patterns are regular
+    expressions that may fit anywhere in a name.
+    """
+
+    calibration_method: CalibrationMethod | None = None
+    memory_bytes: int | None = None
+    exclude: tuple[str, ...] = ()
+    min_agreement: float | None = None
+    block_size: int | None = None
+    imatrix: str | None = None
+    tensor_types: tuple[str, ...] = ()
 
 
 class Request(Record, frozen=True, kw_only=True):
@@ -55,6 +99,8 @@ class Request(Record, frozen=True, kw_only=True):
     scheme: Scheme
     profile: Profile
     shared: Path | None = None
+    calibration: Calibration | None = None
+    wishes: Wishes = Wishes()
 
 
 class Format(Protocol):

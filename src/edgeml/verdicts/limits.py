@@ -83,6 +83,14 @@ def limit_of(option: str, text: str) -> Limit:
     return _drop(option, text, name, amount) if option in DROPS else _cost(option, text, name, amount)
 
 
+def size_bytes(option: str, text: str) -> int:
+    """The bytes that a size such as `2GB` stands for; raises EdgemlError naming the option for any other text."""
+    found = _AMOUNT.fullmatch(text.strip())
+    if not found or found[1] or found[3] not in _BYTES or float(found[2]) <= 0:
+        raise EdgemlError(f"cannot read --{option} {text!r}", hint=f"write a size such as --{option} 2GB")
+    return int(float(found[2]) * _BYTES[found[3]])
+
+
 def require_answerable(limits: Sequence[Limit], *, baseline: bool, sliced: bool) -> None:
     """Raise EdgemlError, before anything is measured, for a limit that nothing could decide."""
     for limit in limits:
