@@ -24,9 +24,12 @@ from edgeml.store import Store
 from edgeml.targets import own_name, profile
 from edgeml.types import Report
 from edgeml.wheels import PACKAGES
+from edgeml_runtime import __main__ as runtime
 from edgeml_runtime import worker
 from edgeml_runtime.meters.energy import figures
+from edgeml_runtime.tolerances import of_cosine
 from edgeml_runtime.types import Energy, Generate, Job, Window
+from tiny.bundles import tiny_bundle
 from tiny.gguf import llama_gguf
 from tiny.pictures import image_variant, picture_folder
 from tiny.variants import gguf_variant, onnx_variant
@@ -35,6 +38,7 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 REFERENCE = (ROOT / "docs/reference.md").read_text(encoding="utf-8")
 SKIPPED = re.compile(r"build|dist|__pycache__|.*\.egg-info|\.(?!ci$|gitignore$).*")
+SELFTEST = re.compile(r"^(\S+: \d+ files are .*\n.*, at least ([\d.]+) .*\n.*)$", re.MULTILINE)
 generate = runpy.run_path(str(ROOT / "docs/generate.py"), run_name="generate")
 BLOCKS = {block["command"]: block["output"] for block in generate["BLOCK"].finditer(README)}
 
@@ -173,6 +177,25 @@ def without_figures(text):
     own = ("measured on ", "energy:", "warning:", "samples of ")
     kept = " ".join(line for line in text.splitlines() if not line.startswith(own))
     return [word for word in re.sub(r"[+-]?\d[\d.,]*\*?", "#", kept).split() if not set(word) <= set("─#%")]
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=label)
+def test_a_quoted_self_test_is_worded_and_bounded_as_now(path, tmp_path, capsys):
+    quoted = SELFTEST.findall(path.read_text(encoding="utf-8"))
+    if not quoted:
+        return
+    runtime.main(["selftest", str(tiny_bundle(tmp_path))])
+    printed = SELFTEST.findall(capsys.readouterr().out)
+
+    for words, minimum in quoted:
+        scheme = re.search(r"-(onnx|gguf)-([a-z0-9_]+)-", words)
+        assert float(minimum) == of_cosine(f"{scheme[1]}:{scheme[2]}").bound
+        assert spoken(words) == spoken(printed[0][0])
+
+
+def spoken(words):
+    """Without the bundle's name and the figures, which differ from model to model."""
+    return re.sub(r"\d[\d.]*", "#", words.partition(": ")[2])
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=label)
