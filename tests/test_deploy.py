@@ -42,6 +42,7 @@ from edgeml_runtime.deployment.service import SETTINGS, unit_of, unit_text
 from edgeml_runtime.types import File
 from tiny.bundles import changed, goldens_broken, runtime_fixed, tiny_bundle
 from tiny.commands import inside
+from tiny.threads import meanwhile
 from tiny.variants import onnx_variant
 
 ROOT = ".local/share/edgeml/tiny-onnx-fp32"
@@ -174,25 +175,6 @@ class Gate:
     def open(self):
         (self._home / "gate").unlink()
         self._go.write_text("")
-
-
-@contextlib.contextmanager
-def meanwhile(do):
-    """Another thread does it, and has done it when the block ends."""
-    failed = []
-
-    def carefully():
-        try:
-            do()
-        except (OSError, EdgemlError, AssertionError) as error:
-            failed.append(error)
-
-    thread = threading.Thread(target=carefully, daemon=True)
-    thread.start()
-    yield
-    thread.join(20)
-    assert not thread.is_alive()
-    assert not failed, failed
 
 
 def test_versions_of_other_programs_beside_an_installation_are_left_alone(tmp_path):

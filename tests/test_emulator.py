@@ -23,9 +23,9 @@ from edgeml.targets.emulator import check_possible, cpuinfo, emulator, made_once
 from edgeml.targets.emulator_parts import prepare
 from edgeml.wheels import cached_wheels, requirements, wheel_folder
 from edgeml_runtime import qemu
-from edgeml_runtime.types import Job
 from test_interrupt import SAID, both, ended, needs_proc, running, started, stuck_server
 from tiny.commands import inside, tree
+from tiny.jobs import pair_job
 from tiny.packages import apt_config
 from tiny.variants import onnx_variant
 from tiny.wheels import write_wheel
@@ -73,21 +73,6 @@ def put_wheels(format: str, *, but: str = "") -> None:
         if name != but:
             package = name.replace("-", "_")
             write_wheel(folder, {f"{package}/__init__.py": b""}, name=name, version=version)
-
-
-def job(folder: Path) -> Job:
-    rows = ({"sentence1": "a tiny text", "sentence2": "another", "score": 1.0},)
-    return Job(
-        variant=str(folder),
-        task="sentence-similarity",
-        target="pi5",
-        threads=1,
-        warmups=0,
-        repeats=1,
-        seed=0,
-        rows=rows,
-        trace=True,
-    )
 
 
 @pytest.mark.parametrize("target", EMULATED, ids=lambda found: found.name)
@@ -203,7 +188,7 @@ def test_an_instruction_that_the_device_lacks_is_refused_by_the_library_that_was
     put_wheels("onnx")
     version = dict(wanted.split("==") for wanted in requirements("onnx"))["onnxruntime"]
     with pytest.raises(EdgemlError) as caught:
-        emulated.run(job(tmp_path), PI5, "onnx", progress=silent)
+        emulated.run(pair_job(tmp_path, trace=True), PI5, "onnx", progress=silent)
     assert caught.value.message == (
         f"onnxruntime {version} needs instructions that a Raspberry Pi 5 (Cortex-A76) lacks: "
         "its process died of SIGILL under emulation"
@@ -215,7 +200,7 @@ def test_any_other_end_is_told_as_that_of_a_worker_here(parts: Callable[[str], N
     parts("echo out of memory >&2; kill -KILL $$")
     put_wheels("onnx")
     with pytest.raises(EdgemlError, match="died of SIGKILL") as caught:
-        emulated.run(job(tmp_path), PI5, "onnx", progress=silent)
+        emulated.run(pair_job(tmp_path, trace=True), PI5, "onnx", progress=silent)
     assert "out of memory" in caught.value.hint
 
 
@@ -229,7 +214,7 @@ def test_an_outcome_is_never_taken_for_a_measurement_and_nothing_of_this_python_
         f'PYTHONPATH="${{PYTHONPATH%:*}}" exec {sys.executable} -P -m edgeml_runtime.worker'
     )
     put_wheels("onnx")
-    outcome = emulated.run(job(onnx_variant(tmp_path / "variant").path), PI5, "onnx", progress=silent)
+    outcome = emulated.run(pair_job(onnx_variant(tmp_path / "variant").path, trace=True), PI5, "onnx", progress=silent)
     assert outcome.environment.emulator == "qemu-aarch64"
     paths, packages = (tmp_path / "seen").read_text().splitlines()
     assert paths.startswith("PYTHONPATH=")
@@ -298,7 +283,7 @@ def test_everything_comes_from_packages_and_a_second_time_nothing_is_fetched(
 def test_the_real_libraries_compute_there_what_they_compute_here(
     emulator_cache: Path, tmp_path: Path, target: str
 ) -> None:
-    asked, device = job(onnx_variant(tmp_path / "variant").path), profile(target)
+    asked, device = pair_job(onnx_variant(tmp_path / "variant").path, trace=True), profile(target)
     emulated_device(device, "onnx")
     there, here = emulated.run(asked, device, "onnx", progress=silent), local.run(asked, progress=silent)
     seen = there.environment
@@ -330,7 +315,7 @@ def onnxruntime_1_21(emulator_cache: Path, tmp_path_factory: pytest.TempPathFact
 
 @pytest.mark.real
 def test_a_runtime_that_stops_on_a_real_raspberry_pi_4_is_caught(onnxruntime_1_21: Path, tmp_path: Path) -> None:
-    asked = job(onnx_variant(tmp_path / "variant").path)
+    asked = pair_job(onnx_variant(tmp_path / "variant").path, trace=True)
     with pytest.raises(EdgemlError) as caught:
         emulated.run_on(emulator(PI4, "onnx")._replace(site=onnxruntime_1_21), asked, progress=silent)
     assert caught.value.message == (

@@ -13,29 +13,16 @@ from edgeml.errors import EdgemlError
 from edgeml.progress import silent
 from edgeml.targets import profile
 from edgeml.targets.instructions import count_instructions, prepare_counter
-from edgeml_runtime.types import Absent, Job, Samples
+from edgeml_runtime.types import Absent, Samples
 from tiny.commands import inside, tree
+from tiny.jobs import pair_job
 from tiny.variants import onnx_variant
 
 PI5 = profile("pi5")
 
 
-def job(folder: Path, words: int) -> Job:
-    row = {"sentence1": "a text " * words, "sentence2": "another " * words, "score": 1.0}
-    return Job(
-        variant=str(folder),
-        task="sentence-similarity",
-        target="pi5",
-        threads=1,
-        warmups=0,
-        repeats=1,
-        seed=0,
-        rows=(row,),
-    )
-
-
 def test_without_what_counts_they_are_absent_with_the_command_that_gets_it(tmp_path: Path) -> None:
-    found = count_instructions(job(tmp_path, 1), PI5, "onnx", progress=silent)
+    found = count_instructions(pair_job(tmp_path), PI5, "onnx", progress=silent)
     assert isinstance(found, Absent)
     assert (found.metric, found.target) == ("instructions", "pi5")
     assert found.hint == "edgeml download --emulator --count-instructions --target pi5"
@@ -73,7 +60,7 @@ def test_a_longer_text_takes_more_instructions_and_a_second_count_agrees(emulato
         pytest.skip(error.message)
     folder = onnx_variant(tmp_path / "variant", max_tokens=512).path
     short, again, long = (
-        count_instructions(job(folder, words), PI5, "onnx", progress=silent) for words in (20, 20, 80)
+        count_instructions(pair_job(folder, words=words), PI5, "onnx", progress=silent) for words in (20, 20, 80)
     )
     assert all(isinstance(one, Samples) and one.how == "emulated" for one in (short, again, long))
     assert 0 < short.values[0] < long.values[0]

@@ -25,6 +25,7 @@ from edgeml_runtime.records import read_record
 from tiny.bundles import changed, runtime_fixed
 from tiny.images import MACHINE, bundle_with_wheels, tiny_base
 from tiny.packages import apt_config, write_package
+from tiny.refusals import refusal
 
 pytestmark = pytest.mark.skipif(MACHINE not in ("x86_64", "aarch64"), reason="no image is made for this machine")
 DIGEST = {"type": "string", "pattern": "^sha256:[0-9a-f]{64}$"}
@@ -144,13 +145,6 @@ def names(layout, digest):
     path = layout / "blobs/sha256" / digest.removeprefix("sha256:")
     with tarfile.open(path) as layer:
         return {member.name: member for member in layer}
-
-
-def refusal(call, *args):
-    with pytest.raises(EdgemlError) as caught:
-        call(*args)
-    assert caught.value.hint
-    return caught.value.message
 
 
 def test_the_layout_is_as_the_specification_has_it_and_every_digest_and_size_is_right(archive, tmp_path):

@@ -26,6 +26,7 @@ from edgeml.wheels import requirements, wheel_folder
 from edgeml_runtime.bundle import Bundle, Goldens, check_files, checksums
 from edgeml_runtime.records import describe, describe_file, read_record, write_record
 from edgeml_runtime.types import Environment, Generate, Outcome, Samples, VariantManifest
+from tiny.refusals import refusal
 from tiny.variants import onnx_variant
 from tiny.wheels import write_wheel
 
@@ -65,13 +66,6 @@ def packed(variant, store, **options):
 
 def here():
     return msgspec.structs.replace(profile("laptop"), machine=os.uname().machine)
-
-
-def refusal(call, *args, **options):
-    with pytest.raises(EdgemlError) as caught:
-        call(*args, **options)
-    assert caught.value.hint
-    return caught.value.message
 
 
 def left(store):

@@ -27,6 +27,7 @@ from edgeml_runtime.server.settings import Settings, read_settings
 from edgeml_runtime.types import VariantManifest
 from tiny.bundles import changed, runtime_fixed, tiny_bundle
 from tiny.elf import library
+from tiny.refusals import refusal
 from tiny.wheels import write_wheel
 
 NAME = "tiny-onnx-fp32"
@@ -61,13 +62,6 @@ def sealed(kind, bundle, space):
     """What a kind makes of a copy of a bundle's folder."""
     space.mkdir(exist_ok=True)
     return kind.seal(shutil.copytree(bundle, space / bundle.name))
-
-
-def refusal(call, *args):
-    with pytest.raises(EdgemlError) as caught:
-        call(*args)
-    assert caught.value.hint
-    return caught.value.message
 
 
 def package(folder, beginning):

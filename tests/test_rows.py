@@ -6,6 +6,7 @@ import pytest
 
 from edgeml_runtime.errors import EdgemlError
 from edgeml_runtime.rows import check_columns, check_texts, parse_columns, read_rows, rename
+from tiny.refusals import refusal
 
 
 @pytest.fixture
@@ -16,13 +17,6 @@ def file(tmp_path):
         return path
 
     return write
-
-
-def refusal(call, *args):
-    with pytest.raises(EdgemlError) as caught:
-        call(*args)
-    assert caught.value.hint
-    return caught.value.message
 
 
 def test_csv_cells_may_hold_commas_quotes_and_line_breaks(file):

@@ -8,11 +8,11 @@ import pytest
 
 from edgeml_runtime import selftest
 from edgeml_runtime.bundle import Bundle, check_files, checksums
-from edgeml_runtime.errors import EdgemlError
 from edgeml_runtime.records import describe, describe_file, write_record
 from edgeml_runtime.selftest import DECODER_TOKENS, SYNTHETIC, compare, record
 from edgeml_runtime.session import Generation
 from edgeml_runtime.tolerances import of_cosine
+from tiny.refusals import refusal
 from tiny.variants import onnx_variant
 
 
@@ -55,13 +55,6 @@ class LetterDecoder:
 
 def opens(monkeypatch, session):
     monkeypatch.setattr(selftest, "open_session", lambda folder, **terms: session)
-
-
-def refusal(call, *args):
-    with pytest.raises(EdgemlError) as caught:
-        call(*args)
-    assert caught.value.hint
-    return caught.value.message
 
 
 def test_an_encoder_agrees_with_its_own_goldens(variant):

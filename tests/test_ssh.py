@@ -28,6 +28,7 @@ from edgeml.wheels import cached_wheels, missing_wheels, wheel_folder
 from edgeml_runtime.types import Generate, Job
 from tiny.gguf import llama_gguf
 from tiny.pictures import image_variant, picture_folder
+from tiny.threads import meanwhile
 from tiny.variants import gguf_variant, onnx_variant
 from tiny.wheels import write_wheel
 
@@ -121,25 +122,6 @@ class Gate:
     @property
     def count(self):
         return self._count.read_text().count("x")
-
-
-@contextmanager
-def meanwhile(do):
-    """Another thread does it, and has done it when the block ends."""
-    failed = []
-
-    def carefully():
-        try:
-            do()
-        except (OSError, EdgemlError, AssertionError) as error:
-            failed.append(error)
-
-    thread = threading.Thread(target=carefully, daemon=True)
-    thread.start()
-    yield
-    thread.join(20)
-    assert not thread.is_alive()
-    assert not failed, failed
 
 
 def job_of(variant, **fields):

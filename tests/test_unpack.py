@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from edgeml_runtime import unpack as module
-from edgeml_runtime.errors import EdgemlError
 from edgeml_runtime.records import sha256
 from edgeml_runtime.unpack import fits, unpack
+from tiny.refusals import refusal
 
 HERE = f"cp3{sys.version_info.minor}"
 MACHINE = platform.machine()
@@ -45,13 +45,6 @@ def write(folder, **changed):
     files = [{"path": f"wheels/{path.name}", "sha256": sha256(path), "size_bytes": 1} for path in wheels]
     manifest = {"machine": MACHINE, "python": ["3.9", HERE], "files": files} | changed
     (folder / "bundle.json").write_text(json.dumps(manifest))
-
-
-def refusal(call, *args):
-    with pytest.raises(EdgemlError) as caught:
-        call(*args)
-    assert caught.value.hint
-    return caught.value.message
 
 
 @pytest.mark.parametrize(
