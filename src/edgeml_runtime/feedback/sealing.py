@@ -6,14 +6,13 @@ or on a disk that a person unlocks.
 
 from __future__ import annotations
 
-import os
 import re
 import secrets
-import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeml_runtime.errors import EdgemlError
+from edgeml_runtime.secret_files import others_may_read
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -51,12 +50,12 @@ def seal_of(key_file: Path) -> Seal:
     is never ignored.
     """
     try:
-        mode, found = key_file.stat().st_mode, _KEY.fullmatch(key_file.read_bytes())
+        is_open, found = others_may_read(key_file), _KEY.fullmatch(key_file.read_bytes())
     except OSError as error:
         raise EdgemlError(
             f"cannot read the key {key_file}: {error.strerror}", hint="check feedback.key_file"
         ) from error
-    if mode & (stat.S_IRWXG | stat.S_IRWXO) and os.name != "nt" and not _given_by_systemd(key_file):
+    if is_open:
         raise EdgemlError(f"others may read the key {key_file}", hint=f"chmod 600 {key_file}")
     if not found:
         hint = "make one: edgeml feedback key FILE"
@@ -67,9 +66,3 @@ def seal_of(key_file: Path) -> Seal:
         hint = "sudo apt install python3-cryptography, or pip install cryptography; without a key, it is not needed"
         raise EdgemlError("a key is given, and the Python package cryptography is missing", hint=hint) from error
     return Seal(AESGCM(bytes.fromhex(found[1].decode())))
-
-
-def _given_by_systemd(path: Path) -> bool:
-    """A credential lies in a folder of the service's own, and systemd lets its group read it by an access list."""
-    folder = os.environ.get("CREDENTIALS_DIRECTORY")
-    return folder is not None and path.resolve().is_relative_to(Path(folder).resolve())

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import os
-import stat
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,6 +12,7 @@ import msgspec
 from edgeml_runtime.errors import EdgemlError
 from edgeml_runtime.feedback.settings import FeedbackSettings
 from edgeml_runtime.records import build
+from edgeml_runtime.secret_files import others_may_read
 from edgeml_runtime.types import Record
 
 SHORTEST_TOKEN = 16  # characters; 16 random letters and digits are 95 bits, which nobody guesses over a network
@@ -88,10 +87,10 @@ def read_token(settings: Settings) -> str | None:
         return None
     path = Path(settings.token_file)
     try:
-        mode, text = path.stat().st_mode, path.read_text(encoding="ascii").strip()
+        is_open, text = others_may_read(path), path.read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise EdgemlError(f"cannot read the token in {path}: {error}", hint=f"make one: {_MAKE}") from error
-    if mode & (stat.S_IRWXG | stat.S_IRWXO) and not _given_by_systemd(path) and os.name != "nt":
+    if is_open:
         raise EdgemlError(f"others may read the token in {path}", hint=f"chmod 600 {path}")
     if len(text) < SHORTEST_TOKEN or not text.isprintable() or " " in text:
         problem = f"the token in {path} is no word of {SHORTEST_TOKEN} characters or more"
@@ -105,12 +104,6 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return host.lower() == "localhost"
-
-
-def _given_by_systemd(path: Path) -> bool:
-    """A credential lies in a folder of the service's own, and systemd lets its group read it by an access list."""
-    folder = os.environ.get("CREDENTIALS_DIRECTORY")
-    return folder is not None and path.resolve().is_relative_to(Path(folder).resolve())
 
 
 def _toml(path: Path) -> dict[str, Any]:
