@@ -63,6 +63,19 @@ def test_a_model_of_the_hub_is_named_as_the_base(manifest):
     assert ModelCard(model_card(pinned, profile("pi5"))).data.base_model == "org/name"
 
 
+@pytest.mark.parametrize(
+    ("built_for", "target", "said"),
+    [
+        ("arm64", "pi5", "Its integer weights were made for arm64."),  # the same weights as for that target
+        ("x86-64-avx2", "pi5", "Made for x86-64-avx2, not for this target's arm64-dotprod, where its weights have 7"),
+        ("arm64", "laptop", "Made for arm64, not for this target's x86-64-avx2, where sums of its 8-bit weights may"),
+    ],
+)
+def test_limits_tell_what_weights_for_another_processor_cost(manifest, built_for, target, said):
+    card = model_card(msgspec.structs.replace(manifest, built_for=built_for), profile(target))
+    assert said in section(card, "Limits")
+
+
 def test_a_licence_is_written_as_the_hub_does(manifest):
     card = model_card(msgspec.structs.replace(manifest, licence="Apache-2.0"), profile("pi5"))
     assert ModelCard(card).data.license == "apache-2.0"

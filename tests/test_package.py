@@ -99,6 +99,27 @@ def test_the_checksums_cover_every_other_file_and_sha256sum_reads_them(folder):
     subprocess.run(["sha256sum", "--strict", "-c", "SHA256SUMS"], cwd=folder, check=True, capture_output=True)
 
 
+def test_weights_for_other_integer_kernels_are_packed_with_a_word_of_what_that_costs_and_what_to_do(variant, store):
+    path = variant.path / "variant.json"
+    write_record(path, msgspec.structs.replace(variant.manifest, built_for="arm64"))
+    told: list[str] = []
+    card = packed(load_variant(variant.path), store, tell=told.append) / "MODEL_CARD.md"
+
+    assert [text for text in told if "arm64" in text] == [
+        "tiny/onnx-fp32 was made for arm64, and laptop is x86-64-avx2, where sums of its 8-bit weights may overflow "
+        "and change answers: edgeml quantize tiny --to onnx:fp32 --target laptop --force replaces it by one that fits"
+    ]
+    assert "Made for arm64, not for this target's x86-64-avx2, where sums of its 8-bit" in card.read_text()
+
+
+def test_nothing_is_said_of_weights_that_would_be_made_alike(variant, store):
+    told: list[str] = []
+    write_record(variant.path / "variant.json", msgspec.structs.replace(variant.manifest, built_for="x86-64-avx2"))
+    packed(load_variant(variant.path), store, tell=told.append)
+
+    assert not any("made for" in text for text in told)
+
+
 def test_requirements_are_exact_and_few(folder):
     lines = (folder / "requirements.txt").read_text().splitlines()
     assert [line.partition("==")[0] for line in lines] == [

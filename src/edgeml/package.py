@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import msgspec
@@ -22,6 +23,7 @@ import edgeml_runtime
 from edgeml.bundles import Kind, kind_of
 from edgeml.children import started
 from edgeml.errors import EdgemlError
+from edgeml.formats.onnx_int8 import misfit
 from edgeml.papers import bom, licences, origin
 from edgeml.papers.data_card import data_card
 from edgeml.papers.evidence import evidence
@@ -87,7 +89,7 @@ def package(  # noqa: PLR0913 - the verb's options are its command's
     verify(variant.path, variant.manifest.files, tick=read)
     more = {"goldens": goldens, "licence": licence, "key": key, "recipe": dict(recipe or {}), "version": version}
     order = _order(variant, profile, kind, wheels=wheels, more=more)
-    for text in licences.check(_asked(order, store)):
+    for text in (*_misfits(order), *licences.check(_asked(order, store))):
         tell(text)
     goal = store.root / "bundles" / (order.name + form.SUFFIX)
     with _workspace(goal) as space:
@@ -131,6 +133,16 @@ def _order(variant: Variant, profile: Profile, kind: str, *, wheels: bool, more:
         wheels=_wheels(variant, profile) if wheels else {},
         **more,
     )
+
+
+def _misfits(order: Order) -> Iterator[str]:
+    """What a user should know of weights that were made for another processor than the target's."""
+    manifest, target = order.manifest, order.profile
+    if cost := misfit(manifest.built_for, target.integer_kernels):
+        model = manifest.name.partition("/")[0]
+        fits = f"edgeml quantize {model} --to {manifest.scheme} --target {quote(target.asked)}"
+        what = f"{manifest.name} was made for {manifest.built_for}, and {target.name} is {target.integer_kernels}"
+        yield f"{what}, where {cost}: {fits} --force replaces it by one that fits"
 
 
 def _fill(folder: Path, order: Order, store: Store, progress: Progress) -> Bundle:

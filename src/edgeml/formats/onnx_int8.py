@@ -15,6 +15,15 @@ REDUCE_RANGE = {
 }
 
 
+def misfit(built_for: str | None, kernels: str) -> str | None:
+    """What weights that were made for other integer kernels cost on these; None where they would be made alike."""
+    if built_for is None or REDUCE_RANGE[built_for] == REDUCE_RANGE[kernels]:
+        return None
+    if REDUCE_RANGE[kernels]:
+        return "sums of its 8-bit weights may overflow and change answers"
+    return "its weights have 7 bits where 8 would do"
+
+
 def write_int8(source: Path, target: Path, kernels: str) -> Path:
     """`target`, with every product and lookup of the graph in `source` that ONNX Runtime has an integer kernel for.
 

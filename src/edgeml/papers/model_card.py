@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING
 
+from edgeml.formats.onnx_int8 import misfit
 from edgeml.metrics import METRICS
 from edgeml.papers.evidence import Evidence, is_accuracy
 from edgeml.papers.markdown import bounds, facts, table
@@ -47,7 +48,7 @@ def model_card(
         *_compared(found),
         *_energy(found),
         *_not_measured(found, profile),
-        *_limits(manifest),
+        *_limits(manifest, profile),
         *_files(manifest),
     ]
     return str(ModelCard(f"---\n{_metadata(manifest, profile, found, notes)}\n---\n\n" + "\n".join(parts))) + "\n"
@@ -268,7 +269,7 @@ def _where(target: str | None) -> str:
     return f" on {target}" if target else ""
 
 
-def _limits(manifest: VariantManifest) -> list[str]:
+def _limits(manifest: VariantManifest, profile: Profile) -> list[str]:
     if kind_of(manifest.task) == "decoder":
         limits = [f"Text and answer together have at most {manifest.max_tokens} tokens."]
     elif manifest.pixels:
@@ -277,8 +278,10 @@ def _limits(manifest: VariantManifest) -> list[str]:
         limits = [f"Reads at most {manifest.max_tokens} tokens of a text with its instruction; refuses what is longer."]
     else:
         limits = [f"Reads at most {manifest.max_tokens} tokens of a text; what is longer is cut."]
-    if manifest.built_for:
-        limits.append(f"Its integer weights are laid out for {manifest.built_for}; elsewhere they may be slower.")
+    if cost := misfit(manifest.built_for, profile.integer_kernels):
+        limits.append(f"Made for {manifest.built_for}, not for this target's {profile.integer_kernels}, where {cost}.")
+    elif manifest.built_for:
+        limits.append(f"Its integer weights were made for {manifest.built_for}.")
     if manifest.source_quantized:
         limits.append(
             f"Its source was already quantized ({manifest.source_quantized}): comparing with that source hides "
