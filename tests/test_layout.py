@@ -172,3 +172,12 @@ def test_the_runtime_loads_without_the_workshop_or_a_library_that_it_may_not_nee
     loaded = {name.split(".")[0] for name in done.stdout.split()}
 
     assert not loaded & {"edgeml", "torch", "click", "onnxruntime", "llama_cpp", "numpy"}
+
+
+@pytest.mark.parametrize("path", FILES, ids=label)
+def test_no_error_of_the_system_is_told_as_python_writes_it_with_its_number_and_the_file_again(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ExceptHandler) and node.type and "OSError" in ast.unparse(node.type):
+            told = [one.value for one in ast.walk(node) if isinstance(one, ast.FormattedValue)]
+            plain = [one.id for one in told if isinstance(one, ast.Name)]
+            assert node.name not in plain, f"{label(path)}:{node.lineno}"

@@ -379,6 +379,16 @@ def test_a_configuration_is_strict(tmp_path, text, told):
         read_settings(tmp_path / "serve.toml")
 
 
+def test_a_configuration_that_is_not_there_or_too_deep_is_told_of_in_one_sentence(tmp_path):
+    path = tmp_path / "serve.toml"
+    with pytest.raises(EdgemlError) as caught:
+        read_settings(path)
+    assert caught.value.message == f"cannot read {path}: No such file or directory"
+    path.write_text(f"port = {'[' * 5000}")
+    with pytest.raises(EdgemlError, match="cannot read"):
+        read_settings(path)
+
+
 def test_what_the_command_line_says_goes_before_the_file(tmp_path):
     (tmp_path / "serve.toml").write_text("port = 1\nqueue = 3\ntime_limit_s = 5")
     settings = read_settings(tmp_path / "serve.toml", port=2, host=None)

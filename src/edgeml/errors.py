@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import errno
 
-from edgeml_runtime.errors import EdgemlError
+from edgeml_runtime.errors import EdgemlError, why
 
-__all__ = ["EdgemlError", "disk_refusal"]
+__all__ = ["EdgemlError", "disk_refusal", "why"]
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG)

@@ -12,7 +12,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from edgeml.errors import EdgemlError
+from edgeml.errors import EdgemlError, why
 from edgeml.preprocessing import read_pixels
 from edgeml.types import Model, Traits
 from edgeml_runtime.types import Pooling
@@ -163,4 +163,4 @@ def _json(path: Path, default: Any = None) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise EdgemlError(f"cannot read {path}: {error}", hint="download the model again") from error
+        raise EdgemlError(f"cannot read {path}: {why(error)}", hint="download the model again") from error

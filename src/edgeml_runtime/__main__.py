@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeml_runtime.errors import EdgemlError
+from edgeml_runtime.errors import EdgemlError, why
 
 if TYPE_CHECKING:
     from edgeml_runtime.bundle import Bundle
@@ -206,7 +206,7 @@ def _json_object(path: Path) -> dict[str, object]:
     try:
         found = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
-        raise EdgemlError(f"cannot read {path}: {error}", hint="give a file with a JSON Schema") from error
+        raise EdgemlError(f"cannot read {path}: {why(error)}", hint="give a file with a JSON Schema") from error
     if not isinstance(found, dict):
         raise EdgemlError(f"{path} holds no JSON object", hint="give a file with a JSON Schema")
     return found

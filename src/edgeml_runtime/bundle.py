@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from edgeml_runtime.errors import EdgemlError
+from edgeml_runtime.errors import EdgemlError, why
 from edgeml_runtime.records import describe_file, read_record, verify
 from edgeml_runtime.types import File, Record
 
@@ -125,4 +125,4 @@ def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise EdgemlError(f"cannot read {path}: {error}", hint="copy the bundle again") from error
+        raise EdgemlError(f"cannot read {path}: {why(error)}", hint="copy the bundle again") from error

@@ -25,6 +25,11 @@ class UnfitError(EdgemlError):
         return EdgemlError(f"row {number}: {self.message}", hint=self.hint)
 
 
+def why(error: Exception) -> str:
+    """Why something failed, without the number and the file that an error of the system begins and ends with."""
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
+
+
 def unknown(noun: str, wanted: str, known: Iterable[str], *, plural: str) -> EdgemlError:
     """The refusal of a name that is not among the known ones: with the nearest of them, or with them all."""
     names = list(known)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgeml_runtime.errors import EdgemlError
+from edgeml_runtime.errors import EdgemlError, why
 from edgeml_runtime.types import Pixels
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def decoded(content: bytes) -> Image:
         with Image.open(io.BytesIO(content)) as opened:
             return ImageOps.exif_transpose(opened).convert("RGB")
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        reason = "no format that Pillow knows" if isinstance(error, UnidentifiedImageError) else str(error)
+        reason = "no format that Pillow knows" if isinstance(error, UnidentifiedImageError) else why(error)
         raise EdgemlError(f"a picture cannot be decoded: {reason}", hint="save it again as PNG or JPEG") from error
 
 

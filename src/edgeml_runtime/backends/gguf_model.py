@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeml_runtime.errors import EdgemlError
+from edgeml_runtime.errors import EdgemlError, why
 
 Ids = NDArray[np.int32]
 Floats = NDArray[np.float32]
@@ -46,7 +46,7 @@ def library(name: str = "llama_cpp") -> Any:
         return found
     except (OSError, RuntimeError) as error:
         hint = "pip install --force-reinstall llama-cpp-python"
-        raise EdgemlError(f"llama-cpp-python is installed but does not load: {error}", hint=hint) from error
+        raise EdgemlError(f"llama-cpp-python is installed but does not load: {why(error)}", hint=hint) from error
 
 
 def _submodule(name: str) -> Any:

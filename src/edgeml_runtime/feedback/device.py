@@ -59,7 +59,8 @@ def main() -> None:
     try:
         answer, content = {"find": find, "copy": copy, "forget": forget}[sys.argv[1]](ask)
     except (OSError, sqlite3.Error) as error:
-        answer, content = {"refused": str(error)}, b""
+        says = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)
+        answer, content = {"refused": says}, b""
     sys.stdout.buffer.write(ANSWER + json.dumps(answer).encode() + b"\n" + content)
 
 

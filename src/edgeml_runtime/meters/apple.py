@@ -26,6 +26,7 @@ from time import perf_counter
 from typing import IO, Any, NamedTuple
 from xml.parsers.expat import ExpatError
 
+from edgeml_runtime.errors import why
 from edgeml_runtime.meters import About, Reading, absent
 from edgeml_runtime.types import Absent
 
@@ -71,7 +72,9 @@ class Zeus:
         try:
             self._monitor = import_module(self._module).AppleEnergyMonitor()
         except (ImportError, RuntimeError, OSError) as error:
-            return absent(f"zeus-apple-silicon does not work here: {error}", hint="an Apple silicon Mac has counters")
+            return absent(
+                f"zeus-apple-silicon does not work here: {why(error)}", hint="an Apple silicon Mac has counters"
+            )
         return None
 
     def about(self) -> About:

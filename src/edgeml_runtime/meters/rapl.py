@@ -14,6 +14,7 @@ from __future__ import annotations
 from pathlib import Path
 from time import perf_counter
 
+from edgeml_runtime.errors import why
 from edgeml_runtime.meters import About, Reading, absent
 from edgeml_runtime.types import Absent
 
@@ -49,7 +50,7 @@ class Rapl:
             hint = "run as root, or have an administrator allow reading; docs/method.md says what that risks"
             return absent(f"{zone / 'energy_uj'} is readable by root alone", hint=hint)
         except (OSError, ValueError) as error:
-            return absent(f"cannot read {zone / 'energy_uj'}: {error}", hint="edgeml doctor")
+            return absent(f"cannot read {zone / 'energy_uj'}: {why(error)}", hint="edgeml doctor")
         return None
 
     def about(self) -> About:

@@ -14,7 +14,7 @@ import uvicorn
 from starlette.routing import Route
 
 from edgeml_runtime.bundle import GOLDENS, MANIFEST, variant_folder
-from edgeml_runtime.errors import EdgemlError
+from edgeml_runtime.errors import EdgemlError, why
 from edgeml_runtime.machine import default_threads
 from edgeml_runtime.selftest import selftest
 from edgeml_runtime.server import logs
@@ -159,7 +159,7 @@ def _listening(settings: Settings) -> Iterator[socket.socket]:
         family = socket.getaddrinfo(host, settings.port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family[0], socket.SOCK_STREAM)
     except OSError as error:
-        raise EdgemlError(f"{host} is no address of this machine: {error}", hint="--host 127.0.0.1") from error
+        raise EdgemlError(f"{host} is no address of this machine: {why(error)}", hint="--host 127.0.0.1") from error
     with listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

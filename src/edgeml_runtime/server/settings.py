@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from edgeml_runtime.errors import EdgemlError
+from edgeml_runtime.errors import EdgemlError, why
 from edgeml_runtime.feedback.settings import FeedbackSettings
 from edgeml_runtime.records import build
 from edgeml_runtime.secret_files import others_may_read
@@ -89,7 +89,7 @@ def read_token(settings: Settings) -> str | None:
     try:
         is_open, text = others_may_read(path), path.read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise EdgemlError(f"cannot read the token in {path}: {error}", hint=f"make one: {_MAKE}") from error
+        raise EdgemlError(f"cannot read the token in {path}: {why(error)}", hint=f"make one: {_MAKE}") from error
     if is_open:
         raise EdgemlError(f"others may read the token in {path}", hint=f"chmod 600 {path}")
     if len(text) < SHORTEST_TOKEN or not text.isprintable() or " " in text:
@@ -109,5 +109,6 @@ def is_loopback(host: str) -> bool:
 def _toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise EdgemlError(f"cannot read {path}: {error}", hint="write a TOML file, such as: port = 8080") from error
+    except (OSError, ValueError, RecursionError) as error:
+        hint = "write a TOML file, such as: port = 8080"
+        raise EdgemlError(f"cannot read {path}: {why(error)}", hint=hint) from error

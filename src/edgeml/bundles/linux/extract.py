@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, cast
 
 from edgeml.bundles.extraction import Intake, limit_of, unpack_tar
-from edgeml.errors import EdgemlError, disk_refusal
+from edgeml.errors import EdgemlError, disk_refusal, why
 
 _LEAD, _HEADER = b"\xed\xab\xee\xdb", b"\x8e\xad\xe8"
 _LONGEST_NAME = 4096  # Linux' own, of a path
@@ -35,7 +35,7 @@ def extract(package: Path, folder: Path) -> None:
     except (zlib.error, EOFError, ValueError, struct.error, OSError) as error:
         if isinstance(error, OSError) and disk_refusal(error):
             raise
-        raise EdgemlError(f"{package.name} is no complete package: {error}", hint="copy it again") from error
+        raise EdgemlError(f"{package.name} is no complete package: {why(error)}", hint="copy it again") from error
 
 
 def _read_deb(stream: IO[bytes], intake: Intake) -> None:
