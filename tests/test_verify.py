@@ -14,20 +14,22 @@ import tarfile
 import msgspec
 import pytest
 
-from edgeml.bundles import kind_at, tar
+from edgeml.bundles import bundle_at, kind_at, tar
 from edgeml.bundles.dir import unpack
 from edgeml.bundles.extraction import Intake, unpack_tar
+from edgeml.bundles.verification import Verification
 from edgeml.errors import EdgemlError
 from edgeml.package import bundle_path, package
 from edgeml.papers.contents import check_around
 from edgeml.signing import check_signature, sign, signed_by
 from edgeml.store import Store
-from edgeml.targets import profile
+from edgeml.suggestions import after_verify
+from edgeml.targets import own_name, profile
 from edgeml.verify import verify
 from edgeml_runtime.bundle import Bundle, Goldens, checksums
 from edgeml_runtime.records import describe_file, read_record, write_record
 from edgeml_runtime.types import VariantManifest
-from tiny.commands import edgeml, inside
+from tiny.commands import edgeml, inside, parses
 from tiny.variants import onnx_variant
 
 
@@ -359,6 +361,50 @@ def test_what_lies_beside_packages_and_was_not_packed_is_refused(tmp_path):
     check_around(tmp_path)
     (tmp_path / "evil.deb").symlink_to("/dev/null")
     assert "evil.deb was not packed" in refusal(check_around, tmp_path)
+
+
+def test_a_bundle_is_named_by_its_file_or_by_how_that_begins_and_what_deploys_counts_first(tmp_path):
+    for name in ("kitchen-pi5", "kitchen-laptop.tar.gz", "kitchen-laptop.ollama", "shop.tar.gz"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "kitchen-pi5/bundle.json").touch()
+
+    def named(text, **kinds):
+        return bundle_at(text, tmp_path, **kinds).name
+
+    assert named(str(tmp_path / "shop.tar.gz")) == named("shop") == named("sh") == "shop.tar.gz"
+    assert named("kitchen-laptop.ollama") == "kitchen-laptop.ollama"
+    assert named("kitchen-laptop", kinds=("dir", "tar")) == "kitchen-laptop.tar.gz"
+    with pytest.raises(EdgemlError, match="'kitchen' begins 3 bundles") as caught:
+        bundle_at("kitchen", tmp_path)
+    assert caught.value.hint == "name one: kitchen-laptop.ollama, kitchen-laptop.tar.gz, kitchen-pi5"
+    with pytest.raises(EdgemlError, match="no bundle 'cellar'") as caught:
+        bundle_at("cellar", tmp_path)
+    assert caught.value.hint.startswith("bundles here: kitchen-laptop.ollama, ")
+    with pytest.raises(EdgemlError, match="no bundle 'x'") as caught:
+        bundle_at("x", tmp_path / "none")
+    assert caught.value.hint == "edgeml package makes one"
+
+
+def test_the_command_takes_a_name_as_deploy_does_and_its_next_step_is_that_bundle(ready, keys):
+    told = inside("verify", "tiny-onnx-fp32-laptop", "--key", keys[1], "--artifacts", ready.root)
+    path = ready.root / "bundles/tiny-onnx-fp32-laptop"
+    assert told.steps == [f"edgeml deploy {path} --host user@address --key {keys[1]} --artifacts {ready.root}"]
+    assert parses(told.steps[0])
+    assert inside("verify", "cellar", "--artifacts", ready.root).refusal[0] == "no bundle 'cellar'"
+
+
+def test_the_next_step_after_verifying_is_how_such_a_bundle_is_put_on_a_device(tmp_path):
+    def after(kind, name, target="pi5"):
+        found = Verification(bundle="tiny", kind=kind, target=target, runtime="0.1.0", checks=())
+        return after_verify(found, tmp_path / name)
+
+    assert after("tar", "a b.tar.gz") == [f"edgeml deploy '{tmp_path}/a b.tar.gz' --host user@address"]
+    assert after("oci", "tiny.oci.tar") == [f"podman load -i {tmp_path}/tiny.oci.tar"]
+    assert after("deb", "x.debs") == [
+        f"scp -r {tmp_path}/x.debs DEVICE: && ssh -t DEVICE 'sudo apt install ./x.debs/*.deb'"
+    ]
+    own = after("deb", "x.debs", target=own_name())
+    assert own == ([f"sudo apt install {tmp_path}/x.debs/*.deb"] if own_name() else after("deb", "x.debs"))
 
 
 def test_what_is_no_bundle_is_a_sentence(tmp_path, store):

@@ -226,7 +226,7 @@ def serve(session: Session, variant: str | None, **options: Any) -> None:
 
 
 @click.command()
-@click.argument("bundle", type=click.Path(path_type=Path), required=False)
+@click.argument("bundle", required=False)
 @click.option("--key", type=click.Path(path_type=Path), help="The public key, in PEM, of whoever signed it.")
 @click.option("--rebuild", is_flag=True, help="Make the weights again from their source, and compare every byte.")
 @click.option("--private", is_flag=True, help="Run it without a network, and search for what it was asked.")
@@ -234,9 +234,10 @@ def serve(session: Session, variant: str | None, **options: Any) -> None:
     "--inventory", type=click.Path(path_type=Path), help="Instead: which versions the devices of this file have."
 )
 @common
-def verify(session: Session, bundle: Path | None, inventory: Path | None, **options: Any) -> None:
+def verify(session: Session, bundle: str | None, inventory: Path | None, **options: Any) -> None:
     """Check that BUNDLE is what was packed: its files, signature and papers, and that the model still answers."""
     from edgeml import suggestions
+    from edgeml.bundles import bundle_at
     from edgeml.verify import verify as verb
 
     if (bundle is None) == (inventory is None):
@@ -245,8 +246,10 @@ def verify(session: Session, bundle: Path | None, inventory: Path | None, **opti
         _tell_versions(session, _devices(None, inventory, ()))
         return
     assert bundle is not None
-    session.show([verb(bundle, store=session.store, progress=session.progress, **options)])
-    session.next(suggestions.anytime(session.store))
+    path = bundle_at(bundle, session.store.root / "bundles")
+    found = verb(path, store=session.store, progress=session.progress, **options)
+    session.show([found])
+    session.next(suggestions.after_verify(found, path, key=options["key"]))
 
 
 @click.command()

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from edgeml.bundles import bundles_in, kind_at, kind_of
+from edgeml.bundles import bundle_at, kind_at, kind_of
 from edgeml.bundles.dir import SIGNATURE
 from edgeml.errors import EdgemlError
 from edgeml.inventory import newest_python
@@ -52,7 +52,7 @@ def opened(text: str, *, store: Store, key: Path | None = None) -> Iterator[Parc
     `key` is the public key of whoever must have signed it. Raises EdgemlError for a file that is not what was packed,
     a wrong signature, and a kind that installs itself in another way.
     """
-    path = _found(text, store)
+    path = bundle_at(text, store.root / "bundles", kinds=_KINDS)
     kind = kind_at(path)
     if kind not in _KINDS:
         hint = _INSTEAD.get(kind, "see the page of that kind in docs/")
@@ -86,16 +86,3 @@ def fitting(bundle: Bundle, found: Probe, host: str) -> str:
     if needed and has and not has.startswith("glibc "):
         raise EdgemlError(f"{bundle.name} needs glibc, and {host} has {has}", hint="use a system with glibc there")
     return newest_python(host, [one for one in found.pythons if not wheels or one in bundle.python], found.pythons)
-
-
-def _found(text: str, store: Store) -> Path:
-    """A bundle's path: what the text names, or that of the bundle in the store which has, or begins with, that name."""
-    path, folder = Path(text), store.root / "bundles"
-    if path.exists():
-        return path
-    known = {bundle.name: folder / (bundle.name + kind_of(bundle.kind).SUFFIX) for bundle in bundles_in(folder)}
-    begun = [name for name in known if name == text] or [name for name in known if name.startswith(text)]
-    if len(begun) == 1:
-        return known[begun[0]]
-    hint = f"bundles here: {', '.join(known)}" if known else "edgeml package makes one"
-    raise EdgemlError(f"no bundle {text!r}" if not begun else f"{text!r} begins {len(begun)} bundles", hint=hint)

@@ -7,6 +7,7 @@ from pathlib import Path
 from shlex import quote
 
 from edgeml.bundles import kind_of
+from edgeml.bundles.verification import Verification
 from edgeml.store import EXAMPLE, Store
 from edgeml.targets.types import Profile
 from edgeml.types import Model, Page, Report, Variant
@@ -111,18 +112,35 @@ def after_image(target: Profile, store: Store) -> list[str]:
 def after_package(bundle: Bundle, target: Profile, store: Store) -> list[str]:
     """A bundle is there: run its self-test, on the device that it is for."""
     file_name = bundle.name + kind_of(bundle.kind).SUFFIX
-    path = quote(str(store.root / "bundles" / file_name))
-    test = f"sh {bundle.name}/run.sh selftest"
-    if load := _LOADERS.get(bundle.kind):
-        return [load.format(path)]
-    if install := _INSTALLERS.get(bundle.kind):
-        if _is_own(target):
-            return [f"{install} {path if path.startswith('/') else './' + path}/*.{bundle.kind}"]
-        return [f"scp -r {path} DEVICE: && ssh -t DEVICE '{install} ./{file_name}/*.{bundle.kind}'"]
+    where = store.root / "bundles" / file_name
+    if step := _installing(bundle.kind, where, is_own=_is_own(target)):
+        return [step]
+    path, test = quote(str(where)), f"sh {bundle.name}/run.sh selftest"
     if _is_own(target):
         return [f"tar -xzf {path} && {test}" if bundle.kind == "tar" else f"sh {path}/run.sh selftest"]
     unpack = f"tar -xzf {file_name} && " if bundle.kind == "tar" else ""
     return [f"scp -r {path} DEVICE: && ssh DEVICE '{unpack}{test}'"]
+
+
+def after_verify(found: Verification, where: Path, *, key: Path | None = None) -> list[str]:
+    """A bundle is what was packed: put it on a device, which by `key` knows its packer, too."""
+    from edgeml.targets import own_name
+
+    if step := _installing(found.kind, where, is_own=found.target == own_name()):
+        return [step]
+    signed = f" --key {quote(str(key))}" if key else ""
+    return [f"edgeml deploy {quote(str(where))} --host user@address{signed}"]
+
+
+def _installing(kind: str, where: Path, *, is_own: bool) -> str | None:
+    """What installs a bundle by a device's own tools; None for the kinds that need none."""
+    path = quote(str(where))
+    if load := _LOADERS.get(kind):
+        return load.format(path)
+    install = _INSTALLERS.get(kind)
+    if install and is_own:
+        return f"{install} {path if where.is_absolute() else './' + path}/*.{kind}"
+    return install and f"scp -r {path} DEVICE: && ssh -t DEVICE '{install} ./{where.name}/*.{kind}'"
 
 
 def after_targets(found: Sequence[Profile], store: Store) -> list[str]:

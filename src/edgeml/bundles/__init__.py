@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Protocol, cast
@@ -34,9 +35,34 @@ class Kind(Protocol):
 
 def bundles_in(folder: Path) -> list[Bundle]:
     """The bundles in a store's folder, by name; what is not finished, or is something else, is passed over."""
+    return [kind_of(kind).read(path) for path, kind in _kinds_in(folder).items()]
+
+
+def bundle_at(text: str, folder: Path, *, kinds: Sequence[str] = KINDS) -> Path:
+    """A bundle's path: what the text names, or in a store's folder the one whose file has, or begins with, that name.
+
+    Where several do, those of `kinds` count first. Raises EdgemlError with the names of those that are meant.
+    """
+    if Path(text).exists():
+        return Path(text)
+    known = _kinds_in(folder)
+    begun = [path for path in known if path.name == text] or [
+        path for path, kind in known.items() if path.name == text + kind_of(kind).SUFFIX
+    ]
+    begun = begun or [path for path in known if path.name.startswith(text)]
+    begun = [path for path in begun if known[path] in kinds] or begun
+    if len(begun) == 1:
+        return begun[0]
+    names = ", ".join(path.name for path in begun or known)
+    if begun:
+        raise EdgemlError(f"{text!r} begins {len(begun)} bundles", hint=f"name one: {names}")
+    raise EdgemlError(f"no bundle {text!r}", hint=f"bundles here: {names}" if known else "edgeml package makes one")
+
+
+def _kinds_in(folder: Path) -> dict[Path, str]:
+    """The finished bundles in a store's folder, each with its kind."""
     paths = sorted(folder.iterdir()) if folder.is_dir() else []
-    found = {path: _kind(path) for path in paths if path.suffix != PART}
-    return [kind_of(kind).read(path) for path, kind in found.items() if kind]
+    return {path: kind for path in paths if path.suffix != PART and (kind := _kind(path))}
 
 
 def kind_at(path: Path) -> str:
