@@ -340,8 +340,13 @@ def test_too_little_room_is_refused_before_anything_is_sent(tmp_path, wheels, va
     with ssh_server.device(tmp_path, disk_bytes=50_000_000) as device, reached(device, wheels) as found:
         with pytest.raises(
             EdgemlError, match=r"pi@device has 50 MB free, and 0\.\d MB are needed beside 100 MB to spare"
-        ):
+        ) as caught:
             ssh.run(job_of(variant), found, progress=silent)
+        # Of a deployment it must be true as well, and where a bench is refused it never comes to its --clean.
+        assert caught.value.hint == (
+            "make room there: ssh pi@device df -h; what earlier benches and attempts brought goes by: "
+            "ssh pi@device rm -rf .cache/edgeml/bench"
+        )
         assert not (device.home / ".cache/edgeml").exists()
 
 

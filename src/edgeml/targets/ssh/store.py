@@ -112,7 +112,8 @@ def _require_room(planned: Plan) -> None:
         raise EdgemlError(
             f"{planned.host} has {megabytes(planned.free_bytes)} free, and {megabytes(needed)} are needed "
             f"beside {megabytes(_SPARE_BYTES)} to spare",
-            hint="make room there, or remove what earlier benches left: --clean",
+            hint=f"make room there: ssh {planned.host} df -h; what earlier benches and attempts brought goes by: "
+            f"ssh {planned.host} rm -rf {STAYS.removeprefix('~/')}",  # ~ would be the home here
         )
 
 
