@@ -17,7 +17,7 @@ GOLDENS = "goldens.json"
 SUMS = "SHA256SUMS"
 VARIANT = "variant"
 WHEELS = "wheels/"
-SITE = ".site-"  # how the folder's name begins that holds the packages of unpacked wheels
+SITE = ".site-"  # begins the folders of unpacked wheels that `edgeml_runtime.unpack` makes, which can import nothing
 
 
 class Bundle(Record, frozen=True, kw_only=True, tag_field="schema", tag="edgeml.bundle/1"):

@@ -6,11 +6,10 @@ import shutil
 from pathlib import Path
 
 from edgeml.errors import EdgemlError
-from edgeml_runtime.bundle import MANIFEST, SUMS, Bundle, check_files
+from edgeml_runtime.bundle import MANIFEST, SITE, SUMS, Bundle, check_files
 from edgeml_runtime.records import read_record
 
 SUFFIX = ""
-SITE = ".site-"  # begins the folders that `edgeml_runtime.unpack` makes
 SIGNATURE = "model.sig"  # of the whole folder, and so in no list of its files
 
 

@@ -20,7 +20,7 @@ from edgeml.privacy.confinement import UNSHARE, shared_places
 from edgeml.privacy.forms import FORMS
 from edgeml.privacy.search import Marks, Search
 from edgeml.privacy.types import Plan, Privacy, Seen, Trace
-from edgeml_runtime.bundle import VARIANT
+from edgeml_runtime.bundle import SITE, VARIANT
 from edgeml_runtime.feedback.device import NAME as STORE
 from edgeml_runtime.records import read_record, write_record
 
@@ -160,7 +160,7 @@ def _unexpected(plan: Plan, before: set[Path]) -> Iterator[Trace]:
 
 
 def _unpacked(path: Path) -> bool:
-    return any(part.startswith(".site-") or part == "__pycache__" for part in path.parts)
+    return any(part.startswith(SITE) or part == "__pycache__" for part in path.parts)
 
 
 def _is_feedback(path: Path) -> bool:

@@ -20,7 +20,7 @@ from edgeml.privacy.asking import Endpoint
 from edgeml.privacy.confinement import alone, loopback_up, packets
 from edgeml.privacy.rows import feedback_of, row_of, written
 from edgeml.privacy.types import Plan, Seen, Tried
-from edgeml_runtime.bundle import VARIANT
+from edgeml_runtime.bundle import SITE, VARIANT
 from edgeml_runtime.feedback.device import NAME as STORE
 from edgeml_runtime.records import read_record, write_record
 from edgeml_runtime.session import writes_text
@@ -175,7 +175,7 @@ class Run:
     def _copy(self, name: str) -> None:
         """What lies there while the process runs, and may be gone when it has ended."""
         others = [one for one in FEEDBACK if not name.startswith(one)]
-        ignored = shutil.ignore_patterns(".site-*", *others)
+        ignored = shutil.ignore_patterns(f"{SITE}*", *others)
         for part in (HOME, TMP, STATE, ELSEWHERE):
             with contextlib.suppress(shutil.Error):  # what is gone by now
                 shutil.copytree(self._space / part, self._space / COPIES / name / part, symlinks=True, ignore=ignored)
