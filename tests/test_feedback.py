@@ -28,7 +28,7 @@ from edgeml_runtime.feedback.types import Item
 from edgeml_runtime.records import encode
 from edgeml_runtime.types import Absent, Environment, Generate, Outcome
 from killed_writers import entry
-from tiny.commands import inside
+from tiny.commands import inside, parses
 from tiny.variants import onnx_variant
 
 MODEL = "tiny"
@@ -524,6 +524,25 @@ def test_a_pull_is_of_a_host_or_of_a_file(store, arguments):
     done = inside("feedback", "pull", *arguments, "--artifacts", str(store.root))
 
     assert done.code == 2
+
+
+def test_after_an_export_comes_what_that_pool_is_for(store, tmp_path):
+    kept(tmp_path / "a.sqlite", *(said(f"text {number}", "b") for number in range(20)))
+    root = ("--artifacts", str(store.root))
+    inside("feedback", "pull", str(tmp_path / "a.sqlite"), *root)
+    done = {
+        pool: inside("feedback", "export", "--pool", pool, "--out", f"{tmp_path}/my {pool}.jsonl", *root)
+        for pool in ("calibration", "evaluation", "training")
+    }
+    commands = {
+        "calibration": f"edgeml quantize tiny --to SCHEME --calibration '{tmp_path}/my calibration.jsonl'",
+        "evaluation": f"edgeml bench tiny --task text-classification --data '{tmp_path}/my evaluation.jsonl'",
+    }
+
+    for pool, command in commands.items():
+        assert done[pool].steps == [f"{command} --artifacts {store.root}"]
+        assert parses(done[pool].steps[0])
+    assert (done["training"].code, "next: " in done["training"].err) == (0, False)  # edgeml trains nothing
 
 
 def test_the_commands_lead_from_a_copy_to_a_data_set(store, tmp_path):

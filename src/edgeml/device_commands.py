@@ -151,15 +151,13 @@ def list_feedback(session: Session, model: str | None, *, show_inputs: bool) -> 
 @common
 def export(session: Session, model: str | None, pool: Any, task: str | None, out: Path) -> None:
     """Write one pool as a data set: an input is in one pool for ever, so none judges a model that it helped to make."""
+    from edgeml import suggestions
     from edgeml.feedback import export as verb
 
     done = verb(session.store, model, pool=pool, out=out, task=task)
     session.show([done])
-    session.next(
-        [f"edgeml bench {done.model} --task {done.task} --data {out}"]
-        if pool == "evaluation"
-        else ["edgeml feedback export --pool evaluation --out evaluation.jsonl"]
-    )
+    if steps := suggestions.after_export(done):
+        session.next(steps)
 
 
 @feedback.command("erase")

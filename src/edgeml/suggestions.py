@@ -8,6 +8,7 @@ from shlex import quote
 
 from edgeml.bundles import kind_of
 from edgeml.bundles.verification import Verification
+from edgeml.pulled import Export
 from edgeml.store import EXAMPLE, Store
 from edgeml.targets.types import Profile
 from edgeml.types import Model, Page, Report, Variant
@@ -141,6 +142,16 @@ def _installing(kind: str, where: Path, *, is_own: bool) -> str | None:
     if install and is_own:
         return f"{install} {path if where.is_absolute() else './' + path}/*.{kind}"
     return install and f"scp -r {path} DEVICE: && ssh -t DEVICE '{install} ./{where.name}/*.{kind}'"
+
+
+def after_export(done: Export) -> list[str]:
+    """A pool is a file: what it is for. Nothing follows one for training, which is done elsewhere."""
+    file = quote(done.file)
+    steps = {
+        "calibration": [f"edgeml quantize {done.model} --to SCHEME --calibration {file}"],
+        "evaluation": [f"edgeml bench {done.model} --task {done.task} --data {file}"],
+    }
+    return steps.get(done.pool, [])
 
 
 def after_targets(found: Sequence[Profile], store: Store) -> list[str]:
