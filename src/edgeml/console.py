@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Iterable
+import threading
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from shlex import quote
 from time import monotonic
@@ -17,10 +18,12 @@ from typing import IO, Any
 import click
 
 from edgeml import render
+from edgeml.progress import Pace
 from edgeml.store import Store
 from edgeml.types import Report
 
-_REDRAW_S = 0.1
+_REDRAW_S = 0.1  # on a terminal
+_LINE_S = 30.0  # elsewhere, where each line stays
 VERDICT_CODES = {"fail": 4, "cannot tell": 5}  # the first that applies is the command's
 
 
@@ -87,47 +90,83 @@ def _print(text: str) -> None:
 
 
 class Bars:
-    """Progress on stderr: on a terminal one bar, for the step under way; else a line when a step begins."""
+    """Progress on stderr: on a terminal one bar, for the step under way; else lines, when a step begins and as it goes.
 
-    def __init__(self, stream: IO[str] | None = None) -> None:
+    Several threads may report; `clock` gives seconds.
+    """
+
+    def __init__(self, stream: IO[str] | None = None, clock: Callable[[], float] = monotonic) -> None:
         self._stream = stream or sys.stderr
+        self._clock = clock
+        self._lock = threading.RLock()
         self._step: str | None = None
-        self._began_s = self._drawn_s = 0.0
+        self._began_s = self._told_s = 0.0
+        self._pace = Pace()
         self._bar: Any = None
 
     def __call__(self, step: str, done: int, total: int) -> None:
         """Report a step."""
-        if step != self._step:
-            self.close()
-            self._step, self._began_s = step, monotonic()
-            if self._stream.isatty():
-                self._bar = _bar(self._stream, step)
-            else:
-                print(step if done == total > 0 else f"{step} ...", file=self._stream, flush=True)
-        if self._bar is not None:
-            self._bar.update(self._bar.task_ids[0], completed=done, total=total or None)
-            if monotonic() - self._drawn_s > _REDRAW_S:
-                self._bar.refresh()
-                self._drawn_s = monotonic()
+        with self._lock:
+            if step != self._step:
+                self._begin(step, done, total)
+            now_s = self._clock()
+            self._pace.note(now_s, done)
+            every_s = _LINE_S if self._bar is None else _REDRAW_S
+            if now_s - self._told_s >= every_s:
+                self._tell(done, total, now_s)
 
     def close(self) -> None:
         """End the step under way: its bar becomes one plain line."""
+        with self._lock:
+            if self._bar is not None:
+                self._bar.stop()
+                self._bar = None
+                print(f"{self._step}  {self._clock() - self._began_s:.1f} s", file=self._stream, flush=True)
+            self._step = None
+
+    def _begin(self, step: str, done: int, total: int) -> None:
+        self.close()
+        self._step, self._pace = step, Pace()
+        self._began_s = self._told_s = self._clock()
+        if self._stream.isatty():
+            self._bar = _bar(self._stream, step)
+            self._tell(done, total, self._began_s)
+        else:
+            print(step if done == total > 0 else f"{step} ...", file=self._stream, flush=True)
+
+    def _tell(self, done: int, total: int, now_s: float) -> None:
+        self._told_s = now_s
+        left = _left(self._pace.left_s(now_s, total), done, total)
         if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
-            print(f"{self._step}  {monotonic() - self._began_s:.1f} s", file=self._stream, flush=True)
-        self._step = None
+            self._bar.update(self._bar.task_ids[0], completed=done, total=total if total > 1 else None, left=left)
+            self._bar.refresh()
+            return
+        share = f"{100 * done // total} %, " if total > 1 else ""
+        print(f"{self._step}: {share}{_clock(now_s - self._began_s)} so far, {left}", file=self._stream, flush=True)
+
+
+def _left(seconds: float | None, done: int, total: int) -> str:
+    """What a reader may expect; a step that does not say how far it is has no end in sight."""
+    if seconds is not None:
+        return f"{_clock(seconds)} left"
+    return "" if done == total > 0 else "time left unknown"
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
 
 
 def _bar(stream: IO[str], step: str) -> Any:
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
     from rich.table import Column
 
     name = TextColumn("{task.description}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis"))
-    columns = (name, BarColumn(bar_width=20), TimeElapsedColumn(), TimeRemainingColumn())
+    left = TextColumn("{task.fields[left]}", table_column=Column(no_wrap=True, justify="right"))
+    columns = (name, BarColumn(bar_width=20), TimeElapsedColumn(), left)
     # Drawn only when work reports itself: a thread that redraws would share the processor with what is measured.
     progress = Progress(*columns, console=Console(file=stream), transient=True, expand=True, auto_refresh=False)
-    progress.add_task(step, total=None)
+    progress.add_task(step, total=None, left="")
     progress.start()
     return progress

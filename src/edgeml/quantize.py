@@ -11,8 +11,8 @@ from msgspec.structs import replace
 
 from edgeml.errors import EdgemlError
 from edgeml.formats import UNSUITED, Calibration, Converted, Request, Wishes, format_of
-from edgeml.progress import Counter, Progress, silent, within
-from edgeml.store import Store, fresh_folder, load_variant, scratch_folder
+from edgeml.progress import Counter, Progress, beating, silent, within
+from edgeml.store import Store, alone, fresh_folder, load_variant, scratch_folder
 from edgeml.targets.types import Profile
 from edgeml.traits import read_traits
 from edgeml.types import Model, Scheme, Variant
@@ -48,19 +48,19 @@ def quantize(
     """One variant a scheme. An existing variant of the same source is given back as it is."""
     read = Counter(progress, f"verify {model.name}", model.size_bytes)
     verify(Path(model.path), model.files, tick=read)
-    traits = read_traits(model)
-    with scratch_folder(store.root / model.name / "shared") as shared:
-        same = Request(
-            model=model,
-            traits=traits,
-            scheme=schemes[0],
-            profile=profile,
-            shared=shared,
-            calibration=terms.calibration,
-            wishes=terms.wishes,
-        )
-        requests = [replace(same, scheme=scheme) for scheme in schemes]
-        return [_existing(one, store, terms) or _write(one, store, terms, progress) for one in requests]
+    same = Request(
+        model=model,
+        traits=read_traits(model),
+        scheme=schemes[0],
+        profile=profile,
+        calibration=terms.calibration,
+        wishes=terms.wishes,
+    )
+    requests = [replace(same, scheme=scheme) for scheme in schemes]
+    found = [_existing(one, store, terms) for one in requests]
+    if None in found:
+        found = _written(requests, store, terms, progress)
+    return [one for one in found if one]
 
 
 def recommended(model: Model, profile: Profile) -> tuple[Scheme, ...]:
@@ -97,6 +97,19 @@ def _existing(request: Request, store: Store, terms: Terms) -> Variant | None:
     return found
 
 
+def _written(requests: Sequence[Request], store: Store, terms: Terms, progress: Progress) -> list[Variant | None]:
+    """One after the other, by one process at a time: two would need the memory of both, and do some work twice."""
+    name = requests[0].model.name
+    folder = store.root / name
+    with (
+        beating(progress) as alive,
+        alone(folder / "quantize", alive, doing=f"quantizing {name}"),
+        scratch_folder(folder / "shared") as shared,
+    ):
+        sharing = [replace(one, shared=shared) for one in requests]
+        return [_existing(one, store, terms) or _write(one, store, terms, alive) for one in sharing]
+
+
 def _asked(request: Request) -> dict[str, Any]:
     """The user's wishes, as a manifest keeps them."""
     plain: dict[str, Any] = to_builtins(request.wishes)
@@ -113,7 +126,7 @@ def _write(request: Request, store: Store, terms: Terms, progress: Progress) -> 
         named = within(progress, f"{request.model.name}/{request.scheme.folder_name}")
         made = format_of(request.scheme).convert(request, part, progress=named)
         _check_earned(request.scheme, made.audit, terms)
-        write_record(part / "variant.json", _manifest(request, made, part))
+        write_record(part / "variant.json", _manifest(request, made, part, named))
     return load_variant(folder)
 
 
@@ -123,8 +136,9 @@ def _check_earned(scheme: Scheme, audit: Audit, terms: Terms) -> None:
         raise EdgemlError(message, hint="leave --strict out, or use another scheme")
 
 
-def _manifest(request: Request, made: Converted, folder: Path) -> VariantManifest:
+def _manifest(request: Request, made: Converted, folder: Path, progress: Progress) -> VariantManifest:
     model, traits = request.model, request.traits
+    digested = Counter(progress, "digest", sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()))
     return VariantManifest(
         name=f"{model.name}/{request.scheme.folder_name}",
         model=model.ref,
@@ -132,7 +146,7 @@ def _manifest(request: Request, made: Converted, folder: Path) -> VariantManifes
         task=traits.task,
         architecture=traits.architecture,
         weights=made.weights,
-        files=describe(folder),
+        files=describe(folder, tick=digested),
         source_files=model.files,
         audit=made.audit,
         max_tokens=traits.max_tokens,

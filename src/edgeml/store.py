@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
 
 from edgeml.errors import EdgemlError
+from edgeml.progress import Progress
 from edgeml.types import REPORT, Model, ModelRef, Report, Run, Variant
 from edgeml_runtime.records import read_record, write_record
 from edgeml_runtime.types import VariantManifest
@@ -44,6 +45,26 @@ def scratch_folder(name: Path) -> Iterator[Path]:
             held.enter_context(_locked(part))
             held.callback(_drop, part)
         yield part
+
+
+@contextmanager
+def alone(name: Path, progress: Progress, *, doing: str) -> Iterator[None]:
+    """A block that no other process is in at the same time for the same `name`: the second waits, and says so.
+
+    A lock is a file beside `name`, which is gone after the block. It protects nothing where a disk knows no locks, nor
+    on Windows.
+    """
+    path = name.with_name(f".{name.name}.lock")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not find_spec("fcntl"):
+        yield
+        return
+    handle = _claimed(path, lambda: progress(f"wait for another edgeml that is {doing}", 0, 0))
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(handle)
 
 
 @contextmanager
@@ -193,7 +214,7 @@ class Store:
 def write_text(path: Path, text: str) -> None:
     """Write beside the goal and rename: a reader never sees half a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + PART)
+    part = path.with_name(f"{path.name}.{os.getpid()}{PART}")  # another process may write the same file now
     try:
         part.write_text(text, encoding="utf-8")
         os.replace(part, path)
@@ -238,6 +259,31 @@ def _one(text: str, names: Sequence[str], noun: str) -> str:
     near = get_close_matches(text, names, n=1)
     known = f"known: {', '.join(names)}" if names else "edgeml list shows what is here"
     raise EdgemlError(f"no {noun} {text!r}", hint=f"did you mean {near[0]}?" if near else known)
+
+
+def _claimed(path: Path, tell: Callable[[], None]) -> int:
+    """The open file at `path`, once the lock on it is ours; `tell` is called before waiting for another's."""
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            _wait_for(handle, tell)
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(handle), path.stat()):  # else its last holder has removed it
+                    return handle
+        except BaseException:
+            os.close(handle)
+            raise
+        os.close(handle)
+
+
+def _wait_for(handle: int, tell: Callable[[], None]) -> None:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        tell()
+        fcntl.flock(handle, fcntl.LOCK_EX)
+    except OSError:
+        pass  # the disk knows no locks
 
 
 @contextmanager

@@ -54,7 +54,7 @@ def build(plain: Any, kind: type[T], *, where: str) -> T:
 def write_record(path: Path, record: Record) -> None:
     """Write indented JSON beside the goal and rename: a reader never sees half a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")  # another process may write the same record now
     try:
         part.write_bytes(msgspec.json.format(encode(record).encode(), indent=2) + b"\n")
         os.replace(part, path)
