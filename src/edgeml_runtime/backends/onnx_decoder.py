@@ -8,16 +8,16 @@ graph evaluates a prompt, from caches of no tokens.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edgeml_runtime.backends.onnx import open_graph, open_tokenizer
-from edgeml_runtime.backends.onnx_greedy import parts, steps, written
+from edgeml_runtime.backends.onnx_writer import OnnxWriter, Step
 from edgeml_runtime.errors import EdgemlError, UnfitError
-from edgeml_runtime.session import Generation, Said, Thinking, Written, plain_prompt
+from edgeml_runtime.session import plain_prompt
 from edgeml_runtime.types import Generate, VariantManifest
 
 if TYPE_CHECKING:
@@ -35,15 +35,14 @@ def open_variant(folder: Path, manifest: VariantManifest, *, threads: int) -> On
     return OnnxDecoder(manifest, graph, open_tokenizer(folder / "tokenizer.json"))
 
 
-class OnnxDecoder:
+class OnnxDecoder(OnnxWriter):
     """A Decoder over such a graph, for one text at a time. Prompts are plain: the export carries no chat template."""
 
     omits_chat_template = True
 
     def __init__(self, manifest: VariantManifest, session: ort.InferenceSession, tokenizer: Tokenizer) -> None:
-        self.manifest = manifest
+        super().__init__(manifest, tokenizer)
         self._session = session
-        self._tokenizer = tokenizer
         self._empty = {
             item.name: np.zeros((1, int(item.shape[1]), 0, int(item.shape[3])), dtype=np.float32)
             for item in session.get_inputs()
@@ -62,38 +61,16 @@ class OnnxDecoder:
         """Token ids of the instruction, an empty line and the text; a chat template is not applied."""
         return plain_prompt(self, instruction, text)
 
-    def tokenize(self, text: str) -> list[int]:
-        """Token ids of plain text, without special tokens."""
-        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
-        return ids
-
     def logits(self, tokens: Sequence[int]) -> Floats:
         """Teacher-forced logits from an empty context, `(len(tokens), vocabulary)`."""
         found: Floats = self._step(tokens, self._empty)[0][0]
         return found
 
-    def generate(self, tokens: Sequence[int], options: Generate) -> Generation:
-        """Continue greedily until an end token or `max_new_tokens`."""
-        new = self._tokens(tokens, options)
-        return written(new, options, tokenizer=self._tokenizer, prompt_tokens=len(tokens))
-
-    def write(self, tokens: Sequence[int], options: Generate) -> Iterator[Written]:
-        """The text of `generate`, step by step; nothing is kept for another prompt."""
-        return parts(self._tokens(tokens, options), self._tokenizer)
-
-    def said(self, turns: Sequence[Said]) -> list[int] | None:  # noqa: ARG002 - one signature for all
-        """None: there is no chat template."""
-        return None
-
-    def thinking(self, tokens: Sequence[int]) -> Thinking:  # noqa: ARG002 - one signature for all
-        """Only the mark that counts in every model."""
-        return Thinking()
-
     def close(self) -> None:
         """Drop the session."""
         del self._session
 
-    def _tokens(self, tokens: Sequence[int], options: Generate) -> Iterator[int]:
+    def _begin(self, tokens: Sequence[int], options: Generate) -> tuple[Step, Sequence[int]]:
         self._require(tokens, options)
         caches = self._empty
 
@@ -102,7 +79,7 @@ class OnnxDecoder:
             logits, caches = self._step(new, caches)
             return logits[0, -1]
 
-        return steps(step, tokens, options, self.manifest.end_tokens)
+        return step, tokens
 
     def _step(self, tokens: Sequence[int], caches: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         past = next(iter(caches.values())).shape[2]

@@ -9,7 +9,7 @@ tokens appended, under `output.`. There is no mask: one text at a time needs no 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +18,8 @@ import onnxruntime as ort
 from tokenizers import Tokenizer
 
 from edgeml_runtime.backends.onnx import open_graph, open_tokenizer
-from edgeml_runtime.backends.onnx_greedy import parts, steps, written
+from edgeml_runtime.backends.onnx_writer import OnnxWriter, Step
 from edgeml_runtime.errors import EdgemlError, UnfitError
-from edgeml_runtime.session import Generation, Said, Thinking, Written
 from edgeml_runtime.types import Generate, VariantManifest
 
 if TYPE_CHECKING:
@@ -40,8 +39,8 @@ def open_variant(folder: Path, manifest: VariantManifest, *, threads: int) -> On
     return OnnxSeq2Seq(manifest, graphs, open_tokenizer(folder / "tokenizer.json"))
 
 
-class OnnxSeq2Seq:
-    """A Decoder that reads its prompt with one graph and writes with the other."""
+class OnnxSeq2Seq(OnnxWriter):
+    """A Decoder that reads its prompt with one graph, in the first step, and writes with the other."""
 
     omits_chat_template = False  # models of this kind have none
     start_token = None  # the tokenizer says itself what belongs around a text
@@ -49,9 +48,8 @@ class OnnxSeq2Seq:
     def __init__(
         self, manifest: VariantManifest, graphs: dict[str, ort.InferenceSession], tokenizer: Tokenizer
     ) -> None:
-        self.manifest = manifest
+        super().__init__(manifest, tokenizer)
         self._reader, self._writer = (graphs[name] for name in GRAPHS)
-        self._tokenizer = tokenizer
         self._empty = {
             item.name: np.zeros((1, int(item.shape[1]), 0, int(item.shape[3])), dtype=np.float32)
             for item in self._writer.get_inputs()
@@ -65,38 +63,16 @@ class OnnxSeq2Seq:
         ids: list[int] = self._tokenizer.encode(" ".join(part for part in (instruction, text) if part)).ids
         return ids
 
-    def tokenize(self, text: str) -> list[int]:
-        """Token ids of plain text, without special tokens."""
-        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
-        return ids
-
     def logits(self, tokens: Sequence[int]) -> Floats:
         """Logits after each token of a text that is read and then written out again, `(len(tokens), vocabulary)`."""
         found: Floats = self._step(tokens, self._empty, self._read_once(tokens))[0][0]
         return found
 
-    def generate(self, tokens: Sequence[int], options: Generate) -> Generation:
-        """Write greedily from the start token until an end token or `max_new_tokens`; reading is in the first step."""
-        new = self._tokens(tokens, options)
-        return written(new, options, tokenizer=self._tokenizer, prompt_tokens=len(tokens))
-
-    def write(self, tokens: Sequence[int], options: Generate) -> Iterator[Written]:
-        """The text of `generate`, step by step; nothing is kept for another text."""
-        return parts(self._tokens(tokens, options), self._tokenizer)
-
-    def said(self, turns: Sequence[Said]) -> list[int] | None:  # noqa: ARG002 - one signature for all
-        """None: there is no chat template."""
-        return None
-
-    def thinking(self, tokens: Sequence[int]) -> Thinking:  # noqa: ARG002 - one signature for all
-        """Only the mark that counts in every model."""
-        return Thinking()
-
     def close(self) -> None:
         """Drop both sessions."""
         del self._reader, self._writer
 
-    def _tokens(self, tokens: Sequence[int], options: Generate) -> Iterator[int]:
+    def _begin(self, tokens: Sequence[int], options: Generate) -> tuple[Step, Sequence[int]]:
         self._require(tokens, options)
         assert self.manifest.start_token is not None
         own, read = self._empty, dict[str, Any]()
@@ -107,7 +83,7 @@ class OnnxSeq2Seq:
             logits, own = self._step(new, own, read)
             return logits[0, -1]
 
-        return steps(step, [self.manifest.start_token], options, self.manifest.end_tokens)
+        return step, [self.manifest.start_token]
 
     def _read_once(self, tokens: Sequence[int]) -> dict[str, Any]:
         found = self._reader.run(self._read, {"input_ids": np.array([tokens], dtype=np.int64)})

@@ -1,0 +1,95 @@
+"""Writing text with ONNX graphs: what a model that only continues and one that also reads have in common."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+from edgeml_runtime import reasoning
+from edgeml_runtime.session import Generation, Said, Thinking, Written
+from edgeml_runtime.types import Generate, VariantManifest
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+    from edgeml_runtime.session import Floats
+
+Step = Callable[[Sequence[int]], "Floats"]  # new tokens in, logits of the successor of the last one out
+
+
+class OnnxWriter(ABC):
+    """Writes for one text at a time, greedily, and turns tokens into text."""
+
+    def __init__(self, manifest: VariantManifest, tokenizer: Tokenizer) -> None:
+        self.manifest = manifest
+        self._tokenizer = tokenizer
+
+    @abstractmethod
+    def _begin(self, tokens: Sequence[int], options: Generate) -> tuple[Step, Sequence[int]]:
+        """How a prompt's answer goes on step by step, and the tokens of the first step.
+
+        Raises EdgemlError for what cannot be written.
+        """
+
+    def tokenize(self, text: str) -> list[int]:
+        """Token ids of plain text, without special tokens."""
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def generate(self, tokens: Sequence[int], options: Generate) -> Generation:
+        """Write greedily until an end token or `max_new_tokens`."""
+        begin = perf_counter()
+        made: list[int] = []
+        times: list[float] = []
+        for token in self._tokens(tokens, options):
+            made.append(token)
+            times.append(perf_counter() - begin)
+        text = self._tokenizer.decode(made)
+        return Generation(
+            text=text,
+            tokens=tuple(made),
+            prompt_tokens=len(tokens),
+            finish_reason="stop" if len(made) < options.max_new_tokens else "length",
+            token_times_s=tuple(times),
+            text_ends=tuple(len(self._whole_characters(made[: count + 1])) for count in range(len(made))),
+            hidden=reasoning.spans(text),
+        )
+
+    def write(self, tokens: Sequence[int], options: Generate) -> Iterator[Written]:
+        """The text of `generate`, step by step; nothing is kept for another prompt.
+
+        Characters that are not complete yet wait for their other tokens.
+        """
+        made: list[int] = []
+        said = 0
+        yield Written("")
+        for token in self._tokens(tokens, options):
+            made.append(token)
+            text = self._whole_characters(made)
+            yield Written(text[said:], token)
+            said = max(said, len(text))
+        yield Written(self._tokenizer.decode(made)[said:])
+
+    def said(self, turns: Sequence[Said]) -> list[int] | None:  # noqa: ARG002 - one signature for all
+        """None: there is no chat template."""
+        return None
+
+    def thinking(self, tokens: Sequence[int]) -> Thinking:  # noqa: ARG002 - one signature for all
+        """Only the mark that counts in every model."""
+        return Thinking()
+
+    def _tokens(self, tokens: Sequence[int], options: Generate) -> Iterator[int]:
+        """The likeliest new tokens, until an end token, which is left out, or `max_new_tokens`."""
+        step, new = self._begin(tokens, options)
+        for _ in range(options.max_new_tokens):
+            token = int(step(new).argmax())
+            if token in self.manifest.end_tokens and not options.past_end:
+                return
+            yield token
+            new = [token]
+
+    def _whole_characters(self, tokens: Sequence[int]) -> str:
+        text: str = self._tokenizer.decode(tokens)
+        return text.rstrip("\ufffd")
