@@ -14,7 +14,7 @@ import tomllib
 import pytest
 from msgspec.structs import replace
 
-from edgeml.bundles import apk, bundles_in, deb, kind_at, rpm
+from edgeml.bundles import apk, bundles_in, deb, extraction, kind_at, rpm
 from edgeml.bundles.linux import nfpm
 from edgeml.bundles.linux.config import config_text
 from edgeml.bundles.linux.extract import extract
@@ -300,6 +300,45 @@ def test_a_size_in_a_debs_header_that_leads_back_ends_the_reading(tmp_path, size
     assert "a number in it is none" in refusal(extract, path, tmp_path / "taken")
 
 
+def test_a_deb_of_other_members_than_dpkg_installs_is_refused(tmp_path):
+    good, evil = ("data.tar.gz", tar_of(entry("usr/good"))), tar_of(entry("usr/evil"))
+    wrong = {
+        "twice": [BINARY, CONTROL, good, ("data.tar.gz", evil)],
+        "another way of packing first": [BINARY, CONTROL, ("data.tar.xz", evil), good],
+        "plain first": [BINARY, CONTROL, ("data.tar", evil), good],
+        "control twice": [BINARY, CONTROL, CONTROL, good],
+        "control last": [BINARY, good, CONTROL],
+        "something unknown": [BINARY, ("_evil", evil), CONTROL, good],
+        "no version": [CONTROL, good],
+        "another version": [("debian-binary", b"3.0\n"), CONTROL, good],
+        "a name of two": [BINARY, CONTROL, ("data.tar.gz /", evil)],
+    }
+    path = tmp_path / "a.deb"
+    for parts in wrong.values():
+        path.write_bytes(ar_of(*parts))
+        assert refusal(extract, path, tmp_path / "taken").startswith("a.deb is refused")
+    path.write_bytes(ar_of(BINARY, CONTROL, good) + b"more")
+    assert "something follows it" in refusal(extract, path, tmp_path / "more")
+
+    path.write_bytes(ar_of(BINARY, ("control.tar.gz/", b"odd"), good))
+    extract(path, tmp_path / "right")
+    assert [one.name for one in (tmp_path / "right/usr").iterdir()] == ["good"]
+
+
+def test_an_rpms_payload_has_the_bounds_of_any_archive(tmp_path, monkeypatch):
+    path = tmp_path / "a.rpm"
+    monkeypatch.setattr(extraction, "_SPARE_BYTES", 5000)
+    path.write_bytes(rpm_of(*[cpio("a" * 200, mode=0o40755)] * 2000, cpio("TRAILER!!!")))  # it compresses well
+    assert "more than such an archive may" in refusal(extract, path, tmp_path / "folders")
+    path.write_bytes(rpm_of(cpio("a", b"x" * 500_000), cpio("TRAILER!!!")))
+    assert "more than such an archive may" in refusal(extract, path, tmp_path / "file")
+    for part in (cpio("a", b"hidden", mode=0o40755), cpio("a", b"x", links=2)):
+        path.write_bytes(rpm_of(part, cpio("TRAILER!!!")))
+        assert "no plain file" in refusal(extract, path, tmp_path / "odd")
+    path.write_bytes(rpm_of(cpio("a", b"x"), cpio("TRAILER!!!"), cpio("b", b"x")))
+    assert "something follows it" in refusal(extract, path, tmp_path / "after")
+
+
 @pytest.mark.parametrize(("field", "value"), [(6, "-0000001"), (11, "7fffffff"), (11, "-0000001")])
 def test_a_size_in_an_rpms_payload_that_would_be_held_whole_is_refused(tmp_path, field, value):
     fields = ["00000000"] * 13
@@ -330,12 +369,40 @@ def link(name, goal):
     return one
 
 
-def deb_of(one):
+def tar_of(one):
     data = io.BytesIO()
     with tarfile.open(fileobj=data, mode="w:gz") as archive:
         archive.addfile(one, io.BytesIO(b"x" * one.size))
-    content = data.getvalue()
-    return b"!<arch>\n" + f"{'data.tar.gz':<16}{0:<12}{0:<6}{0:<6}{100644:<8}{len(content):<10}`\n".encode() + content
+    return data.getvalue()
+
+
+def ar_of(*parts):
+    """An archive as a deb is one, of names and contents."""
+    made = b"!<arch>\n"
+    for name, content in parts:
+        made += f"{name:<16}{0:<12}{0:<6}{0:<6}{100644:<8}{len(content):<10}`\n".encode() + content
+        made += b"\n" * (len(content) % 2)
+    return made
+
+
+BINARY, CONTROL = ("debian-binary", b"2.0\n"), ("control.tar.gz", b"odd")
+
+
+def deb_of(one):
+    return ar_of(BINARY, CONTROL, ("data.tar.gz", tar_of(one)))
+
+
+def cpio(name, content=b"", *, mode=0o100644, links=1):
+    fields = [0] * 13
+    fields[1], fields[4], fields[6], fields[11] = mode, links, len(content), len(name) + 1
+    made = b"070701" + "".join(f"{one:08x}" for one in fields).encode() + name.encode() + b"\0"
+    made += bytes(-len(made) % 4) + content
+    return made + bytes(-len(made) % 4)
+
+
+def rpm_of(*parts):
+    header = b"\x8e\xad\xe8\x01" + bytes(12)
+    return b"\xed\xab\xee\xdb" + bytes(92) + header + header + gzip.compress(b"".join(parts))
 
 
 def test_a_missing_nfpm_is_named_as_a_clone_installs_it(monkeypatch, tmp_path):

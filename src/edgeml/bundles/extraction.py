@@ -24,7 +24,7 @@ _REGULAR = (tarfile.REGTYPE, tarfile.AREGTYPE)
 class Stream(Protocol):
     """What a tar is read from."""
 
-    def read(self, size: int = -1, /) -> bytes:
+    def read(self, size: int, /) -> bytes:
         """At most so many bytes; none at the end."""
 
 
@@ -84,7 +84,7 @@ def unpack_tar(stream: Stream, intake: Intake, *, keep: Callable[[str], bool] | 
     `keep` says by its name whether a member is wanted; what is not is passed over.
     """
     try:
-        with tarfile.open(fileobj=_Bounded(stream, intake), mode="r|") as packed:
+        with tarfile.open(fileobj=Bounded(stream, intake), mode="r|") as packed:
             for member in packed:
                 if member.isdir() or (keep and not keep(member.name)):
                     continue
@@ -92,7 +92,7 @@ def unpack_tar(stream: Stream, intake: Intake, *, keep: Callable[[str], bool] | 
                 if content is None:
                     raise intake.refused(member.name, "it is a link, a device, or no plain file")
                 intake.add(member.name, content)
-            _require_end(packed, intake)
+            require_end(packed.fileobj, intake)
     except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
         if isinstance(error, OSError) and disk_refusal(error):
             raise
@@ -109,14 +109,14 @@ def only_folder(folder: Path, archive: Path) -> Path:
     return found[0]
 
 
-def _require_end(packed: tarfile.TarFile, intake: Intake) -> None:
-    """Read on to the stream's own end, where a checksum may be: after a tar's last member there are zeros alone."""
-    while chunk := packed.fileobj.read(CHUNK_BYTES):
+def require_end(stream: Stream, intake: Intake) -> None:
+    """Read on to a stream's own end, where a checksum may be: after an archive's last member there are zeros alone."""
+    while chunk := stream.read(CHUNK_BYTES):
         if chunk.strip(b"\0"):
             raise intake.refused("its end", "something follows it")
 
 
-class _Bounded(io.RawIOBase):
+class Bounded(io.RawIOBase):
     """A stream that ends in a refusal once it gave more than an archive's headers and contents may have."""
 
     def __init__(self, stream: Stream, intake: Intake) -> None:
