@@ -206,6 +206,20 @@ def test_no_script_has_a_word_left_to_fill_in_and_every_one_can_be_read_by_a_she
         subprocess.run(["sh", "-n"], input=content, check=True)
 
 
+def test_no_model_is_called_as_what_runs_models_or_as_another_folder_beside_it(bundle):
+    plain = read_bundle(bundle)
+    asked = ["runtime/onnx", "Runtime-ONNX", "model-runtime/onnx", "users", "live", "model/live", "runtimes/onnx"]
+    named = {one: names_of(bundle, replace(plain, variant=one)) for one in asked}
+
+    assert named["Runtime-ONNX"].name == named["runtime/onnx"].name == "model-runtime-onnx"
+    assert len({one.name for one in named.values()}) == len(asked) - 1
+    for one in named.values():
+        assert one.package == f"edgeml-{one.name}" != one.runtime_package
+        assert one.name not in ("users", "live")
+        assert not one.name.startswith("runtime-")
+    assert named["runtimes/onnx"].name == "runtimes-onnx"
+
+
 def test_the_configuration_changes_nothing_until_a_line_is_let_count(bundle, tmp_path):
     text = config_text(names_of(bundle, read_bundle(bundle)))
     path = tmp_path / "own.toml"

@@ -15,6 +15,9 @@ from edgeml_runtime.types import VariantManifest
 # Go's words, which nfpm turns into those of each kind of package.
 _ARCHITECTURES = {"aarch64": "arm64", "x86_64": "amd64"}
 ANY = "all"
+# What else lies where models do; and what such a model gets before its name, which so is no other model's.
+_TAKEN = re.compile(r"(runtime|users|live|model)(-|$)")
+_INSTEAD = "model-"
 
 
 class Names(NamedTuple):
@@ -35,7 +38,8 @@ class Names(NamedTuple):
 def names_of(folder: Path, bundle: Bundle) -> Names:
     """The names that follow from a bundle's folder; its target is no part of them, for a device knows what it is."""
     manifest = read_record(folder / VARIANT / "variant.json", VariantManifest)
-    name = re.sub(r"[^a-z0-9]+", "-", bundle.variant.lower()).strip("-")
+    slug = re.sub(r"[^a-z0-9]+", "-", bundle.variant.lower()).strip("-")
+    name = f"{_INSTEAD}{slug}" if _TAKEN.match(slug) else slug
     runtime = f"runtime-{runtime_name(profile(bundle.target), runtime_of(manifest))}"
     architecture = _ARCHITECTURES.get(bundle.machine, bundle.machine)
     own = architecture if manifest.built_for else ANY
