@@ -3,9 +3,10 @@
 python benchmarks/serve.py [FOLDER]
 
 FOLDER is a variant's; left out, that of `make demo`. Printed are ratios and differences of one machine, never asserted.
-Steps: an embedding (or eight tokens) by the session alone and through HTTP, alternating; twice the load that can be
-sustained; 10,000 requests and the memory before and after; for GGUF, the first token after a long prompt, read for the
-first time and again.
+Steps: an embedding (or eight tokens) by the session alone and through HTTP, alternating; twice the load that two
+clients in turn make, against eight tenths of it, with requests of one text and of eight: where a text takes as long as
+the HTTP around it, that is what is overloaded; 10,000 requests and the memory before and after; for GGUF, the first
+token after a long prompt, read for the first time and again.
 """
 
 from __future__ import annotations
@@ -50,10 +51,11 @@ def main() -> None:
             port = next(int(line.rpartition(":")[2]) for line in child.stderr if "is served at" in line)
             with ThreadPoolExecutor(1) as drain:
                 drain.submit(lambda: Counter(child.stderr))
-                ask = asker(port, encodes=encodes)
+                ask = asker(port, request(encodes=encodes))
                 alone = bare(session, encodes=encodes)
                 overhead(alone, ask, pairs=1000 if encodes else 30)
-                overload(port, encodes=encodes)
+                for texts in (1, 8) if encodes else (1,):
+                    overload(port, request(encodes=encodes, texts=texts), texts)
                 growth(ask, child.pid, options.requests)
                 if not encodes:
                     beginnings(port)
@@ -69,10 +71,10 @@ def bare(session: Any, *, encodes: bool) -> Callable[[], Any]:
     return lambda: session.generate(session.prompt(None, TEXT), Generate(max_new_tokens=8))
 
 
-def asker(port: int, *, encodes: bool) -> Callable[[], int]:
+def asker(port: int, what: tuple[str, bytes]) -> Callable[[], int]:
     """One request over a connection that stays open; its status."""
     connection = http.client.HTTPConnection("127.0.0.1", port)
-    path, body = request(encodes=encodes)
+    path, body = what
 
     def ask() -> int:
         connection.request("POST", path, body, {"content-type": "application/json"})
@@ -83,10 +85,10 @@ def asker(port: int, *, encodes: bool) -> Callable[[], int]:
     return ask
 
 
-def request(*, encodes: bool) -> tuple[str, bytes]:
+def request(*, encodes: bool, texts: int = 1) -> tuple[str, bytes]:
     """Path and body."""
     if encodes:
-        return "/v1/embeddings", json.dumps({"input": TEXT, "encoding_format": "base64"}).encode()
+        return "/v1/embeddings", json.dumps({"input": [TEXT] * texts, "encoding_format": "base64"}).encode()
     return "/v1/predict", json.dumps({"rows": [{"text": TEXT}], "max_new_tokens": 8}).encode()
 
 
@@ -102,26 +104,33 @@ def overhead(alone: Callable[[], Any], ask: Callable[[], int], pairs: int) -> No
     print(f"p50: endpoint - session {endpoint - session:.2f} ms; endpoint / session {endpoint / session:.2f}")
 
 
-def overload(port: int, *, encodes: bool, seconds: float = 10.0) -> None:
-    """One client after the other, then requests at twice that rate, whether they are answered or not."""
-    alone = paced(port, None, 1, seconds / 2, encodes=encodes)
-    sustainable = len(alone[200]) / (seconds / 2)
-    found = paced(port, 2 * sustainable, 64, seconds, encodes=encodes)
-    served, total = found[200], sum(map(len, found.values()))
-    medians = statistics.median(served) / statistics.median(alone[200])
-    rate = len(served) / seconds / sustainable
+def overload(port: int, what: tuple[str, bytes], texts: int, seconds: float = 10.0) -> None:
+    """Requests at eight tenths of the rate that two clients in turn are answered at, then at twice that rate."""
+    capacity = len(paced(port, None, 2, seconds / 2, what=what)[200]) / (seconds / 2)
+    calm = paced(port, 0.8 * capacity, 64, seconds, what=what)
+    found = paced(port, 2 * capacity, 64, seconds, what=what)
     told = {status: len(times) for status, times in sorted(found.items())}
-    print(f"twice the load: served rate / sustainable {rate:.2f}; of {total}: {told}")
-    print(f"  median of the served / of one client alone {medians:.1f}; the queue is 16 long")
+    rate = len(found[200]) / seconds / capacity
+    print(f"twice the load, {texts} a request: answered / capacity {rate:.2f}; of {sum(told.values())}: {told}")
+    print(f"  at 0.8 of the load: { ({status: len(times) for status, times in sorted(calm.items())}) }")
+    ratios = {name: at(found[200]) / at(calm[200]) for name, at in (("p50", statistics.median), ("p95", tail))}
+    print("  latency of the answered at twice / at 0.8: " + ", ".join(f"{n} {r:.2f}" for n, r in ratios.items()))
 
 
-def paced(port: int, rate: float | None, clients: int, seconds: float, *, encodes: bool) -> dict[int, list[float]]:
+def tail(times: list[float]) -> float:
+    """The 95th percentile."""
+    return statistics.quantiles(times, n=20)[-1]
+
+
+def paced(
+    port: int, rate: float | None, clients: int, seconds: float, *, what: tuple[str, bytes]
+) -> dict[int, list[float]]:
     """Seconds of each response by its status; without a rate, each client asks as soon as it is answered."""
     found: dict[int, list[float]] = {200: []}
     end_s = time.perf_counter() + seconds
 
     def client(number: int) -> None:
-        ask = asker(port, encodes=encodes)
+        ask = asker(port, what)
         next_s = time.perf_counter() + (number / rate if rate else 0)
         while time.perf_counter() < end_s:
             if rate:

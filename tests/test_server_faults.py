@@ -423,6 +423,34 @@ def test_texts_of_a_request_that_was_turned_away_are_not_embedded():
     assert asyncio.run(run()) == (429, ["a"])
 
 
+@pytest.mark.parametrize(("busy_s", "let_in"), [(0.0, 4), (39.0, 4), (41.0, 2)])
+def test_a_burst_may_fill_the_queue_and_a_load_that_stands_may_not(busy_s, let_in):
+    """The mean time is 10 s, so a full line of one that runs and three that wait is empty after 40 s."""
+    now = [0.0]
+
+    def tens(_):
+        now[0] += 10.0
+
+    async def run():
+        line = Line(waiting=3, standing=1, time_limit_s=10, clock=lambda: now[0])
+        await line.answer(Ask(tens), asyncio.Future())
+        while line._open:  # what is done is told to the loop
+            await asyncio.sleep(0)
+        free, asked = threading.Event(), [Ask(lambda _: free.wait()) for _ in range(5)]
+        asks = [asyncio.ensure_future(line.answer(asked[0], asyncio.Future()))]
+        await asyncio.sleep(0)
+        asked[0].began.wait(5)
+        now[0] += busy_s
+        asks += [asyncio.ensure_future(line.answer(ask, asyncio.Future())) for ask in asked[1:]]
+        await asyncio.sleep(0)
+        free.set()
+        found = await asyncio.gather(*asks, return_exceptions=True)
+        line.close()
+        return sum(not isinstance(one, RefusedError) for one in found)
+
+    assert asyncio.run(run()) == let_in
+
+
 class _Reading:
     """An encoder that remembers what it was given."""
 

@@ -57,7 +57,7 @@ async def run(folder: Path, settings: Settings, token: str | None, listener: soc
 async def opened(folder: Path, settings: Settings) -> AsyncIterator[Service]:
     """The service of a bundle's or a variant's folder, its model loaded; it keeps prompts' beginnings where it can."""
     variant = variant_folder(folder)
-    line = Line(waiting=settings.queue, time_limit_s=settings.time_limit_s)
+    line = Line(waiting=settings.queue, standing=settings.standing_queue, time_limit_s=settings.time_limit_s)
     try:
         session = await line.first(lambda: open_session(variant, threads=settings.threads or default_threads()))
         try:
