@@ -478,6 +478,41 @@ def test_where_the_canary_fails_no_other_device_is_touched(fleet, base, broken):
 
 
 @pytest.mark.real
+def test_the_commands_for_many_devices_say_what_became_of_each_and_lead_on_to_the_same_ones(fleet, made, tmp_path):
+    listed = "\n".join(["  - {device: pi@b, canary: true}", "  - {device: pi@a, labels: [shop]}", "  - pi@c"])
+    path = tmp_path / "fleet.yaml"
+    path.write_text(f"schema: edgeml.inventory/1\ndevices:\n{listed}\n")
+    where = ("--inventory", path, "--artifacts", made / "artifacts")
+    dry = inside("deploy", made / "fixed", "--dry-run", "--label", "shop", *where)
+    assert dry.steps == [f"edgeml deploy {made}/fixed --label shop --inventory {path} --artifacts {made}/artifacts"]
+    assert inside("deploy", "tiny", *where).code == 0
+    assert inside("deploy", made / "fixed", *where).code == 0
+
+    fleet["pi@b"].link.is_down = True
+    stopped = inside("deploy", made / "broken", *where)
+    cells = [line.split() for line in stopped.out.splitlines() if line.startswith("pi@") and ": " not in line]
+    assert stopped.code == 3
+    assert [row[2:-1] for row in cells] == [["failed"], ["not"], ["not"]]  # nobody knows what is in use there
+    assert [row[-1] for row in cells[1:]] == ["tried", "tried"]
+
+    fleet["pi@b"].link.is_down = False
+    back = inside("deploy", "--rollback", *where)
+    assert (back.code, back.out.count("deployed")) == (0, 3)
+    assert back.steps == [f"edgeml verify --inventory {path} --artifacts {made}/artifacts"]
+
+
+@pytest.mark.real
+def test_an_installation_in_a_folder_of_its_own_is_asked_for_and_taken_back_there(running, made):
+    where = ("--host", running.host, "--path", "own", "--artifacts", made / "artifacts")
+    for bundle in ("tiny", made / "fixed"):
+        told = inside("deploy", bundle, *where)
+        assert told.steps == [f"edgeml deploy --status --host {running.host} --path own --artifacts {made}/artifacts"]
+    seen = inside("deploy", "--status", *where)
+    assert seen.steps == [f"edgeml deploy own --rollback --host {running.host} --path own --artifacts {made}/artifacts"]
+    assert inside("deploy", "own", "--rollback", *where).code == 0
+
+
+@pytest.mark.real
 def test_an_interrupt_ends_it_on_every_device_that_was_under_way(fleet, base, fixed):
     deploy_all(base, hosts(fleet), Manner(), Pace())
     gates = [Gate(fleet[name]) for name in ("pi@b", "pi@c")]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -13,7 +12,7 @@ import click
 
 from edgeml import __version__
 from edgeml.children import ENDING
-from edgeml.command import common, completing
+from edgeml.command import common, completing, typed
 from edgeml.device_commands import deploy, devices, feedback, serve, verify
 from edgeml.errors import EdgemlError, disk_refusal
 from edgeml.options import bench_options, conditions_of, quantize_options, reached, terms_of
@@ -177,9 +176,7 @@ def bench(session: Session, variants: tuple[str, ...], **options: Any) -> None:
         bench = bench_away if conditions.is_away else bench_there
         found = bench(chosen, dataset, conditions, store=session.store, baseline=baseline, progress=session.progress)
     reports = session.show(found if isinstance(found, list) else [found])
-    session.next(
-        suggestions.after_bench(chosen[-1], conditions.profile, session.store, reports, asked=_typed(variants))
-    )
+    session.next(suggestions.after_bench(chosen[-1], conditions.profile, session.store, reports, asked=typed(variants)))
     session.judge(*reports)
 
 
@@ -333,18 +330,6 @@ cli.add_command(deploy)
 cli.add_command(feedback)
 cli.add_command(serve)
 cli.add_command(verify)
-
-
-def _typed(arguments: Sequence[str]) -> list[str]:
-    """The options that were typed after the command's name, without its arguments, and without those of `common`."""
-    words = sys.argv[2:]
-    for argument in arguments:
-        if argument in words:
-            words.remove(argument)
-    if "--artifacts" in words:  # the session adds it to each command that it shows
-        place = words.index("--artifacts")
-        del words[place : place + 2]
-    return [word for word in words if word != "--json"]
 
 
 def main() -> NoReturn:

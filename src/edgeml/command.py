@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable
+import sys
+from collections.abc import Callable, Iterable, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,3 +58,15 @@ def completing(
         return []
 
     return complete
+
+
+def typed(arguments: Sequence[str]) -> list[str]:
+    """The options that were typed after the command's name, without its arguments, and without those of `common`."""
+    words = sys.argv[2:]
+    for argument in arguments:
+        if argument in words:
+            words.remove(argument)
+    if "--artifacts" in words:  # the session adds it to each command that it shows
+        place = words.index("--artifacts")
+        del words[place : place + 2]
+    return [word for word in words if word != "--json"]

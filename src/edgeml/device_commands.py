@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from edgeml.command import common, completing
+from edgeml.command import common, completing, typed
 
 if TYPE_CHECKING:
     from edgeml.console import Session
@@ -279,14 +279,14 @@ def deploy(session: Session, bundle: str | None, *, rollback: bool, status: bool
         return
     if rollback:
         back = [roll_back(one, way, name=bundle, progress=session.progress) for one in devices]
-        _tell_deployed(session, back, how["inventory"])
+        _tell_deployed(session, back, how["inventory"], path=way.path)
         return
     if bundle is None:
         raise click.UsageError("name a BUNDLE: edgeml list shows those that are here")
     pace = Pace(parallel=how["parallel"], max_failures=how["max_failures"])
     with opened(bundle, store=session.store, key=how["key"]) as parcel:
         made = deploy_all(parcel, devices, way, pace, progress=session.progress)
-    _tell_deployed(session, made, how["inventory"], dry_run=way.dry_run)
+    _tell_deployed(session, made, how["inventory"], path=way.path, dry_run=way.dry_run)
 
 
 def _devices(host: str | None, inventory: Path | None, labels: Sequence[str]) -> list[Device]:
@@ -303,19 +303,27 @@ def _tell_versions(session: Session, devices: Sequence[Device], **how: Any) -> N
 
     found = session.show(versions_on(devices, **how))
     require_answers(found)
-    back = next((one for one in found if one.previous), None)
-    session.next([f"edgeml deploy {back.name} --rollback --host {back.device}" if back else "edgeml list"])
+    back, path = next((one for one in found if one.previous), None), how.get("path")
+    there = f" --path {quote(path)}" if path else ""
+    session.next([f"edgeml deploy {back.name} --rollback --host {back.device}{there}" if back else "edgeml list"])
 
 
 def _tell_deployed(
-    session: Session, made: Sequence[Deployment], inventory: Path | None, *, dry_run: bool = False
+    session: Session,
+    made: Sequence[Deployment],
+    inventory: Path | None,
+    *,
+    path: str | None = None,
+    dry_run: bool = False,
 ) -> None:
     from edgeml.inventory import require_deployed
 
     session.show(made)
     require_deployed(made, dry_run=dry_run)
     where = f"--inventory {quote(str(inventory))}" if inventory else f"--host {made[0].device}"
-    if dry_run:
-        session.next([f"edgeml deploy {made[0].bundle} {where}"])
+    if dry_run:  # the same again, whichever devices and whatever folder were named
+        session.next([" ".join(["edgeml deploy", *(quote(word) for word in typed(()) if word != "--dry-run")])])
+    elif path:
+        session.next([f"edgeml deploy --status {where} --path {quote(path)}"])
     else:
         session.next([f"edgeml verify {where}" if inventory else f"edgeml deploy --status {where}"])

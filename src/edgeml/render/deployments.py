@@ -16,8 +16,8 @@ def deployments(found: Sequence[Deployment], width: int) -> list[str]:
         Column(title="device", cells=tuple(one.device for one in found)),
         Column(title="bundle", cells=tuple(one.bundle for one in found), rank=2),
         Column(title="outcome", cells=tuple(one.outcome for one in found)),
-        Column(title="before", cells=tuple(_short(one.before) for one in found), rank=1),
-        Column(title="now", cells=tuple(_short(one.after) for one in found)),
+        Column(title="before", cells=tuple(_version(one, one.before) for one in found), rank=1),
+        Column(title="now", cells=tuple(_version(one, one.after) for one in found)),
         Column(title="sent", cells=tuple(_sent(one.sent_bytes) for one in found), right=True, rank=3),
         Column(
             title="s", cells=tuple("" if one.seconds is None else f"{one.seconds:.1f}" for one in found), right=True
@@ -40,6 +40,12 @@ def installed(found: Sequence[Installed], width: int) -> list[str]:
         Column(title="endpoint", cells=tuple(_endpoint(one.serves) for one in found), rank=3),
     ]
     return ["\n".join([table(columns, width), *(f"{one.device}: {one.reason}" for one in found if one.reason)])]
+
+
+def _version(one: Deployment, version: str | None) -> str:
+    """Empty where the device was not asked: it may well have one."""
+    is_known = one.sent_bytes is not None or one.before or one.after
+    return _short(version) if is_known else ""
 
 
 def _short(version: str | None) -> str:
