@@ -13,6 +13,7 @@ import tarfile
 
 import msgspec
 import pytest
+from model_signing import hashing
 
 from edgeml.bundles import bundle_at, kind_at, tar
 from edgeml.bundles.dir import unpack
@@ -413,6 +414,23 @@ def test_what_is_no_bundle_is_a_sentence(tmp_path, store):
     assert "there is no" in refusal(kind_at, tmp_path / "none")
     (tmp_path / "x.tar.gz").write_text("no archive")
     assert "no complete archive" in refusal(verify, tmp_path / "x.tar.gz", store=store)
+
+
+@pytest.mark.parametrize("left_out", ["variant", "variant/model.onnx", "run.sh", "papers"])
+def test_a_signature_that_leaves_files_out_is_refused(folder, keys, monkeypatch, left_out):
+    (folder / "papers").mkdir()
+    (folder / "papers" / "a.txt").write_text("read me")
+
+    def hashed():
+        own = hashing.Config()
+        return own.set_ignored_paths(paths=["model.sig", left_out], ignore_git_paths=False)
+
+    sign(folder, keys[0])
+    assert check_signature(folder, keys[1])
+    with monkeypatch.context() as otherwise:  # as another program may sign
+        otherwise.setattr("edgeml.signing._hashing", hashed)
+        sign(folder, keys[0])
+    assert f"leaves out {left_out}" in refusal(check_signature, folder, keys[1])
 
 
 def test_the_same_folder_and_key_give_the_same_signature_under_any_name(folder, keys, tmp_path):

@@ -59,6 +59,7 @@ def check_signature(folder: Path, key: Path) -> str:
         config.use_elliptic_key_verifier(public_key=key).set_hashing_config(_hashing()).verify(
             folder, folder / SIGNATURE
         )
+        _require_all(folder)
     except InvalidSignature as error:
         message = f"the signature of {folder.name} is not by the key that it names"
         raise EdgemlError(message, hint="do not use this bundle: ask for it again") from error
@@ -80,6 +81,17 @@ def signed_by(folder: Path) -> str | None:
     if not re.fullmatch(r"[0-9a-f]{64}", str(hint)):
         raise EdgemlError(f"{path.name} names no key", hint="ask for the bundle again")
     return str(hint)
+
+
+def _require_all(folder: Path) -> None:
+    """Raise EdgemlError for a file that a statement leaves out: whoever signs can name paths that are to be ignored."""
+    envelope = json.loads((folder / SIGNATURE).read_bytes())["dsseEnvelope"]
+    statement = json.loads(base64.b64decode(envelope["payload"]))
+    signed = {one["name"] for one in statement["predicate"]["resources"]}
+    found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_symlink() or path.is_file()}
+    if missing := sorted(found - signed - {SIGNATURE}):
+        message = f"the signature of {folder.name} leaves out {missing[0]}"
+        raise EdgemlError(message, hint="do not use this bundle: ask for one that is signed as a whole")
 
 
 def _require() -> None:
