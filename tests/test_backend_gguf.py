@@ -351,6 +351,29 @@ def test_whatever_a_model_prefers_the_answer_is_json_of_the_schema(decoder, sche
         assert answer[schema["required"][0]] == wanted.get("const", answer[schema["required"][0]])
 
 
+def test_a_drawn_answer_is_json_of_the_schema_and_follows_its_seed(decoder):
+    schema = {"type": "array", "items": {"enum": ["a", "b", 1]}, "minItems": 3, "maxItems": 3}
+    made = [
+        decoder.generate([1, 70], Generate(max_new_tokens=60, schema=schema, temperature=2.0, seed=seed))
+        for seed in (1, 1, 2, 3, 4)
+    ]
+
+    for one in made:
+        Draft202012Validator(schema).validate(json.loads(one.text))
+    assert made[0].tokens == made[1].tokens
+    assert len({one.text for one in made}) > 2
+
+
+def test_a_schema_leaves_the_logits_of_what_it_allows_as_they_are(decoder):
+    logits = decoder.logits([1, 70])[-1]
+
+    allowed = gguf_grammar.Grammar(decoder._model, {"enum": [1, 2, 3]}).allowed(logits)
+
+    kept = np.flatnonzero(np.isfinite(allowed))
+    assert {decoder._model.text([int(token)])[0] for token in kept} == {"1", "2", "3"}
+    np.testing.assert_array_equal(allowed[kept], logits[kept])
+
+
 @pytest.mark.parametrize(
     ("schema", "held"),
     [

@@ -105,6 +105,23 @@ def test_a_stop_word_ends_the_answer_before_it_in_a_stream_too(writer):
     assert "".join(part.choices[0].delta.content or "" for part in parts) == made.message.content
 
 
+def test_answers_are_drawn_by_their_seed_where_a_temperature_is_asked_for(writer, folders):
+    asked = {"model": "tiny/gguf-f16", "messages": HELLO, "max_tokens": 24, "top_p": 0.9}
+
+    def said(**more):
+        return writer.chat.completions.create(**asked, **more).choices[0].message.content
+
+    greedy, drawn = said(), said(temperature=1.5, seed=-4)
+    assert said(temperature=0, seed=9) == greedy == said(seed=3)
+    assert said(temperature=1.5, seed=-4) == drawn != greedy
+    assert len({said(temperature=1.5) for _ in range(4)}) > 1  # without a seed each by chance
+
+    session = open_session(folders["chat"], threads=1)
+    options = Generate(max_new_tokens=24, temperature=1.5, top_p=0.9, seed=-4)
+    assert session.generate(session.said([Said("user", "hello")]), options).text == drawn
+    session.close()
+
+
 def test_a_conversation_has_its_turns_in_the_prompt(writer, folders):
     said = [("system", "be short"), ("user", "a"), ("assistant", "b"), ("user", "c")]
     messages = [{"role": role, "content": words} for role, words in said]

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import signal
 import sys
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edgeml_runtime.errors import EdgemlError, why
 
@@ -172,6 +174,13 @@ def _predict_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--instruction", metavar="TEXT", help="text-generation: what to do with each text")
     parser.add_argument("--schema", type=Path, metavar="FILE", help="text-generation: a JSON Schema to keep to")
     parser.add_argument("--max-new-tokens", type=_count, metavar="N", help="text-generation: the longest answer")
+    draw = partial(_number, most=100)
+    parser.add_argument("--temperature", type=draw, metavar="T", help="text-generation: above 0, tokens are drawn")
+    share = partial(_number, most=1, above=True)
+    parser.add_argument("--top-p", type=share, metavar="P", help="among the likeliest that make up so much")
+    parser.add_argument("--top-k", type=_count, metavar="N", help="among so many of the likeliest")
+    parser.add_argument("--seed", type=_seed, metavar="N", help="0 unless given: the same seed draws the same tokens")
+    parser.add_argument("--stop", action="append", type=_word, metavar="WORD", help="text-generation: ends an answer")
 
 
 def _serve_options(parser: argparse.ArgumentParser) -> None:
@@ -194,17 +203,43 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def _number(text: str, *, most: float, above: bool = False) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 <= number <= most or (above and not number):
+        raise EdgemlError(f"{text!r} does not fit", hint=f"give a number {'above' if above else 'from'} 0 to {most}")
+    return number
+
+
+def _seed(text: str) -> int:
+    if not (text.isascii() and text.isdigit()):
+        raise EdgemlError(f"{text!r} is no seed", hint="give a whole number from 0")
+    return int(text)
+
+
+def _word(text: str) -> str:
+    if not text:
+        raise EdgemlError("a stop word is empty", hint="leave --stop out")
+    return text
+
+
 def _generate(options: argparse.Namespace) -> Generate:
     from edgeml_runtime.types import Generate
 
     schema = _json_object(options.schema) if options.schema else None
-    given = {"instruction": options.instruction, "schema": schema, "max_new_tokens": options.max_new_tokens}
+    same = ("instruction", "max_new_tokens", "temperature", "top_p", "top_k", "seed")
+    given: dict[str, Any] = {name: getattr(options, name) for name in same}
+    given |= {"schema": schema, "stop": tuple(options.stop) if options.stop else None}
     return Generate(**{name: value for name, value in given.items() if value is not None})
 
 
 def _json_object(path: Path) -> dict[str, object]:
+    from edgeml_runtime.records import parse_json
+
     try:
-        found = json.loads(path.read_bytes())
+        found = parse_json(path.read_bytes())
     except (OSError, ValueError) as error:
         raise EdgemlError(f"cannot read {path}: {why(error)}", hint="give a file with a JSON Schema") from error
     if not isinstance(found, dict):

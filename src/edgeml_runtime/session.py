@@ -148,7 +148,7 @@ class Decoder(Protocol):
         """Teacher-forced logits from an empty context, `(len(tokens), vocabulary)`."""
 
     def generate(self, tokens: Sequence[int], options: Generate) -> Generation:
-        """Continue greedily until the end token or `max_new_tokens`; within the schema where one is given."""
+        """Continue as the options say until an end token, before a stop word, or `max_new_tokens`."""
 
     def write(self, tokens: Sequence[int], options: Generate) -> Iterator[Written]:
         """The text of `generate`, step by step: whoever stops asking for more ends it.

@@ -1,4 +1,4 @@
-"""Continues texts with llama.cpp, greedily. Knows nothing about files, tasks or what an answer should be."""
+"""Continues texts with llama.cpp. Knows nothing about files, tasks or what an answer should be."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from time import perf_counter
 
 import numpy as np
 
-from edgeml_runtime import reasoning
+from edgeml_runtime import reasoning, stops
 from edgeml_runtime.backends.gguf_chat import Chat
 from edgeml_runtime.backends.gguf_grammar import Grammar
 from edgeml_runtime.backends.gguf_kept import GRID, Beginnings
 from edgeml_runtime.backends.gguf_model import Context, Floats, Model, room
 from edgeml_runtime.errors import EdgemlError, UnfitError
+from edgeml_runtime.next_token import NextToken
 from edgeml_runtime.session import Generation, Said, Thinking, Written, plain_prompt
 from edgeml_runtime.types import Generate, VariantManifest
 
@@ -77,28 +78,32 @@ class GgufDecoder:
         return rows
 
     def generate(self, tokens: Sequence[int], options: Generate) -> Generation:
-        """Continue greedily until the end token or `max_new_tokens`; within the schema where one is given.
+        """Continue as the options say until the end token, before a stop word, or `max_new_tokens`.
 
         Raises EdgemlError when prompt and answer do not fit the context together, and for an empty prompt.
         """
         called = perf_counter()
         made: list[int] = []
         times: list[float] = []
+        ends_at = None
         for token in self._steps(self._empty_context(len(tokens), options.max_new_tokens), tokens, options):
             if token is None:
                 continue
             made.append(token)
             times.append(perf_counter() - called)
+            if options.stop and (ends_at := self._stop(made, tokens, options)) is not None:
+                break
         text, ends = self._model.text(made, also=self._mark_tokens)
-        return Generation(
+        whole = Generation(
             text=text,
             tokens=tuple(made),
             prompt_tokens=len(tokens),
             finish_reason="stop" if len(made) < options.max_new_tokens else "length",
             token_times_s=tuple(times),
             text_ends=ends,
-            hidden=() if options.schema is not None else self._hidden(text, tokens),
+            hidden=self._hidden(text, tokens, options),
         )
+        return stops.cut(whole, ends_at)
 
     def keep(self, limit_bytes: int) -> None:
         """From now on, keep for `write` the states of prompts' beginnings that come again, in at most so many bytes."""
@@ -109,14 +114,8 @@ class GgufDecoder:
 
         A step without text or token comes after each piece of the prompt. Raises as `generate` does, at the first step.
         """
-        context = self._room_for(len(tokens), options.max_new_tokens)
-        reused = self._beginnings.resume(context, tokens)
-        yield Written("", reused=reused)
-        reader = getincrementaldecoder("utf-8")("replace")
-        for token in self._steps(context, tokens, options, reused=reused, keep=self._beginnings):
-            piece = b"" if token is None else self._model.piece(token, control=token in self._mark_tokens)
-            yield Written(reader.decode(piece), token)
-        yield Written(reader.decode(b"", final=True))
+        words = () if options.past_end else options.stop
+        return stops.until(self._written(tokens, options), words, lambda text: self._hidden(text, tokens, options))
 
     def said(self, turns: Sequence[Said]) -> list[int] | None:
         """Token ids of several turns in the model's own chat template; None where llama.cpp does not know it."""
@@ -134,6 +133,16 @@ class GgufDecoder:
             self._context.close()
         self._model.close()
 
+    def _written(self, tokens: Sequence[int], options: Generate) -> Iterator[Written]:
+        context = self._room_for(len(tokens), options.max_new_tokens)
+        reused = self._beginnings.resume(context, tokens)
+        yield Written("", reused=reused)
+        reader = getincrementaldecoder("utf-8")("replace")
+        for token in self._steps(context, tokens, options, reused=reused, keep=self._beginnings):
+            piece = b"" if token is None else self._model.piece(token, control=token in self._mark_tokens)
+            yield Written(reader.decode(piece), token)
+        yield Written(reader.decode(b"", final=True))
+
     def _started(self, tokens: list[int]) -> list[int]:
         start = self.start_token
         return tokens if start is None or tokens[:1] == [start] else [start, *tokens]
@@ -149,12 +158,13 @@ class GgufDecoder:
     ) -> Iterator[int | None]:
         """None after each piece of the prompt beyond what is `reused`, then new tokens, without the end token."""
         grammar = Grammar(self._model, options.schema) if options.schema is not None else None
+        choice = NextToken(options)
         ends, vocabulary = self._model.lib.llama_vocab_is_eog, self._model.vocabulary
         for _ in self._pieces(context, tokens, reused, keep):
             yield None
         for position in range(len(tokens), len(tokens) + options.max_new_tokens):
             logits = self._logits(context)
-            token = grammar.best(logits) if grammar else int(np.argmax(logits))
+            token = self._next(logits, choice, grammar)
             if not options.past_end and ends(vocabulary, token):
                 return
             yield token
@@ -162,6 +172,11 @@ class GgufDecoder:
                 grammar.accept(token)
             if position + 1 < len(tokens) + options.max_new_tokens:
                 self._run(context, (token,), position)
+
+    def _next(self, logits: Floats, choice: NextToken, grammar: Grammar | None) -> int:
+        if grammar is None:
+            return choice.choose(logits)
+        return grammar.best(logits) if choice.greedy else choice.choose(grammar.allowed(logits))
 
     def _pieces(self, context: Context, tokens: Sequence[int], start: int, keep: Beginnings | None) -> Iterator[int]:
         """Read a prompt from `start` on, piece by piece; those that begin another prompt, too, are kept."""
@@ -198,7 +213,17 @@ class GgufDecoder:
         words = [self._model.tokenize(word, parse_special=True).tolist() for mark in self._marks for word in mark]
         return frozenset(tokens[0] for tokens in words if len(tokens) == 1)
 
-    def _hidden(self, text: str, prompt: Sequence[int]) -> tuple[reasoning.Span, ...]:
+    def _stop(self, made: Sequence[int], prompt: Sequence[int], options: Generate) -> int | None:
+        """Where a stop word begins in what is written so far."""
+        if options.past_end:
+            return None
+        text, ends = self._model.text(made, also=self._mark_tokens)
+        whole = text[: ends[-1]]
+        return stops.place_of(whole, options.stop, self._hidden(whole, prompt, options))
+
+    def _hidden(self, text: str, prompt: Sequence[int], options: Generate) -> tuple[reasoning.Span, ...]:
+        if options.schema is not None:
+            return ()
         marks, begun = self.thinking(prompt)
         return reasoning.spans(text, marks, begun=begun)
 

@@ -47,7 +47,14 @@ class Grammar:
         found = self._likeliest(self._shortlist(logits), logits)
         found = self._likeliest(self._everything, logits) if found is None else found
         if found is None:
-            raise EdgemlError("no token of the vocabulary continues this schema", hint="simplify the schema")
+            raise _stuck()
+        return found
+
+    def allowed(self, logits: Floats) -> Floats:
+        """The logits, with minus infinity for every token that may not come now."""
+        if self._likeliest(self._everything, logits) is None:
+            raise _stuck()
+        found: Floats = self._everything["logit"].copy()
         return found
 
     def accept(self, token: int) -> None:
@@ -73,6 +80,10 @@ class Grammar:
         candidates = np.zeros(self._tokens, _CANDIDATE)
         candidates["id"] = np.arange(self._tokens)
         return candidates
+
+
+def _stuck() -> EdgemlError:
+    return EdgemlError("no token of the vocabulary continues this schema", hint="simplify the schema")
 
 
 @lru_cache(maxsize=8)

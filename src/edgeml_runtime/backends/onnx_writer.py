@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from edgeml_runtime import reasoning
+from edgeml_runtime import reasoning, stops
+from edgeml_runtime.next_token import NextToken
 from edgeml_runtime.session import Generation, Said, Thinking, Written
 from edgeml_runtime.types import Generate, VariantManifest
 
@@ -20,7 +21,7 @@ Step = Callable[[Sequence[int]], "Floats"]  # new tokens in, logits of the succe
 
 
 class OnnxWriter(ABC):
-    """Writes for one text at a time, greedily, and turns tokens into text."""
+    """Writes for one text at a time, and turns tokens into text."""
 
     def __init__(self, manifest: VariantManifest, tokenizer: Tokenizer) -> None:
         self.manifest = manifest
@@ -39,29 +40,46 @@ class OnnxWriter(ABC):
         return ids
 
     def generate(self, tokens: Sequence[int], options: Generate) -> Generation:
-        """Write greedily until an end token or `max_new_tokens`."""
+        """Write as the options say until an end token, before a stop word, or `max_new_tokens`."""
         begin = perf_counter()
         made: list[int] = []
         times: list[float] = []
+        ends_at = None
         for token in self._tokens(tokens, options):
             made.append(token)
             times.append(perf_counter() - begin)
+            if options.stop and (ends_at := self._stop(made, tokens, options)) is not None:
+                break
         text = self._tokenizer.decode(made)
-        return Generation(
+        whole = Generation(
             text=text,
             tokens=tuple(made),
             prompt_tokens=len(tokens),
             finish_reason="stop" if len(made) < options.max_new_tokens else "length",
             token_times_s=tuple(times),
             text_ends=tuple(len(self._whole_characters(made[: count + 1])) for count in range(len(made))),
-            hidden=reasoning.spans(text),
+            hidden=self._hidden(text, tokens),
         )
+        return stops.cut(whole, ends_at)
 
     def write(self, tokens: Sequence[int], options: Generate) -> Iterator[Written]:
         """The text of `generate`, step by step; nothing is kept for another prompt.
 
-        Characters that are not complete yet wait for their other tokens.
+        Characters that are not complete yet wait for their other tokens, and what may become a stop word until it is
+        known not to.
         """
+        words = () if options.past_end else options.stop
+        return stops.until(self._steps(tokens, options), words, lambda text: self._hidden(text, tokens))
+
+    def said(self, turns: Sequence[Said]) -> list[int] | None:  # noqa: ARG002 - one signature for all
+        """None: there is no chat template."""
+        return None
+
+    def thinking(self, tokens: Sequence[int]) -> Thinking:  # noqa: ARG002 - one signature for all
+        """Only the mark that counts in every model."""
+        return Thinking()
+
+    def _steps(self, tokens: Sequence[int], options: Generate) -> Iterator[Written]:
         made: list[int] = []
         said = 0
         yield Written("")
@@ -72,23 +90,27 @@ class OnnxWriter(ABC):
             said = max(said, len(text))
         yield Written(self._tokenizer.decode(made)[said:])
 
-    def said(self, turns: Sequence[Said]) -> list[int] | None:  # noqa: ARG002 - one signature for all
-        """None: there is no chat template."""
-        return None
-
-    def thinking(self, tokens: Sequence[int]) -> Thinking:  # noqa: ARG002 - one signature for all
-        """Only the mark that counts in every model."""
-        return Thinking()
-
     def _tokens(self, tokens: Sequence[int], options: Generate) -> Iterator[int]:
-        """The likeliest new tokens, until an end token, which is left out, or `max_new_tokens`."""
+        """New tokens, until an end token, which is left out, or `max_new_tokens`."""
         step, new = self._begin(tokens, options)
+        choice = NextToken(options)
         for _ in range(options.max_new_tokens):
-            token = int(step(new).argmax())
+            token = choice.choose(step(new))
             if token in self.manifest.end_tokens and not options.past_end:
                 return
             yield token
             new = [token]
+
+    def _stop(self, made: Sequence[int], prompt: Sequence[int], options: Generate) -> int | None:
+        """Where a stop word begins in what is written so far."""
+        if options.past_end:
+            return None
+        text = self._whole_characters(made)
+        return stops.place_of(text, options.stop, self._hidden(text, prompt))
+
+    def _hidden(self, text: str, prompt: Sequence[int]) -> tuple[reasoning.Span, ...]:
+        marks, begun = self.thinking(prompt)
+        return reasoning.spans(text, marks, begun=begun)
 
     def _whole_characters(self, tokens: Sequence[int]) -> str:
         text: str = self._tokenizer.decode(tokens)

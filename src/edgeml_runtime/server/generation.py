@@ -11,6 +11,7 @@ from edgeml_runtime.reasoning import THINK, spans, visible
 from edgeml_runtime.server.refusals import require_countable, wrong
 from edgeml_runtime.server.work import Ask, GivenUpError
 from edgeml_runtime.session import Decoder, Thinking, kind_of
+from edgeml_runtime.stops import place_of, undecided
 from edgeml_runtime.types import Generate
 
 
@@ -106,16 +107,11 @@ class Shown:
         return visible(self._raw, spans(self._raw, self._thinking.marks, begun=self._thinking.begun))
 
     def _show(self, text: str, *, held: bool) -> str:
-        found = [place for stop in self._stops if (place := text.find(stop)) >= 0]
-        if found:
-            self.stopped, text = True, text[: min(found)]
+        place = place_of(text, self._stops)
+        if place is not None:
+            self.stopped, text = True, text[:place]
         elif held:
-            text = text[: len(text) - max((_begun(text, word) for word in (*self._stops, *self._marks)), default=0)]
+            text = text[: len(text) - undecided(text, (*self._stops, *self._marks))]
         part = text[len(self.text) :]
         self.text += part
         return part
-
-
-def _begun(text: str, word: str) -> int:
-    """How many of the text's last characters are a word's first ones."""
-    return next((size for size in range(min(len(word) - 1, len(text)), 0, -1) if text.endswith(word[:size])), 0)

@@ -24,8 +24,9 @@ from edgeml_runtime.types import Generate, Record
 if TYPE_CHECKING:
     from edgeml_runtime.session import Floats
 
-STOPS = 16  # stop words that a request may have
-_GREEDY = "answers are greedy here, so that the same request has the same answer: leave it out"
+STOPS = 4  # stop words that a request may have
+RANGES = {"temperature": (0.0, 2.0), "top_p": (0.0, 1.0), "seed": (-(2**63), 2**63 - 1)}
+_SEED_BITS = 32
 _OBJECT = {"type": "object"}
 
 
@@ -97,8 +98,11 @@ class Writing(Record, frozen=True, kw_only=True):
 
     def refuse(self) -> None:
         """Raise the refusal of what changes an answer and cannot be done."""
-        if self.temperature:
-            raise wrong(f"temperature is {self.temperature:g}, and {_GREEDY}, or 0", "temperature")
+        for name, (least, most) in RANGES.items():
+            if (value := getattr(self, name)) is not None and not least <= value <= most:
+                raise wrong(f"{name} is {value:g}, and must be from {least:g} to {most:g}", name)
+        if self.top_p == 0:
+            raise wrong("top_p is 0, and must be more: for the likeliest token, set temperature to 0", "top_p")
         if self.n not in (None, 1):
             raise wrong("n must be 1: one answer a request", "n")
         for name in ("presence_penalty", "frequency_penalty", "logit_bias"):
@@ -114,6 +118,16 @@ class Writing(Record, frozen=True, kw_only=True):
     def stops(self) -> tuple[str, ...]:
         """The words that end the answer."""
         return (self.stop,) if isinstance(self.stop, str) else self.stop or ()
+
+    def options(self, max_new_tokens: int, schema: dict[str, Any] | None = None) -> Generate:
+        """How to write: greedily unless a temperature is asked for, and then by chance where no seed is."""
+        return Generate(
+            max_new_tokens=max_new_tokens,
+            schema=schema,
+            temperature=self.temperature or 0.0,
+            top_p=1.0 if self.top_p is None else self.top_p,
+            seed=secrets.randbits(_SEED_BITS) if self.seed is None else self.seed,
+        )
 
     @property
     def usage_wanted(self) -> bool:
@@ -152,7 +166,7 @@ class Chat(Writing, frozen=True, kw_only=True):
         return Asked(
             prompt=partial(_turns, said),
             characters=sum(len(turn.words) for turn in said),
-            options=Generate(max_new_tokens=default_tokens, schema=_schema(self.response_format)),
+            options=self.options(default_tokens, _schema(self.response_format)),
             stops=self.stops,
             max_tokens=self.max_completion_tokens or self.max_tokens,
         )
@@ -178,7 +192,7 @@ class Completion(Writing, frozen=True, kw_only=True):
         return Asked(
             prompt=lambda session: started(session, prompts[0]),
             characters=len(prompts[0]),
-            options=Generate(max_new_tokens=default_tokens),
+            options=self.options(default_tokens),
             stops=self.stops,
             max_tokens=self.max_tokens,
         )
