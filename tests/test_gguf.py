@@ -16,8 +16,9 @@ from edgeml.errors import EdgemlError
 from edgeml.formats import Request
 from edgeml.formats.child import run_module
 from edgeml.formats.gguf import convert, source_type, traits
-from edgeml.formats.gguf_audit import MIXTURES, audit
-from edgeml.formats.gguf_header import read_header
+from edgeml.formats.gguf_audit import audit
+from edgeml.formats.gguf_header import TENSOR_TYPES, read_header
+from edgeml.formats.gguf_mixtures import MIXTURES
 from edgeml.formats.view import link_data
 from edgeml.progress import silent
 from edgeml.targets import profile
@@ -70,7 +71,8 @@ def test_scheme_numbers_are_llama_cpps():
     import llama_cpp
 
     for name, mixture in MIXTURES.items():
-        assert mixture.ftype == getattr(llama_cpp, f"LLAMA_FTYPE_MOSTLY_{name.upper()}")
+        how = "ALL" if name == "f32" else "MOSTLY"
+        assert mixture.ftype == getattr(llama_cpp, f"LLAMA_FTYPE_{how}_{name.upper()}")
 
 
 def test_a_width_that_256_divides_earns_its_label_and_is_the_same_file_twice(tmp_path, llama):
@@ -132,7 +134,11 @@ def test_weights_that_are_still_quantized_are_no_f16(tmp_path):
 
 
 def test_types_that_llama_cpp_chose_freely_belong_to_the_scheme(tmp_path):
-    assert audit(header_of(tmp_path, width=256, layers=1, type="Q8_0"), "q6_k").earned
+    header = header_of(tmp_path, width=256, layers=1, type="Q8_0")
+    most = (*header.tensors[:5], *(replace(tensor, type=TENSOR_TYPES[14]) for tensor in header.tensors[5:]))
+
+    assert audit(replace(header, tensors=most), "q6_k").earned
+    assert audit(header, "q6_k").shortfalls == ("no weight is stored in Q6_K",)
 
 
 def test_a_source_that_was_quantized_in_another_format_is_told(tmp_path):
@@ -262,8 +268,8 @@ def test_a_folder_named_gguf_or_llama_cpp_where_the_user_stands_is_not_imported(
 @pytest.mark.real
 def test_a_full_disk_is_told_as_such(tmp_path, llama):
     script = (
-        "import sys; from pathlib import Path; from edgeml.formats.gguf_process import quantize_file; "
-        "quantize_file(Path(sys.argv[1]), Path(sys.argv[2]), ftype=7, requantize=False, progress=lambda *step: None)"
+        "import sys; from edgeml.formats.gguf_process import QuantizeJob, quantize_file; "
+        "quantize_file(QuantizeJob(source=sys.argv[1], target=sys.argv[2], ftype=7), progress=lambda *step: None)"
     )
     small = tmp_path / "small"
     small.mkdir()

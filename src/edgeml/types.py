@@ -25,7 +25,13 @@ from edgeml_runtime.types import (
 SOURCES = ("hf", "pypi")
 SCHEMES: dict[str, tuple[str, ...]] = {
     "onnx": ("fp32", "int8"),
-    "gguf": ("f16", "q8_0", "q6_k", "q5_k_m", "q4_k_m", "q4_0"),
+    "gguf": (
+        *("f32", "f16", "bf16", "q8_0", "q6_k", "q5_k_m", "q5_k_s", "q5_1"),
+        *("q5_0", "q4_k_m", "q4_k_s", "q4_1", "q4_0", "iq4_nl", "iq4_xs", "mxfp4_moe"),
+        *("q3_k_l", "q3_k_m", "q3_k_s", "iq3_m", "iq3_s", "iq3_xs", "iq3_xxs"),
+        *("q2_k", "q2_k_s", "q2_0", "iq2_m", "iq2_s", "iq2_xs", "iq2_xxs"),
+        *("tq2_0", "tq1_0", "iq1_m", "iq1_s", "q1_0"),
+    ),
 }
 REPORT = ".report.json"  # ends the names of reports, which lie among runs
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
@@ -120,7 +126,8 @@ class Scheme(Record, frozen=True, kw_only=True):
         wanted = text.lower().replace("-", ":", 1) if ":" not in text else text.lower()
         if wanted not in known:
             near = get_close_matches(wanted, known, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"known schemes: {', '.join(known)}"
+            names = "; ".join(f"{format}:{{{','.join(names)}}}" for format, names in SCHEMES.items())
+            hint = f"did you mean {near[0]}?" if near else f"known schemes: {names}"
             raise EdgemlError(f"unknown scheme {text!r}", hint=hint)
         format, _, name = wanted.partition(":")
         return cls(format=format, name=name)

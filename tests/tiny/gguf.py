@@ -21,12 +21,14 @@ def llama_gguf(
     context: int = 512,
     template: str | None = None,
     adds_start: bool = True,
+    experts: int = 0,
     metadata: dict[str, Any] | None = None,
     seed: int = 0,
 ) -> Path:
     """A Llama of `width` with a byte vocabulary of 288 tokens; `type` is the ggml type of its matrices.
 
-    `metadata` holds integers that take the place of the file's own, or stand beside them.
+    With `experts`, each token goes to two of them. `metadata` holds integers that take the place of the file's own, or
+    stand beside them.
     """
     tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁"]
     tokens += [f"<fill{index}>" for index in range(288 - len(tokens))]
@@ -39,7 +41,7 @@ def llama_gguf(
         "attention.head_count": width // _HEAD,
         "attention.head_count_kv": width // _HEAD,
         "rope.dimension_count": _HEAD,
-    }
+    } | ({"expert_count": experts, "expert_used_count": 2} if experts else {})
     ids = {f"tokenizer.ggml.{name}_token_id": id for name, id in (("unknown", 0), ("bos", 1), ("eos", 2))}
     integers = {f"llama.{key}": value for key, value in own.items()} | ids | (metadata or {})
     writer = _writer(path, "llama", integers, {"llama.attention.layer_norm_rms_epsilon": 1e-5})
@@ -48,8 +50,9 @@ def llama_gguf(
         writer.add_chat_template(template)
     writer.add_add_bos_token(adds_start)
     random = np.random.default_rng(seed)
-    for name, shape in _llama_matrices(width, layers, len(tokens), tied=tied).items():
-        _add_matrix(writer, f"{name}.weight", random.standard_normal(shape, dtype=np.float32) * 0.06, type)
+    for name, shape in _llama_matrices(width, layers, len(tokens), tied=tied, experts=experts).items():
+        kind = "F32" if name.endswith("gate_inp") else type
+        _add_matrix(writer, f"{name}.weight", random.standard_normal(shape, dtype=np.float32) * 0.06, kind)
     for name in ("output_norm", *(f"blk.{layer}.{part}_norm" for layer in range(layers) for part in ("attn", "ffn"))):
         writer.add_tensor(f"{name}.weight", np.ones(width, np.float32))
     return _close(writer, path)
@@ -94,13 +97,15 @@ def bert_gguf(
     return _close(writer, path)
 
 
-def _llama_matrices(width: int, layers: int, tokens: int, *, tied: bool) -> dict[str, tuple[int, int]]:
-    shapes = {"token_embd": (tokens, width)} | ({} if tied else {"output": (tokens, width)})
+def _llama_matrices(width: int, layers: int, tokens: int, *, tied: bool, experts: int) -> dict[str, tuple[int, ...]]:
+    shapes: dict[str, tuple[int, ...]] = {"token_embd": (tokens, width)} | ({} if tied else {"output": (tokens, width)})
+    ending, many = ("_exps", (experts,)) if experts else ("", ())
     for layer in range(layers):
         block = f"blk.{layer}"
         shapes |= {f"{block}.attn_{name}": (width, width) for name in ("q", "k", "v", "output")}
-        shapes |= {f"{block}.ffn_gate": (3 * width, width), f"{block}.ffn_up": (3 * width, width)}
-        shapes |= {f"{block}.ffn_down": (width, 3 * width)}
+        shapes |= {f"{block}.ffn_{part}{ending}": (*many, 3 * width, width) for part in ("gate", "up")}
+        shapes |= {f"{block}.ffn_down{ending}": (*many, width, 3 * width)}
+        shapes |= {f"{block}.ffn_gate_inp": (experts, width)} if experts else {}
     return shapes
 
 

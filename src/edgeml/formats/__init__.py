@@ -91,7 +91,8 @@ class Wishes(Record, frozen=True, kw_only=True):
 class Request(Record, frozen=True, kw_only=True):
     """One conversion: a verified model, what its files say, the scheme, and the profile it is made for.
 
-    `shared` is a folder that outlives the conversion: what several schemes of a model need is made there once.
+    `shared` is a folder that outlives the conversion: what several schemes of a model need is made there once. `kept`
+    outlives the command: what was computed on calibration inputs, and would take as long the next time, stays there.
     """
 
     model: Model
@@ -99,6 +100,7 @@ class Request(Record, frozen=True, kw_only=True):
     scheme: Scheme
     profile: Profile
     shared: Path | None = None
+    kept: Path | None = None
     calibration: Calibration | None = None
     wishes: Wishes = Wishes()
 

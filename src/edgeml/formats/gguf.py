@@ -13,12 +13,16 @@ from pathlib import Path
 
 from edgeml.errors import EdgemlError
 from edgeml.formats import Converted, Request, shared_folder
-from edgeml.formats.gguf_audit import MIXTURES, audit, largest_bytes, most_used, share_quantized
+from edgeml.formats.gguf_audit import audit, largest_bytes, most_used, share_quantized
+from edgeml.formats.gguf_child import QuantizeJob
 from edgeml.formats.gguf_header import Header, read_header
+from edgeml.formats.gguf_mixtures import MIXTURES
+from edgeml.formats.gguf_parts import read_model
 from edgeml.formats.gguf_process import CONVERTER, QUANTIZER, convert_folder, quantize_file, tool_version
+from edgeml.formats.gguf_settle import Settled, check_matrix_given, settle
 from edgeml.progress import Progress
 from edgeml.types import Model, Traits
-from edgeml_runtime.types import Pooling
+from edgeml_runtime.types import Audit, Pooling
 
 WEIGHTS = "model.gguf"
 
@@ -38,6 +42,7 @@ ARCHITECTURES = {
 _ENCODERS = ("bert", "nomic-bert")
 _POOLING: dict[int, Pooling] = {1: "mean", 2: "cls", 3: "last"}  # `llama_pooling_type` in llama.h; 0 is none
 _RANKS = 4
+_WIDER = {"f16": 1, "bf16": 1, "f32": 2}  # a file as wide as that is at most so often its source's size
 _WITH_COPY = 1.55  # an F16 file is at most as large as its source; beside it, a copy has at most 8.5 of its 16 bits
 
 
@@ -56,7 +61,7 @@ def traits(path: Path) -> Traits:
 
     GGUF does not record whether vectors are normalised; llama.cpp's own tools do it, so that is assumed.
     """
-    header = read_header(path, arrays=("general.tags",))
+    header = read_model(path)
     architecture = _known_architecture(header, path)
     if header.own("pooling_type") == _RANKS:
         raise EdgemlError(f"{path} holds a reranker, which edgeml cannot run", hint="use a model that makes embeddings")
@@ -81,7 +86,7 @@ def traits(path: Path) -> Traits:
 
 def source_type(path: Path) -> str | None:
     """The ggml type, such as `Q4_1`, that most of a file's parameters are quantized in; None for a full one."""
-    return _quantized(read_header(path))
+    return _quantized(read_model(path))
 
 
 def _quantized(header: Header) -> str | None:
@@ -95,41 +100,62 @@ def _end_tokens(header: Header) -> tuple[int, ...]:
 
 def _from_gguf(request: Request, folder: Path, progress: Progress) -> Converted:
     path = _gguf_of(request.model)
-    header = read_header(path)
+    header = read_model(path)
     _known_architecture(header, path)
-    if header.metadata.get("split.count", 1) > 1 or not header.tensors:
-        raise EdgemlError(f"{path} is only a part of a model", hint="join the parts: llama-gguf-split --merge")
-    scheme = request.scheme.name
-    _need_space(folder, largest_bytes(header, scheme))
-    requantize = most_used(header.tensors) is not None
-    target = folder / WEIGHTS
-    quantize_file(path, target, ftype=MIXTURES[scheme].ftype, requantize=requantize, progress=progress)
-    written = _written(target, request)
-    tools = {QUANTIZER: tool_version(QUANTIZER)}
-    return Converted(weights=WEIGHTS, audit=audit(written, scheme, source=header), tools=tools)
+    if not header.tensors:
+        raise EdgemlError(f"{path} holds no weights", hint="fetch or copy the whole model")
+    with shared_folder(request, folder) as shared:
+        wishes = settle(request, path, header, shared, progress)
+        _need_space(folder, largest_bytes(header, request.scheme.name, wishes.types))
+        requantize = most_used(header.tensors) is not None
+        quantize_file(_job(request, path, folder / WEIGHTS, wishes, requantize=requantize), progress=progress)
+    written = _written(folder / WEIGHTS, request)
+    found = audit(written, request.scheme.name, source=header, wished=wishes.types)
+    return _made(found, wishes, {QUANTIZER: tool_version(QUANTIZER)})
 
 
 def _from_folder(request: Request, folder: Path, progress: Progress) -> Converted:
     model, scheme, target = request.model, request.scheme.name, folder / WEIGHTS
+    mixture, settled = MIXTURES[scheme], Settled()
     _convertible(request.traits, model.name)
-    _need_space(folder, int(model.size_bytes * (1 if scheme == "f16" else _WITH_COPY)))
+    check_matrix_given(request)
+    outtype = "f16" if mixture.quantized else scheme
+    _need_space(folder, int(model.size_bytes * (_WITH_COPY if mixture.quantized else _WIDER[scheme])))
     tools = {CONVERTER: tool_version(CONVERTER)}
     with shared_folder(request, folder) as shared:
-        half = shared / "f16.gguf"
-        if not half.exists():
-            convert_folder(model, half.with_suffix(".part"), progress=progress)
-            half.with_suffix(".part").rename(half)
-        if scheme == "f16":
-            os.link(half, target)
-        else:
+        full = shared / f"{outtype}.gguf"
+        if not full.exists():
+            convert_folder(model, full.with_suffix(".part"), outtype=outtype, progress=progress)
+            full.with_suffix(".part").rename(full)
+        if mixture.quantized:
             tools[QUANTIZER] = tool_version(QUANTIZER)
-            quantize_file(half, target, ftype=MIXTURES[scheme].ftype, requantize=False, progress=progress)
-    written = _written(target, request)
-    return Converted(weights=WEIGHTS, audit=audit(written, scheme, quantized=request.traits.quantized), tools=tools)
+            settled = settle(request, full, read_header(full), shared, progress)
+            quantize_file(_job(request, full, target, settled), progress=progress)
+        else:
+            os.link(full, target)
+    found = audit(_written(target, request), scheme, quantized=request.traits.quantized, wished=settled.types)
+    return _made(found, settled, tools)
+
+
+def _job(request: Request, source: Path, target: Path, settled: Settled, *, requantize: bool = False) -> QuantizeJob:
+    return QuantizeJob(
+        source=str(source),
+        target=str(target),
+        ftype=MIXTURES[request.scheme.name].ftype,
+        requantize=requantize,
+        matrix=str(settled.matrix) if settled.matrix else None,
+        types=settled.types,
+    )
+
+
+def _made(found: Audit, settled: Settled, tools: dict[str, str]) -> Converted:
+    return Converted(
+        weights=WEIGHTS, audit=found, tools=tools, settings=settled.settings, calibrated=settled.calibrated
+    )
 
 
 def _gguf_of(model: Model) -> Path:
-    found = [file.path for file in model.files if file.path.endswith(".gguf")]
+    found = sorted(file.path for file in model.files if file.path.endswith(".gguf"))
     if not found:
         raise EdgemlError(f"{model.name} has no .gguf file", hint="download it again")
     return Path(model.path) / found[0]

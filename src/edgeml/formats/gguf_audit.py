@@ -6,57 +6,51 @@ llama.cpp decides the type of each weight (`llama-quant.cpp`, `llama_tensor_get_
 - Only weights of two or more dimensions are quantized; norms, biases, positions and small gates never are, under any
   scheme, so they take nothing away from a label.
 - A scheme is a family of types: `Q4_K_M` is Q4_K with Q5_K or Q6_K where that pays, and the token embedding of a tied
-  model is Q6_K even under `Q4_0`.
-- A K-quant's block is 256 columns. Where 256 does not divide the row, llama.cpp falls back: Q4_K to Q5_0, Q5_K to
-  Q5_1, Q6_K to Q8_0, and to F16 where 32 does not divide it either. Such a file is larger than its name says and
-  holds another quantization: the label is not earned. Types chosen freely (Q8_0 for experts, say) are part of it.
+  model is Q6_K even under `Q4_0`. The type that gives the scheme its name must be there at all.
+- The block of a K-quant or an IQ type is 256 columns. Where 256 does not divide the row, llama.cpp falls back: Q4_K to
+  Q5_0, Q5_K to Q5_1, Q6_K to Q8_0, Q2_K and Q3_K to Q4_0, IQ types to IQ4_NL, and to F16 where 32 does not divide it
+  either. Such a file is larger than its name says and holds another quantization: the label is not earned. Types
+  chosen freely (Q8_0 for experts, say) are part of it.
+- A tensor whose type the user wished has it, or the label is not earned; a wish that was granted is no shortfall.
 - Numbers that were quantized before and changed their type carry both losses: the label is not earned either.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping
 
-from edgeml.formats.gguf_header import Header, Tensor
+from edgeml.formats.gguf_header import TENSOR_TYPES, Header, Tensor
+from edgeml.formats.gguf_mixtures import BLOCK, K_BLOCK, MIXTURES, REPLACED, Mixture
 from edgeml_runtime.types import Audit
 
-BLOCK = 32
-K_BLOCK = 256
 _KEPT_TABLES = ("token_embd.weight", "output.weight")
+_BITS = {type.name: type.size_bytes * 8 / type.block for type in TENSOR_TYPES.values()}
 
 
-class Mixture(NamedTuple):
-    """A scheme as llama.cpp knows it: the number of its `llama_ftype` (`llama.h`) and the types that belong to it."""
-
-    ftype: int
-    family: frozenset[str]
-
-
-MIXTURES = {
-    "f16": Mixture(1, frozenset({"F16"})),
-    "q4_0": Mixture(2, frozenset({"Q4_0", "Q6_K"})),
-    "q8_0": Mixture(7, frozenset({"Q8_0"})),
-    "q4_k_m": Mixture(15, frozenset({"Q4_K", "Q5_K", "Q6_K"})),
-    "q5_k_m": Mixture(17, frozenset({"Q5_K", "Q6_K"})),
-    "q6_k": Mixture(18, frozenset({"Q6_K"})),
-}
-_REPLACED = {"Q5_0": "Q4_K", "Q5_1": "Q5_K", "Q8_0": "Q6_K"}
-
-
-def audit(header: Header, scheme: str, *, source: Header | None = None, quantized: str | None = None) -> Audit:
+def audit(
+    header: Header,
+    scheme: str,
+    *,
+    source: Header | None = None,
+    quantized: str | None = None,
+    wished: Mapping[str, str] | None = None,
+) -> Audit:
     """The audit of a written file. `source` is the GGUF that it was made from, if it was one.
 
-    `quantized` names the method of a source in another format that was quantized already.
+    `quantized` names the method of a source in another format that was quantized already. `wished` holds the types
+    that the user chose, by the tensors' names.
     """
     counts: Counter[str] = Counter()
     for tensor in header.tensors:
         counts[tensor.type.name] += tensor.parameters
     parameters = counts.total()
+    mixture, wished = MIXTURES[scheme], wished or {}
+    unwished = [tensor for tensor in header.tensors if tensor.name not in wished]
     shortfalls = (
-        *_fallbacks(header.tensors, scheme, parameters),
-        *_left_alone(header.tensors, scheme, parameters),
+        *_unfulfilled(header.tensors, wished, parameters),
+        *(_fallbacks(unwished, mixture, parameters) or _nowhere(counts, mixture)),
+        *_left_alone(unwished, mixture, parameters),
         *_requantized(header.tensors, source, quantized, parameters),
     )
     return Audit(
@@ -84,30 +78,42 @@ def most_used(tensors: Iterable[Tensor]) -> str | None:
     return counts.most_common(1)[0][0] if counts else None
 
 
-def largest_bytes(header: Header, scheme: str) -> int:
+def largest_bytes(header: Header, scheme: str, wished: Mapping[str, str] | None = None) -> int:
     """An upper bound of the file that `scheme` makes of these tensors: every weight in the family's widest type."""
-    total = 0.0
+    mixture, total = MIXTURES[scheme], 0.0
+    widest = max(_BITS[name] for name in mixture.family)
     for tensor in header.tensors:
         if len(tensor.shape) < 2:
             bits = 32.0
-        elif scheme == "f16" or tensor.columns % BLOCK:
-            bits = 16.0
+        elif tensor.columns % BLOCK:
+            bits = max(16.0, widest)
         else:
-            bits = 6.5625 if scheme != "q8_0" and tensor.columns % K_BLOCK == 0 else 8.5
+            bits = widest if not mixture.quantized or tensor.columns % K_BLOCK == 0 else max(8.5, widest)
+        if wished and tensor.name in wished:
+            bits = max(bits, _BITS[wished[tensor.name]])
         total += tensor.parameters * bits / 8
     first = min((tensor.offset for tensor in header.tensors), default=header.size_bytes)
     return int(total) + first
 
 
-def _fallbacks(tensors: Iterable[Tensor], scheme: str, parameters: int) -> list[str]:
+def _unfulfilled(tensors: Iterable[Tensor], wished: Mapping[str, str], parameters: int) -> list[str]:
+    return [
+        f"{_share(tensor.parameters, parameters)} of parameters ({tensor.name}) are {tensor.type.name}, "
+        f"not {wished[tensor.name]} as wished"
+        for tensor in tensors
+        if wished.get(tensor.name, tensor.type.name) != tensor.type.name
+    ]
+
+
+def _fallbacks(tensors: Iterable[Tensor], mixture: Mixture, parameters: int) -> list[str]:
     counts: Counter[tuple[str, str]] = Counter()
     columns: dict[tuple[str, str], set[int]] = {}
-    family = MIXTURES[scheme].family
     for tensor in tensors:
-        replaced = _REPLACED.get(tensor.type.name)
-        if tensor.type.name not in family and replaced in family and tensor.columns % K_BLOCK:
-            counts[replaced, tensor.type.name] += tensor.parameters
-            columns.setdefault((replaced, tensor.type.name), set()).add(tensor.columns)
+        replaced = [name for name in REPLACED.get(tensor.type.name, ()) if name in mixture.family]
+        if tensor.type.name not in mixture.family and replaced and tensor.columns % K_BLOCK:
+            name = mixture.main if mixture.main in replaced else replaced[0]
+            counts[name, tensor.type.name] += tensor.parameters
+            columns.setdefault((name, tensor.type.name), set()).add(tensor.columns)
     return [
         f"{_share(count, parameters)} of parameters fell back from {pair[0]} to {pair[1]}: "
         f"{' and '.join(map(str, sorted(columns[pair])))} columns are no multiple of {K_BLOCK}"
@@ -115,12 +121,20 @@ def _fallbacks(tensors: Iterable[Tensor], scheme: str, parameters: int) -> list[
     ]
 
 
-def _left_alone(tensors: Iterable[Tensor], scheme: str, parameters: int) -> list[str]:
+def _nowhere(counts: Counter[str], mixture: Mixture) -> list[str]:
+    if counts[mixture.main] or not mixture.quantized:
+        return []
+    reason = ": only a mixture of experts has weights for it" if mixture.main == "MXFP4" else ""
+    return [f"no weight is stored in {mixture.main}{reason}"]
+
+
+def _left_alone(tensors: Iterable[Tensor], mixture: Mixture, parameters: int) -> list[str]:
     sentences = []
     for tensor in tensors:
         unusual = len(tensor.shape) > 1 and tensor.columns % BLOCK != 0 and tensor.type.name == "F16"
         missed = not tensor.type.quantized and (tensor.name in _KEPT_TABLES or unusual)
-        if tensor.type.quantized if scheme == "f16" else missed:
+        other = tensor.type.quantized or (tensor.name in _KEPT_TABLES and tensor.type.name != mixture.main)
+        if missed if mixture.quantized else other:
             reason = f": {tensor.columns} columns are no multiple of {BLOCK}" if tensor.columns % BLOCK else ""
             share = _share(tensor.parameters, parameters)
             sentences.append(f"{share} of parameters ({tensor.name}) stayed in {tensor.type.name}{reason}")

