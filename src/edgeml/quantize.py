@@ -53,6 +53,7 @@ def quantize(
         traits=read_traits(model),
         scheme=schemes[0],
         profile=profile,
+        kept=store.root / model.name / "calibrated",
         calibration=terms.calibration,
         wishes=terms.wishes,
     )
