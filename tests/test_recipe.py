@@ -66,7 +66,11 @@ def write(folder, changes=None, **more):
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_every_recipe_is_whole(path):
-    plan = recipes.check(recipes.load(path), path.parent)
+    recipe = recipes.load(path)
+    if not all((path.parent / name).exists() for name in recipe.needs):
+        pytest.skip(f"made before by: {'; '.join(recipe.needs.values())}")
+
+    plan = recipes.check(recipe, path.parent)
 
     assert plan.schemes
     assert plan.dataset
@@ -74,7 +78,24 @@ def test_every_recipe_is_whole(path):
 
 
 def test_there_are_recipes():
-    assert {"similarity", "extraction"} <= {path.stem for path in RECIPES}
+    assert {"similarity", "extraction", "address-parser"} <= {path.stem for path in RECIPES}
+
+
+def test_what_a_recipe_needs_and_is_not_there_is_told_with_the_command_that_makes_it(folder):
+    path = write(folder, needs={"lines.csv": "python make_lines.py", "made/rows.csv": "python make_rows.py"})
+
+    done = inside("run", path)
+
+    assert done.code == 3
+    assert done.refusal == (f"{folder / 'made/rows.csv'} is not there yet", "python make_rows.py")
+
+
+def test_every_script_that_a_recipe_names_is_there():
+    for path in RECIPES:
+        for command in recipes.load(path).needs.values():
+            python, script = command.split()
+            assert python == "python"
+            assert (path.parent.parent / script).is_file()
 
 
 @pytest.mark.parametrize(
@@ -145,7 +166,7 @@ def test_a_file_that_is_no_recipe_is_refused(folder, text, error):
 
 
 def test_the_verbs_run_in_order_and_paths_are_the_recipes_own(folder, tmp_path_factory, monkeypatch):
-    path = write(folder, download=str(folder / "model" / "tiny.gguf"))
+    path = write(folder)
     monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
     plan = recipes.check(recipes.load(path), path.parent)
 

@@ -79,11 +79,12 @@ class PackageStep(Record, frozen=True, kw_only=True):
 
 
 class Recipe(Record, frozen=True, kw_only=True, tag_field="schema", tag="edgeml.recipe/1"):
-    """One file under `recipes/`."""
+    """One file under `recipes/`. `needs` names files that are made before, each with the command that makes it."""
 
     about: str
     download: str
     quantize: QuantizeStep
+    needs: dict[str, str] = {}
     target: str | None = None
     bench: BenchStep | None = None
     package: PackageStep | None = None
@@ -118,15 +119,19 @@ def load(path: Path) -> Recipe:
 def check(recipe: Recipe, folder: Path) -> Plan:
     """What will be done, before anything is: each name is known, each file is there. `folder` is the recipe's own.
 
-    Schemes whose library is missing here are left out with a warning, unless no scheme is left.
+    Raises EdgemlError for what the recipe needs and is not there yet, with the command that makes it. Schemes whose
+    library is missing here are left out with a warning, unless no scheme is left.
     """
+    for name, command in recipe.needs.items():
+        if not (folder / name).exists():
+            raise EdgemlError(f"{folder / name} is not there yet", hint=command)
     target = profile(recipe.target, folder=folder)
     wanted = tuple(Scheme.parse(text) for text in recipe.quantize.to)
     packed = _one_of(recipe.package.variant, wanted, "package.variant") if recipe.package else None
     if recipe.package:
         kind_of(recipe.package.kind)
     plan = Plan(
-        ref=ModelRef.parse(recipe.download),
+        ref=_source(recipe.download, folder),
         target=target,
         schemes=wanted,
         terms=Terms(strict=recipe.quantize.strict),
@@ -200,6 +205,12 @@ def _with_bench(plan: Plan, step: BenchStep, folder: Path) -> Plan:
         ),
         baseline=_one_of(step.baseline, plan.schemes, "bench.baseline") if step.baseline else None,
     )
+
+
+def _source(text: str, folder: Path) -> ModelRef:
+    """The model's reference; a path in it is relative to the recipe's folder."""
+    ref = ModelRef.parse(text)
+    return msgspec.structs.replace(ref, id=str(folder / Path(ref.id).expanduser())) if ref.source == "local" else ref
 
 
 def _one_of(text: str, schemes: Sequence[Scheme], key: str) -> Scheme:
