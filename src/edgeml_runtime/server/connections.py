@@ -1,12 +1,15 @@
 """Connections that cost nothing: too many of them are turned away, and so is one that never finishes its headers.
 
-uvicorn bounds neither the time that headers take nor, but with a 503, how many connections there are.
+Who does not read what was written is cut off. uvicorn bounds neither the time that headers or reading take nor, but
+with a 503, how many connections there are.
 """
 
 from __future__ import annotations
 
 import asyncio
 import socket
+import struct
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import h11
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
     from edgeml_runtime.server.settings import Settings
 
 ROUTE = "connection"  # where these are counted: they never came to a route
+_AT_ONCE = struct.pack("ii", 1, 0)  # l_onoff, l_linger of socket(7): nothing that is unread is kept for the other side
 
 
 class Bounded(H11Protocol):
@@ -25,6 +29,7 @@ class Bounded(H11Protocol):
     settings: Settings
     metrics: Metrics
     _timer: asyncio.TimerHandle | None = None
+    _reading: asyncio.TimerHandle | None = None
     _one_too_many = False
 
     def connection_made(self, transport: Any) -> None:
@@ -33,6 +38,7 @@ class Bounded(H11Protocol):
         # A response is written in two parts, and the second would wait 40 ms for the client's delayed acknowledgement;
         # asyncio sets this only on sockets that were made with TCP's number.
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        transport.set_write_buffer_limits(high=0)  # writing pauses, and `_unread` waits, for any byte that is not taken
         self._one_too_many = len(self.connections) > self.settings.connections
         self._watch()
 
@@ -47,7 +53,20 @@ class Bounded(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The end."""
         self._unwatch()
+        self.resume_writing()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """The system takes no more of what was written, since the client does not read."""
+        super().pause_writing()
+        self._reading = self.loop.call_later(self.settings.write_timeout_s, self._unread)
+
+    def resume_writing(self) -> None:
+        """All of it was taken."""
+        if self._reading is not None:
+            self._reading.cancel()
+            self._reading = None
+        super().resume_writing()
 
     def _watch(self) -> None:
         """Wait for the end of headers; once it is there, no more."""
@@ -64,6 +83,11 @@ class Bounded(H11Protocol):
     def _late(self) -> None:
         if self.conn.their_state is h11.IDLE and not self.transport.is_closing():
             self._turn_away(408, b"Request Timeout")
+
+    def _unread(self) -> None:
+        with suppress(OSError):  # closed by now, or a system with another layout
+            self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
+        self.transport.abort()
 
     def _turn_away(self, status: int, reason: bytes, more: bytes = b"") -> None:
         self.metrics.request(ROUTE, status, 0.0)

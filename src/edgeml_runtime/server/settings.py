@@ -28,9 +28,10 @@ class Settings(Record, frozen=True, kw_only=True):
     without one, `host` must be this machine alone. At most `connections` are open at once.
 
     A request's body has at most `request_bytes` and `rows` rows or texts, and comes within `read_timeout_s`, its
-    headers too. `queue` requests may wait for the one that runs; another is turned away. Where more come than can be
-    done, for longer than a full queue takes, only `standing_queue` may wait. From its arrival to its answer a request
-    has `time_limit_s`. At the end, what runs has `stop_s` to finish.
+    headers too; who leaves a part of the answer unread for `write_timeout_s` is cut off. `queue` requests may wait for
+    the one that runs; another is turned away. Where more come than can be done, for longer than a full queue takes,
+    only `standing_queue` may wait. From its arrival to its answer a request has `time_limit_s`. At the end, what runs
+    has `stop_s` to finish.
 
     `context_tokens` is the longest of prompt and answer together, at most what the model reads, and
     `max_new_tokens` the length of an answer for which a request states none. `batch_tokens` is the most tokens, padding
@@ -48,6 +49,7 @@ class Settings(Record, frozen=True, kw_only=True):
     request_bytes: Count = 4_000_000
     rows: Count = 256
     read_timeout_s: Seconds = 10.0
+    write_timeout_s: Seconds = 30.0
     queue: Count = 16
     standing_queue: Count = 2
     time_limit_s: Seconds = 60.0
