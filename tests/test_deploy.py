@@ -212,7 +212,7 @@ def test_where_there_is_no_version_before_the_one_in_use_stays_and_the_hint_says
     told = roll_back(at(running), Manner())
 
     assert (told.outcome, told.after, told.reason) == ("failed", base.version, "there is no previous version")
-    assert told.hint == "what was in use before still is; pack a bundle that passes"
+    assert told.hint == "what is in use stays; deploy the older bundle itself to have it back"
 
 
 def test_a_bundle_that_fails_its_self_test_never_goes_live(running, base, broken):
@@ -653,9 +653,30 @@ def test_an_endpoint_is_restarted_with_each_version_and_a_version_that_cannot_se
     assert (
         told.reason == f"its endpoint was not ready at http://127.0.0.1:{port}/ready within 1 s: it took no connection"
     )
+    assert told.hint == "see why: ssh pi@device \"journalctl --user --lines 20 --unit 'edgeml-*'\""
     assert left(running) == []
     (one,) = versions_on([at(running)])
     assert (one.serves, one.current, one.previous) == (True, fixed.version, base.version)
+
+
+@pytest.mark.real
+def test_a_device_without_services_is_told_from_a_bundle_that_fails_before_anything_is_sent(running, base, fixed):
+    running.program("systemctl", "echo 'Failed to connect to bus: No medium found' >&2\nexit 1")
+    told = to(running, fixed, service=True)
+    assert (told.outcome, told.sent_bytes, works(running)) == ("failed", None, base.version)
+    assert told.reason == "pi@device runs no service of its user: Failed to connect to bus: No medium found"
+    assert told.hint == (
+        "leave out --service, and let it be started there in another way: "
+        "sh .local/share/edgeml/tiny-onnx-fp32/current/run.sh serve"
+    )
+    assert to(running, fixed, service=True, dry_run=True).reason == told.reason
+
+
+@pytest.mark.real
+def test_settings_without_a_service_lie_beside_the_version_for_who_starts_it(running, base):
+    assert to(running, base, settings="port = 8123\n").outcome == "deployed"
+    assert (running.home / ROOT / "serve.toml").read_text() == "port = 8123\n"
+    assert to(running, base, settings="port = 8123\n").outcome == "unchanged"
 
 
 STEPS = [

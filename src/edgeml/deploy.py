@@ -132,6 +132,10 @@ class _Attempt:
         found = probe(self._connection)
         self._python = fitting(self._parcel.bundle, found, self._connection.host)
         seen = patiently(lambda: self._call("look"), self._progress)
+        if why := seen["serviceless"]:
+            otherwise = f"sh {self._root.removeprefix('~/')}/current/run.sh serve"
+            hint = f"leave out --service, and let it be started there in another way: {otherwise}"
+            raise EdgemlError(f"{self._connection.host} runs no service of its user: {why}", hint=hint)
         device = Reached(self._connection, found, profile_of(found), self._python, lambda *_: ())
         lacking = {path: piece for path, piece in self._parcel.pieces.items() if piece.sha256 in seen["lacks"]}
         wanted = _needs(lacking)
@@ -154,11 +158,15 @@ class _Attempt:
             raise
         return _with(told, answer)
 
+    @property
+    def _root(self) -> str:
+        return self._manner.path or f"{HOME}/{self._parcel.name}"
+
     def _call(self, command: str, **more: Any) -> Any:
         manner, version = self._manner, self._parcel.version
         files = {path: (piece.sha256, piece.size_bytes) for path, piece in self._parcel.pieces.items()}
         ask = {
-            "root": manner.path or f"{HOME}/{self._parcel.name}",
+            "root": self._root,
             "token": self._token,
             "who": who(),
             "version": version,
@@ -259,16 +267,24 @@ def _with(told: Deployment, answer: dict[str, Any]) -> Deployment:
     if answer.get("lingers") is False:
         warnings.append(f"{told.host} ends the endpoint when its user logs out: ssh {told.host} loginctl enable-linger")
     kept = f"ssh {told.host} sh {answer['kept']}/run.sh selftest" if answer.get("kept") else None
-    hint = None if answer["outcome"] in GOOD else kept or "what was in use before still is; pack a bundle that passes"
-    if answer["outcome"] == "failed" and answer["after"] is None:
-        hint = kept or "nothing is in use there: pack a bundle that passes"
     return replace(
         told,
         outcome=answer["outcome"],
         before=answer["before"] if told.before is None else told.before,
         after=answer["after"],
         reason=answer.get("reason"),
-        hint=hint,
+        hint=None if answer["outcome"] in GOOD else kept or _way_out(told.host, answer),
         kept=answer.get("kept"),
         warnings=tuple(warnings),
     )
+
+
+def _way_out(host: str, answer: dict[str, Any]) -> str:
+    """What to do where a version did not come into use and is not kept there."""
+    if answer.get("reason", "").startswith(("its endpoint", "systemctl")):  # of a version that passed its self-test
+        return f"see why: ssh {host} \"journalctl --user --lines 20 --unit 'edgeml-*'\""
+    if answer.get("reason") == "there is no previous version":
+        return "what is in use stays; deploy the older bundle itself to have it back"
+    if answer["after"] is None:
+        return "nothing is in use there: pack a bundle that passes"
+    return "what was in use before still is; pack a bundle that passes"

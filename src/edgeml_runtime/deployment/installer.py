@@ -44,7 +44,7 @@ _TOLD = ("name", "variant", "model", "target", "runtime", "parts")  # of a manif
 
 
 def look(ask: Any) -> Any:
-    """What is installed, and which of a version's files no version here has intact."""
+    """What is installed, which of a version's files no version here has intact, and why no service can be had."""
     root, intact = _root(ask), Intact()
     places = kept(root)
     lacks = {
@@ -56,6 +56,7 @@ def look(ask: Any) -> Any:
         CURRENT: _version(root, CURRENT),
         PREVIOUS: _version(root, PREVIOUS),
         "lacks": lacks,
+        "serviceless": systemctl("show-environment") if ask["service"] else None,
     }
 
 
@@ -246,10 +247,10 @@ def _switched(root: Path, ask: Any) -> str | None:
     if now not in (None, ask["version"]):
         _point(root, PREVIOUS, now)  # before the switch: the version that it led to until now is beyond the last good
     _point(root, CURRENT, ask["version"])
+    if ask["settings"] is not None:  # without a service, for whoever starts it in another way
+        write(root / SETTINGS, ask["settings"])
     if not serves:
         return None
-    if ask["settings"] is not None:
-        write(root / SETTINGS, ask["settings"])
     if ask["service"]:
         write(unit_of(root), unit_text(root))
     if trouble := restarted(root, ask):
