@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from edgeml.errors import EdgemlError
 from edgeml.images import read_images
 from edgeml.scores import as_text
 from edgeml.types import Dataset
-from edgeml_runtime.records import sha256
+from edgeml_runtime.records import parse_json, sha256
 from edgeml_runtime.rows import check_columns, read_rows, rename
 from edgeml_runtime.tasks import ready, task_of
 from edgeml_runtime.types import Row
@@ -127,7 +126,7 @@ def read_schema(path: Path | None) -> dict[str, Any] | None:
     if path is None:
         return None
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = parse_json(path.read_bytes())
     except OSError as error:
         raise EdgemlError(f"cannot read {path}: {error.strerror}", hint="check the path") from error
     except ValueError as error:

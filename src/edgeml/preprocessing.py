@@ -5,11 +5,11 @@ Runs no code and opens no picture. What a recipe cannot say is refused by name.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from edgeml.errors import EdgemlError
+from edgeml_runtime.records import parse_json
 from edgeml_runtime.types import Pixels
 
 CONFIG = "preprocessor_config.json"
@@ -26,7 +26,7 @@ def read_pixels(folder: Path) -> Pixels:
     """The recipe of a model's folder; raises EdgemlError for one that is missing, or that edgeml cannot follow."""
     path = folder / CONFIG
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = parse_json(path.read_bytes())
     except (OSError, ValueError) as error:
         hint = f"put the model's {CONFIG} beside its weights"
         raise EdgemlError(f"{folder.name} has no {CONFIG} that can be read", hint=hint) from error
@@ -34,7 +34,7 @@ def read_pixels(folder: Path) -> Pixels:
         raise EdgemlError(f"{path} holds no settings", hint="download the model again")
     try:
         return _recipe(config, folder.name)
-    except (KeyError, IndexError, TypeError, ValueError) as error:
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise EdgemlError(f"{path} lacks or misstates {error}", hint="download the model again") from error
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgeml.bundles.dir import SIGNATURE
 from edgeml.errors import EdgemlError
+from edgeml_runtime.records import parse_json
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
@@ -75,7 +76,7 @@ def signed_by(folder: Path) -> str | None:
     if not path.is_file():
         return None
     try:
-        hint = json.loads(path.read_bytes())["verificationMaterial"]["publicKey"]["hint"]
+        hint = parse_json(path.read_bytes())["verificationMaterial"]["publicKey"]["hint"]
     except (ValueError, KeyError, TypeError) as error:
         raise EdgemlError(f"{path.name} is no signature of a model", hint="ask for the bundle again") from error
     if not re.fullmatch(r"[0-9a-f]{64}", str(hint)):

@@ -6,15 +6,16 @@ itself is asked of the format's own module.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 from msgspec.structs import replace
 
 from edgeml.errors import EdgemlError, why
 from edgeml.preprocessing import read_pixels
 from edgeml.types import Model, Traits
+from edgeml_runtime.records import parse_json
 from edgeml_runtime.types import Pooling
 
 # Position ids of these families start behind the padding id, so two of the table's rows are never used
@@ -37,6 +38,30 @@ _POOLING: dict[str, Pooling] = {
 }
 
 
+_Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 31)]
+_Limit = Annotated[float, msgspec.Meta(ge=0)]
+_Label = Annotated[str, msgspec.Meta(pattern=r"^\d{1,9}$")]
+
+
+class _Read(msgspec.Struct, frozen=True):
+    """The types of all that is read of a model's files; what else stands there may be anything."""
+
+    architectures: tuple[str, ...] | None = None
+    model_type: str = ""
+    quantization_config: dict[str, Any] | None = None
+    max_position_embeddings: _Count | None = None
+    n_positions: _Count | None = None
+    max_seq_length: _Limit | None = None
+    model_max_length: _Limit | None = None
+    max_length: _Limit | None = None
+    eos_token_id: _Count | tuple[_Count, ...] | None = None
+    decoder_start_token_id: _Count | None = None
+    num_labels: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 2
+    id2label: dict[_Label, Any] | None = None
+    truncation: _Read | None = None
+    type: str = ""
+
+
 def read_traits(model: Model) -> Traits:
     """The traits of a downloaded model, whichever format it came in."""
     folder = Path(model.path)
@@ -57,8 +82,6 @@ def read_traits(model: Model) -> Traits:
 def folder_traits(folder: Path, *, licence: str | None = None) -> Traits:
     """The traits of a Transformers folder, Sentence Transformers' files included."""
     config = _json(folder / "config.json")
-    if not isinstance(config, dict):
-        raise EdgemlError(f"{folder / 'config.json'} holds no settings", hint="download the model again")
     architecture = (config.get("architectures") or [config.get("model_type", "unknown")])[0]
     modules = _modules(folder)
     quantization = config.get("quantization_config")
@@ -81,7 +104,7 @@ def folder_traits(folder: Path, *, licence: str | None = None) -> Traits:
 
 def _modules(folder: Path) -> list[str]:
     """The steps of a Sentence Transformers model; one that edgeml would leave out is refused."""
-    found = [str(module.get("type")).rpartition(".")[2] for module in _json(folder / "modules.json", [])]
+    found = [str(module.get("type")).rpartition(".")[2] for module in _json(folder / "modules.json", [], list[_Read])]
     unknown = [name for name in found if name not in _MODULES]
     if unknown:
         raise EdgemlError(
@@ -157,10 +180,15 @@ def _labels(config: dict[str, Any], name: str) -> tuple[str, ...]:
     return tuple(str(names[key]) for key in sorted(names, key=int))
 
 
-def _json(path: Path, default: Any = None) -> Any:
+def _json(path: Path, default: Any = None, kind: Any = _Read) -> Any:
+    """What a file holds, as it is written; what is read of it has the types that are read."""
     if default is not None and not path.is_file():
         return default
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        plain = parse_json(path.read_bytes())
+        if kind is _Read and not isinstance(plain, dict):
+            raise EdgemlError(f"{path} holds no settings", hint="download the model again")
+        msgspec.convert(plain, kind)
     except (OSError, ValueError) as error:
         raise EdgemlError(f"cannot read {path}: {why(error)}", hint="download the model again") from error
+    return plain

@@ -5,16 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+_LONGEST = 4000  # characters; a sentence that repeats a name out of a hostile file may have any length
+
 
 class EdgemlError(Exception):
-    """A request that cannot be met: one sentence of what is wrong and one of what to do next."""
+    """A request that cannot be met: one sentence of what is wrong and one of what to do next.
+
+    What they repeat of somebody's file stands there escaped, where a terminal would obey it or could not show it, and
+    is cut where it is endless.
+    """
 
     exit_code = 3
 
     def __init__(self, message: str, *, hint: str) -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+        self.message, self.hint = _shown(message), _shown(hint)
+        super().__init__(self.message)
 
 
 class UnfitError(EdgemlError):
@@ -23,6 +28,14 @@ class UnfitError(EdgemlError):
     def of_row(self, number: int) -> EdgemlError:
         """The same, of the row with that place in the data's file."""
         return EdgemlError(f"row {number}: {self.message}", hint=self.hint)
+
+
+def _shown(text: str) -> str:
+    if len(text) > _LONGEST:
+        text = f"{text[: _LONGEST // 2]} ... {text[-_LONGEST // 4 :]}"
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() or one == "\n" else ascii(one)[1:-1] for one in text)
 
 
 def why(error: Exception) -> str:

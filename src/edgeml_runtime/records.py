@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import os
+import re
 from collections.abc import Callable
 from difflib import get_close_matches
 from pathlib import Path
@@ -18,6 +19,7 @@ from edgeml_runtime.types import File, Record
 
 T = TypeVar("T", bound=Record)
 CHUNK_BYTES = 1 << 20
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")
 
 
 def encode(record: Record) -> str:
@@ -32,10 +34,27 @@ def decode(text: str | bytes, kind: type[T], *, where: str) -> T:
     Raises EdgemlError for broken JSON, a missing or foreign schema, an unknown or repeated key, a wrong type.
     """
     try:
-        plain = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+        plain = parse_json(text, object_pairs_hook=_unique, parse_constant=_no_constant)
     except ValueError as error:
         raise EdgemlError(f"{where} is not valid JSON: {error}", hint="make it again, or restore it") from error
     return build(plain, kind, where=where)
+
+
+def parse_json(text: str | bytes, **hooks: Any) -> Any:
+    """What a JSON text holds; `hooks` are those of `json.loads`.
+
+    Raises ValueError for all that is none, and for what would fail later: a text nested too deeply to be read, and half
+    of a surrogate pair, which no file can hold.
+    """
+    if isinstance(text, bytes):
+        text = text.decode(json.detect_encoding(text))
+    try:
+        plain = json.loads(text, **hooks)
+        if _SURROGATE.search(text):
+            json.dumps(plain, ensure_ascii=False).encode()
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    return plain
 
 
 def build(plain: Any, kind: type[T], *, where: str) -> T:

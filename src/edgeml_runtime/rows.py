@@ -117,7 +117,7 @@ def _jsonl(text: str, path: Path) -> Iterator[Row]:
     for number, line in _lines(text):
         try:
             yield msgspec.json.decode(line, type=dict[str, Any])
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, RecursionError) as error:
             hint = "write one JSON object a line"
             raise EdgemlError(f"line {number} of {path} is no JSON object: {error}", hint=hint) from error
 

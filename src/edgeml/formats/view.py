@@ -14,6 +14,7 @@ from pathlib import Path
 
 from edgeml.errors import EdgemlError
 from edgeml.types import Model
+from edgeml_runtime.records import parse_json
 
 _DATA_SUFFIXES = {".json", ".txt", ".md", ".model", ".jinja", ".safetensors", ".onnx"}
 
@@ -49,6 +50,6 @@ def _without_code(path: Path) -> str:
         return {key: value for key, value in pairs if key != "auto_map"}
 
     try:
-        return json.dumps(json.loads(path.read_bytes(), object_pairs_hook=plain))
+        return json.dumps(parse_json(path.read_bytes(), object_pairs_hook=plain))
     except ValueError as error:
         raise EdgemlError(f"{path.name} is not valid JSON: {error}", hint="download the model again") from error

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import edgeml_runtime
@@ -18,6 +18,7 @@ from edgeml.papers.origin import digest
 from edgeml.papers.wheel_papers import Packed
 from edgeml.types import ModelRef
 from edgeml_runtime.bundle import VARIANT
+from edgeml_runtime.records import parse_json
 from edgeml_runtime.types import File, Record, VariantManifest
 
 if TYPE_CHECKING:
@@ -57,17 +58,22 @@ def bill(parts: Parts) -> str:
 def listed(text: str | bytes) -> dict[str, str]:
     """The SHA-256 of each file of a bundle that its bill names, by path.
 
-    Raises ValueError where it is not JSON, and KeyError or TypeError where a component is not written as here.
+    Raises ValueError where it is not JSON, or a component is not written as here.
     """
-    found: dict[str, str] = {}
-    pending: list[dict[str, Any]] = list(json.loads(text)["components"])
+    try:
+        return dict(_hashed(parse_json(text)))
+    except (KeyError, TypeError, AttributeError, StopIteration, RuntimeError) as error:
+        raise ValueError(f"{error!r} in a component") from error
+
+
+def _hashed(bill: Any) -> Iterator[tuple[str, str]]:
+    pending: list[dict[str, Any]] = list(bill["components"])
     while pending:
         component = pending.pop()
         pending += component.get("components", [])
         for one in component.get("properties", []):
             if one["name"] == PATH:
-                found[one["value"]] = next(hash["content"] for hash in component["hashes"] if hash["alg"] == "SHA-256")
-    return found
+                yield one["value"], next(hash["content"] for hash in component["hashes"] if hash["alg"] == "SHA-256")
 
 
 def _bom(parts: Parts) -> Bom:

@@ -30,7 +30,7 @@ def written(said: str) -> tuple[str, ...]:
     """The texts that a model wrote, in a response or in a line of `predict`; none of a refusal."""
     try:
         plain = json.loads(said)
-    except ValueError:
+    except (ValueError, RecursionError):
         return ()
     return tuple(_texts(plain, "answers"))
 

@@ -5,7 +5,6 @@ Shared by every source. Knows nothing of where the files come from, and reads no
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
@@ -17,6 +16,8 @@ import yaml
 from edgeml.errors import EdgemlError
 from edgeml.sources import Consent
 from edgeml.types import WeightFormat
+from edgeml.yaml_files import parse_yaml
+from edgeml_runtime.records import parse_json
 from edgeml_runtime.types import Record
 
 CONFIG = "config.json"
@@ -55,6 +56,7 @@ _PICKLE_ENDINGS = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 WEIGHT_ENDINGS = (".safetensors", ".gguf", ".onnx", *_PICKLE_ENDINGS)
 # Full precision, then 8 bits; a guess among coarser ones would decide a model's quality for its user.
 _GGUF_TYPES = ("f16", "bf16", "f32", "q8_0")
+_MOST_NAMES, _LONGEST_NAME = 10, 200  # of what a card says that is shown; longer ones name nothing
 # A model's own task, most telling first: cards list several tags, and `feature-extraction` fits every encoder.
 TASK_TAGS = (
     "sentence-similarity",
@@ -135,8 +137,10 @@ def check_sides(folder: Path, choice: Choice, *, consent: Consent, where: str) -
         message = f"{where} runs code of its own ({code}), which edgeml does not do unasked"
         raise EdgemlError(message, hint=f"read that code; if you trust it, add {ALLOW_CODE}")
     for index in (name for name in choice.sides if name.endswith(SHARD_INDEX)):
-        shards = _json(folder / index).get("weight_map", {}).values()
-        missing = sorted(set(shards) - set(choice.weights))
+        shards = _json(folder / index).get("weight_map", {})
+        if not isinstance(shards, dict):
+            raise EdgemlError(f"{folder / index} has no weight_map that names files", hint="fetch it again")
+        missing = sorted(set(map(str, shards.values())) - set(choice.weights))
         if missing:
             raise EdgemlError(f"{where} lacks {missing[0]}, which {index} names", hint="fetch or copy it in full")
 
@@ -147,7 +151,7 @@ def read_card(folder: Path) -> Card:
     text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
     front = re.match(r"\ufeff?---\s*\n(.*?)\n---\s*(\n|$)", text, re.DOTALL)
     try:
-        plain = yaml.safe_load(front[1]) if front else None
+        plain = parse_yaml(front[1], yaml.SafeLoader) if front else None
     except yaml.YAMLError:
         plain = None
     if not isinstance(plain, dict):
@@ -257,7 +261,7 @@ def _json(path: Path, kind: type[Any] = dict) -> Any:
     if not path.is_file():
         return kind()
     try:
-        plain = json.loads(path.read_bytes())
+        plain = parse_json(path.read_bytes())
     except ValueError as error:
         raise EdgemlError(f"{path} is not valid JSON: {error}", hint="fetch it again, or repair it") from error
     if not isinstance(plain, kind):
@@ -267,15 +271,15 @@ def _json(path: Path, kind: type[Any] = dict) -> Any:
 
 def _licence(card: dict[str, Any]) -> str | None:
     stated = card.get("license")
-    if isinstance(stated, list):
-        return " AND ".join(str(one) for one in stated) or None
     if stated == "other":
         stated = card.get("license_name") or stated
-    return str(stated) if stated else None
+    names = [one for one in stated if isinstance(one, str)] if isinstance(stated, list) else [stated]
+    text = " AND ".join(one for one in names[:_MOST_NAMES] if isinstance(one, str))
+    return text if text.isprintable() and 0 < len(text) <= _LONGEST_NAME else None
 
 
 def _task(card: dict[str, Any]) -> str | None:
-    if card.get("pipeline_tag"):
-        return str(card["pipeline_tag"])
-    tags = card.get("tags") or ()
-    return next((task for task in TASK_TAGS if task in tags), None)
+    stated, tags = card.get("pipeline_tag"), card.get("tags")
+    if isinstance(stated, str) and stated.isprintable() and 0 < len(stated) <= _LONGEST_NAME:
+        return stated
+    return next((task for task in TASK_TAGS if task in tags), None) if isinstance(tags, list) else None

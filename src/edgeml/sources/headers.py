@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
+from math import prod
 from pathlib import Path
-from typing import BinaryIO
+from typing import Annotated, BinaryIO
+
+import msgspec
 
 from edgeml.errors import EdgemlError
+from edgeml_runtime.records import parse_json
 
+# Bits of a number, by safetensors' name of its type.
+SAFETENSORS_BITS = {
+    "BOOL": 8, "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6, "U8": 8, "I8": 8, "F8_E5M2": 8, "F8_E4M3": 8, "F8_E8M0": 8,
+    "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8, "I16": 16, "U16": 16, "F16": 16, "BF16": 16, "I32": 32, "U32": 32, "F32": 32,
+    "C64": 64, "F64": 64, "I64": 64, "U64": 64,
+}  # fmt: skip
 _LARGEST_HEADER_BYTES = 100_000_000  # the limit that the safetensors library itself sets
 _FOREIGN = {
     b"version https://git-lfs": ("a Git LFS pointer, not the file itself", "git lfs pull"),
@@ -16,6 +25,15 @@ _FOREIGN = {
     b"<html": ("a web page", "fetch the file itself, not the page that shows it"),
 }
 _AGAIN = "fetch or copy it again"
+_Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 62)]
+
+
+class _Stored(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a safetensors header says of a tensor."""
+
+    dtype: str
+    shape: tuple[_Count, ...]
+    data_offsets: tuple[_Count, _Count]
 
 
 def check_weights(folder: Path, names: Iterable[str]) -> None:
@@ -38,21 +56,40 @@ def _check_not_foreign(path: Path) -> None:
 
 
 def _check_safetensors(path: Path) -> None:
-    """The file is a length of 8 bytes, a JSON header, and the bytes that the header's offsets add up to."""
+    """The file is a length of 8 bytes, a JSON header, and the tensors that it lists, without holes or overlaps."""
     size = path.stat().st_size
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if size < 8 or length > min(size - 8, _LARGEST_HEADER_BYTES):
             raise EdgemlError(f"{path} is no safetensors file, or is cut short", hint=_AGAIN)
         text = file.read(length)
-    try:
-        tensors = json.loads(text)
-        ends = [entry["data_offsets"][1] for name, entry in tensors.items() if name != "__metadata__"]
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
-        raise EdgemlError(f"{path} has an unreadable safetensors header", hint=_AGAIN) from error
-    expected = 8 + length + max(ends, default=0)
+    expected = 8 + length + _data_bytes(_stored(text, path), path)
     if expected != size:
         raise EdgemlError(f"{path} has {size} bytes where its header promises {expected}", hint=_AGAIN)
+
+
+def _stored(text: bytes, path: Path) -> dict[str, _Stored]:
+    try:
+        plain = parse_json(text)
+        texts = plain.pop("__metadata__", {})
+        msgspec.convert(texts, dict[str, str])
+        return msgspec.convert(plain, dict[str, _Stored])
+    except (ValueError, TypeError, AttributeError) as error:  # msgspec's is a ValueError
+        raise EdgemlError(f"{path} has an unreadable safetensors header: {error}", hint=_AGAIN) from error
+
+
+def _data_bytes(tensors: dict[str, _Stored], path: Path) -> int:
+    """Where the last tensor ends, once each lies behind the one before and is as long as its type and shape say."""
+    end = 0
+    for name, one in sorted(tensors.items(), key=lambda item: item[1].data_offsets):
+        if one.dtype not in SAFETENSORS_BITS:
+            raise EdgemlError(f"{path} stores {name!r} as {one.dtype!r}, which is no type of it", hint=_AGAIN)
+        begin, stop = one.data_offsets
+        if begin != end or (stop - begin) * 8 != prod(one.shape) * SAFETENSORS_BITS[one.dtype]:
+            what = f"{one.dtype} of shape {one.shape} at bytes {begin} to {stop}, after {end}"
+            raise EdgemlError(f"{path} contradicts itself: {name!r} is {what}", hint=_AGAIN)
+        end = stop
+    return end
 
 
 def _check_gguf(path: Path) -> None:

@@ -41,6 +41,7 @@ _SPARE_PAGES = 6  # of the table, its two indexes, and the list of free pages, w
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _FULL = (sqlite3.SQLITE_FULL,)
 _LEAST_BYTES = 65_536
+_UNREADABLE = (msgspec.DecodeError, UnicodeError, RecursionError, TypeError)
 
 
 class FeedbackStore:
@@ -223,7 +224,7 @@ def _items(database: sqlite3.Connection, seal: Seal | None, where: str = "ORDER 
         content = _plain(blob, seal, _name(sequence, id, kind)) if sealed else blob
         try:
             yield msgspec.json.decode(content, type=Item)
-        except msgspec.DecodeError as error:  # its text could repeat a key of the input
+        except _UNREADABLE as error:  # its text could repeat a key of the input
             raise EdgemlError(f"item {id} is not as it was written", hint="somebody changed the file") from error
 
 

@@ -62,7 +62,7 @@ def items(value: Any) -> list[Any]:
     if isinstance(value, str):
         try:
             found = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             return value.split()
         return found if isinstance(found, list) else value.split()
     return list(value) if isinstance(value, list | tuple) else []

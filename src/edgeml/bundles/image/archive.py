@@ -20,6 +20,7 @@ from edgeml.bundles.image.layers import Layer, write_layer
 from edgeml.bundles.image.modelpack import model_config, model_manifest
 from edgeml.errors import EdgemlError
 from edgeml_runtime.bundle import WHEELS, Bundle
+from edgeml_runtime.records import parse_json
 
 INDEX = "index.json"
 MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
@@ -109,7 +110,7 @@ class Opened:
         return self.file(name).read()
 
     def _json(self, content: bytes) -> Any:
-        return json.loads(content)
+        return parse_json(content)
 
 
 def repository(bundle: Bundle) -> str:

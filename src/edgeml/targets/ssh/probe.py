@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from importlib.resources import files
 from typing import Any
@@ -12,7 +11,7 @@ from edgeml.targets.ssh import failures
 from edgeml.targets.ssh.connection import Connection
 from edgeml.targets.types import Probe
 from edgeml_runtime.meters.state import throttle_bits
-from edgeml_runtime.records import build
+from edgeml_runtime.records import build, parse_json
 
 _NO_PYTHON = 127
 _OFF_S = 60.0
@@ -56,10 +55,10 @@ def concerns(found: Probe, now_s: float) -> list[str]:
 def read(told: bytes, *, where: str) -> Probe:
     """The facts that the script printed, with the firmware's bits by their names."""
     try:
-        plain: dict[str, Any] = json.loads(told)
-    except ValueError as error:
+        plain: dict[str, Any] = dict(parse_json(told))
+    except (ValueError, TypeError) as error:
         raise EdgemlError(f"{where} cannot be read", hint="its python3 prints more than it is asked for") from error
     bits = plain.pop("throttled", None)
-    known = bits is not None and re.search(r"(^|=)(0x)?[0-9a-fA-F]+$", bits)
+    known = isinstance(bits, str) and re.search(r"(^|=)(0x)?[0-9a-fA-F]+$", bits)
     plain["throttled"] = throttle_bits(bits) if known else None
     return build({"schema": "edgeml.probe/1", **plain}, Probe, where=where)
