@@ -32,12 +32,24 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "Qwen2ForCausalLM": {**_GROUPED, "tie_word_embeddings": True},
     "Qwen3ForCausalLM": {**_GROUPED, "tie_word_embeddings": True, "head_dim": 32},
 }
+_GPT = {"n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 64, "bos_token_id": 1, "eos_token_id": 2}
+_SLIDING = ["sliding_attention", "sliding_attention", "full_attention"]
+_GEMMA = {"num_hidden_layers": 3, "layer_types": _SLIDING, "sliding_window": _WINDOW, "head_dim": 16}
+DECODERS: dict[str, dict[str, Any]] = {
+    **{name: one for name, one in SETTINGS.items() if name.endswith("CausalLM")},
+    "Gemma3ForCausalLM": {**_GROUPED, **_GEMMA, "query_pre_attn_scalar": 16},
+    "Phi3ForCausalLM": {**_GROUPED, "pad_token_id": 1, "partial_rotary_factor": 0.5},
+    "SmolLM3ForCausalLM": {**_GROUPED, "num_hidden_layers": 4, "no_rope_layer_interval": 2, "pad_token_id": 1},
+    "GPT2LMHeadModel": _GPT,
+    "GPTJForCausalLM": {**_GPT, "rotary_dim": 8, "tie_word_embeddings": False},
+    "GPTNeoXForCausalLM": {**_WIDE, "max_position_embeddings": 64, "rotary_pct": 0.25, "tie_word_embeddings": False},
+}
 _READERS = ("Bert", "DistilBert", "MPNet", "Roberta", "XLMRoberta")
 _LABELS = {"id2label": dict(enumerate(("fuel", "rent", "travel"))), "label2id": {"fuel": 0, "rent": 1, "travel": 2}}
 _TAGS = {"id2label": dict(enumerate(("O", "B-LOC", "I-LOC"))), "label2id": {"O": 0, "B-LOC": 1, "I-LOC": 2}}
 CLASSIFIERS = {f"{name}ForSequenceClassification": {**SETTINGS[f"{name}Model"], **_LABELS} for name in _READERS}
 TAGGERS = {f"{name}ForTokenClassification": {**SETTINGS[f"{name}Model"], **_TAGS} for name in _READERS}
-_ALL = {**SETTINGS, **CLASSIFIERS, **TAGGERS}
+_ALL = {**SETTINGS, **DECODERS, **CLASSIFIERS, **TAGGERS}
 
 
 def family_folder(path: Path, architecture: str, **more: Any) -> Path:

@@ -9,16 +9,21 @@ from __future__ import annotations
 import shutil
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from msgspec.structs import replace
 
 from edgeml.errors import EdgemlError
 from edgeml.formats import CONVOLUTIONAL, UNSUITED, Converted, Request, shared_folder
 from edgeml.formats.child import run_module
 from edgeml.formats.onnx_audit import audit, check_interface, interface
 from edgeml.formats.onnx_child import WEIGHTS
+from edgeml.formats.onnx_order import Answer, Order
 from edgeml.formats.onnx_seq2seq import GRAPHS
 from edgeml.formats.view import data_view
 from edgeml.progress import Progress
-from edgeml_runtime.records import decode
+from edgeml.targets.recognition import is_here
+from edgeml_runtime.records import decode, write_record
 from edgeml_runtime.session import Kind, kind_of
 from edgeml_runtime.types import Refusal
 
@@ -31,7 +36,10 @@ CLASSES: dict[Kind, tuple[str, ...]] = {
     "classifier": tuple(f"{family}ForSequenceClassification" for family in _FAMILIES),
     "tagger": tuple(f"{family}ForTokenClassification" for family in _FAMILIES),
     "image": ("ViTForImageClassification", *CONVOLUTIONAL),
-    "decoder": ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM"),
+    "decoder": (
+        *(f"{family}ForCausalLM" for family in ("Llama", "Mistral", "Qwen2", "Qwen3", "Gemma3", "Phi3", "SmolLM3")),
+        *("GPT2LMHeadModel", "GPTJForCausalLM", "GPTNeoXForCausalLM"),
+    ),
     "seq2seq": ("T5ForConditionalGeneration",),
 }
 _TOOLS = ("torch", "transformers", "onnx", "onnxscript", "onnxruntime")
@@ -42,9 +50,13 @@ _NOT_EXPORTED = "the exporter does not take this model as it is: try a gguf: sch
 def convert(request: Request, folder: Path, *, progress: Progress) -> Converted:
     """Write the graph, or the graphs, and `tokenizer.json` into `folder` and read back what they hold."""
     source = _source(request)
+    _require_inputs(request)
     _need_space(folder, request.model.size_bytes * _NEEDED)
     with shared_folder(request, folder) as shared, data_view(request.model) as view:
-        _run_child(request, view / source, folder, shared, progress)
+        order = _order(request, view / source, folder, shared)
+        if request.calibration and not source.name:  # in a process of its own: the exporter's memory would count
+            _run_child(request, replace(order, only_export=True), progress)
+        answer = _run_child(request, order, progress)
     graphs = GRAPHS if kind_of(request.traits.task) == "seq2seq" else {}
     files = [folder / name for name in graphs.values() or (WEIGHTS,)]
     inputs, outputs = interface(files[-1])
@@ -54,8 +66,10 @@ def convert(request: Request, folder: Path, *, progress: Progress) -> Converted:
         audit=audit(files, request.scheme.name),
         inputs=inputs,
         outputs=outputs,
-        built_for=None if request.scheme.name == "fp32" else request.profile.integer_kernels,
+        built_for=None if request.scheme.name in ("fp32", "fp16") else request.profile.integer_kernels,
         tools={name: version(name) for name in _TOOLS},
+        settings=answer.settings,
+        calibrated=answer.calibrated,
     )
 
 
@@ -78,10 +92,31 @@ def _source(request: Request) -> Path:
         message = f"{model.name} is a {traits.architecture}, which edgeml cannot make into ONNX for {traits.task}"
         supported = [name for names in CLASSES.values() for name in names]
         raise EdgemlError(message, hint=f"supported: {', '.join(supported)}")
-    if traits.architecture in UNSUITED.get(str(request.scheme), ()):
-        message = f"{request.scheme} of {model.name}, a convolutional net, needs calibration images"
-        raise EdgemlError(message, hint="edgeml takes none yet: use onnx:fp32")
     return Path()
+
+
+def _require_inputs(request: Request) -> None:
+    """Raise EdgemlError where the scheme, or a wish, needs calibration inputs, and where none would help."""
+    name, scheme, wishes = request.model.name, request.scheme, request.wishes
+    hint = "give inputs like those it will get: --calibration FILE, or a folder of pictures"
+    if request.traits.architecture in UNSUITED.get(str(scheme), ()):
+        if scheme.name != "int8":
+            message = f"{scheme} of {name}, a convolutional net, would be slower or no smaller than fp32"
+            raise EdgemlError(message, hint="use onnx:int8-static with --calibration FOLDER of pictures")
+        if request.calibration is None:
+            message = f"{scheme} of {name}, a convolutional net, needs calibration images"
+            raise EdgemlError(message, hint="give some: --calibration FOLDER of pictures, or use onnx:fp32")
+    if request.calibration is not None:
+        return
+    if scheme.name == "int8-static":
+        raise EdgemlError(f"{scheme} needs calibration inputs, which show the range of activations", hint=hint)
+    for option, asked in (
+        ("calibration-method", wishes.calibration_method),
+        ("memory", wishes.memory_bytes),
+        ("min-agreement", wishes.min_agreement),
+    ):
+        if asked is not None:
+            raise EdgemlError(f"--{option} says nothing without calibration inputs", hint=hint)
 
 
 def _need_space(folder: Path, need_bytes: float) -> None:
@@ -93,8 +128,28 @@ def _need_space(folder: Path, need_bytes: float) -> None:
         raise EdgemlError(message, hint="free some space, or write elsewhere with --artifacts")
 
 
-def _run_child(request: Request, source: Path, folder: Path, shared: Path, progress: Progress) -> None:
+def _order(request: Request, source: Path, folder: Path, shared: Path) -> Order:
+    traits = request.traits
+    return Order(
+        source=str(source),
+        folder=str(folder),
+        shared=str(shared),
+        kind=kind_of(traits.task),
+        scheme=request.scheme.name,
+        kernels=request.profile.integer_kernels,
+        here=is_here(request.profile),
+        max_tokens=traits.max_tokens,
+        pixels=traits.pixels,
+        start_token=traits.start_token,
+        calibration=None if request.scheme.name == "fp32" else request.calibration,
+        wishes=request.wishes,
+        settled=request.settled,
+    )
+
+
+def _run_child(request: Request, order: Order, progress: Progress) -> Answer:
     refusals: list[Refusal] = []
+    answers = [Answer()]
 
     def follow(line: str) -> None:
         if line.startswith("@"):
@@ -103,13 +158,17 @@ def _run_child(request: Request, source: Path, folder: Path, shared: Path, progr
             progress(step, int(done), int(total))
         elif line.startswith("!"):
             refusals.append(decode(line[1:], Refusal, where="the exporter's answer"))
+        elif line.startswith("={"):
+            answers.append(decode(line[1:], Answer, where="the exporter's answer"))
 
-    folders = [str(source), str(folder), str(shared)]
-    arguments = [*folders, kind_of(request.traits.task), request.scheme.name, request.profile.integer_kernels]
     what = f"making {request.scheme} of {request.model.name}"
-    try:
-        run_module("edgeml.formats.onnx_child", arguments, what=what, hint=_NOT_EXPORTED, follow=follow)
-    except EdgemlError as error:
-        if refusals:
-            raise EdgemlError(refusals[0].message, hint=refusals[0].hint) from error
-        raise
+    with TemporaryDirectory(prefix="edgeml-order-") as place:
+        path = Path(place) / "order.json"
+        write_record(path, order)
+        try:
+            run_module("edgeml.formats.onnx_child", [str(path)], what=what, hint=_NOT_EXPORTED, follow=follow)
+        except EdgemlError as error:
+            if refusals:
+                raise EdgemlError(refusals[0].message, hint=refusals[0].hint) from error
+            raise
+    return answers[-1]

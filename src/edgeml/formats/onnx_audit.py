@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeml.errors import EdgemlError
-from edgeml.formats.onnx_graph import COPIED, load
+from edgeml.formats.onnx_graph import COPIED, TABLE, load
 from edgeml_runtime.session import Kind
 from edgeml_runtime.types import Audit, Record
 
@@ -36,7 +36,7 @@ _AXES: dict[Kind, tuple[tuple[str, ...], str]] = {  # of the first output, and i
 
 
 class _Stored(Record, frozen=True, kw_only=True):
-    """A stored tensor of numbers. A companion is a scale or zero point, or a weight stored a second time."""
+    """A stored tensor of numbers. A companion is a scale or zero point, a weight stored a second time, or computed."""
 
     name: str
     kind: str
@@ -138,8 +138,8 @@ def _stored(model: ModelProto) -> list[_Stored]:
             name=name,
             kind=kind,
             count=prod(dims),
-            matrix=sum(size > 1 for size in dims) >= 2,
-            companion=COPIED in name or _is_companion(name, names),
+            matrix=TABLE not in name and sum(size > 1 for size in dims) >= 2,
+            companion=COPIED in name or TABLE in name or _is_companion(name, names),
         )
         for name, kind, dims in tensors
         if kind in _BITS  # shapes, axes and the like are 64-bit integers

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import inspect
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from edgeml.errors import EdgemlError
+from edgeml.formats.onnx_graph import EXTERNAL_BYTES, MICROSOFT, TABLE, load, rename, save
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 _FUSIONS = "cpu"  # fused operators that ONNX Runtime has CPU kernels for
 _UNREAD = "pooler."  # a head that many checkpoints lack, and whose output no graph keeps
@@ -67,6 +73,56 @@ def export_decoder(source: Path, folder: Path) -> None:
     step, inputs = decompose_for_generation(model, sample, multi_token_decode=True)["decode"]
     made = OnnxExporter().export(step, inputs, exporter_settings(dynamic_shapes=_token_axes(inputs)))
     made.save_pretrained(str(folder))
+    if sum(part.stat().st_size for part in folder.iterdir()) <= EXTERNAL_BYTES:
+        graph = load(folder / "model.onnx")
+        name_tables(graph, _tables(model))
+        share_heads(graph)
+        save(graph, folder / "model.onnx")
+
+
+def share_heads(model: ModelProto) -> ModelProto:
+    """A product by a matrix that is another one transposed becomes a product by that one, which is then stored once.
+
+    The exporter transposes the head of a small model with tied embeddings beforehand, and leaves a large one as it is.
+    """
+    from onnx import helper, numpy_helper
+
+    tensors = {one.name: one for one in model.graph.initializer if len(one.dims) == 2}
+    shapes = {tuple(one.dims) for one in tensors.values()}
+    paired = {name: numpy_helper.to_array(one) for name, one in tensors.items() if tuple(one.dims)[::-1] in shapes}
+    looked_up = [node.input[0] for node in model.graph.node if node.op_type == "Gather" and node.input[0] in paired]
+    for index, node in enumerate(list(model.graph.node)):
+        if node.op_type != "MatMul" or node.input[1] not in paired:
+            continue
+        turned = paired[node.input[1]].T
+        same = next((name for name in looked_up if np.array_equal(paired[name], turned)), None)
+        if same:
+            made = helper.make_node(
+                "FusedMatMul", [node.input[0], same], list(node.output), node.name, domain=MICROSOFT, transB=1
+            )
+            model.graph.node.remove(node)
+            model.graph.node.insert(index, made)
+    return model
+
+
+def name_tables(model: ModelProto, tables: list[Any]) -> None:
+    """End the names of stored tables that are computed, and no parameters, with `TABLE`."""
+    from onnx import numpy_helper
+
+    known = {np.ascontiguousarray(table).tobytes() for table in tables}
+    new_names = {
+        one.name: one.name + TABLE
+        for one in model.graph.initializer
+        if known and numpy_helper.to_array(one).tobytes() in known
+    }
+    rename(model, new_names)
+
+
+def _tables(model: Any) -> list[Any]:
+    """What a model computes once and keeps, as a table of sines by position: no checkpoint has it."""
+    kept = model.state_dict()
+    found = [buffer for name, buffer in model.named_buffers() if name not in kept and buffer.dim() > 1]
+    return [buffer.numpy() for buffer in found]
 
 
 def write_tokenizer(source: Path, target: Path) -> None:

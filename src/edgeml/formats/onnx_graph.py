@@ -16,7 +16,12 @@ from edgeml.errors import EdgemlError
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto
 
-EXTERNAL_BYTES = 1_500_000_000  # a protobuf ends at 2 GB; larger graphs keep their weights beside them
+# Larger weights lie beside their graph. A protobuf ends at 2 GB, and far below that, memory is the reason: to write or
+# parse one takes up to four times its size, and ONNX Runtime maps weights that lie beside it (measured with 646 MB of
+# int8: loading peaks at 675 MiB instead of 952).
+EXTERNAL_BYTES = 200_000_000
+TABLE = ".table"  # ends the name of what is stored, but was computed: no parameter of the model's
+MICROSOFT = "com.microsoft"  # the domain of ONNX Runtime's own operators
 COPIED = ".copy"  # ends the name of a weight that is stored a second time, as it is or transposed
 
 
@@ -26,7 +31,10 @@ def load(path: Path, *, weights: bool = True) -> ModelProto:
     from google.protobuf.message import DecodeError
 
     try:
-        model = onnx.load(path, load_external_data=weights)
+        model = onnx.load(path, load_external_data=False)
+        if weights and (beside := _beside(model)):
+            _require(path, beside)
+            onnx.load_external_data_for_model(model, str(path.parent))
     except (DecodeError, OSError, ValueError, onnx.checker.ValidationError) as error:  # also for weights beside it
         raise _incomplete(path) from error
     if not model.graph.node:
@@ -44,6 +52,27 @@ def save(model: ModelProto, path: Path) -> None:
         onnx.save_model(model, path, save_as_external_data=True, location=beside.name)
     else:
         onnx.save_model(model, path)
+
+
+def settle(made: Path, target: Path) -> None:
+    """Give a graph that was made elsewhere on the same disk its place and name.
+
+    Large weights beside it are renamed with it and not read: that would take as much memory as they have bytes.
+    """
+    import onnx
+
+    model = load(made, weights=False)
+    files = _beside(model)
+    if len(files) != 1 or (source := made.with_name(files.pop())).stat().st_size <= EXTERNAL_BYTES:
+        save(load(made), target)
+        return
+    goal = target.with_name(f"{target.name}.data")
+    for tensor in model.graph.initializer:
+        for entry in tensor.external_data:
+            if entry.key == "location":
+                entry.value = goal.name
+    onnx.save_model(model, target)
+    source.rename(goal)
 
 
 def plain(model: ModelProto) -> ModelProto:
@@ -86,6 +115,14 @@ def split_heads(model: ModelProto) -> ModelProto:
     return model
 
 
+def rename(model: ModelProto, names: dict[str, str]) -> None:
+    """Give stored tensors other names, wherever they are read."""
+    for tensor in model.graph.initializer:
+        tensor.name = names.get(tensor.name, tensor.name)
+    for node in model.graph.node:
+        replace(node.input, [names.get(name, name) for name in node.input])
+
+
 def settings(node: NodeProto) -> dict[str, Any]:
     """A node's attributes by name."""
     from onnx import helper
@@ -116,6 +153,20 @@ def _graph_reads(graph: GraphProto) -> Iterator[str]:
     yield from (item.name for item in graph.output)
     for node in graph.node:
         yield from _reads(node)
+
+
+def _beside(model: ModelProto) -> set[str]:
+    """Names of the files, relative to the graph's folder, that hold weights of it."""
+    from onnx.external_data_helper import ExternalDataInfo, uses_external_data
+
+    return {ExternalDataInfo(one).location for one in model.graph.initializer if uses_external_data(one)}
+
+
+def _require(path: Path, beside: set[str]) -> None:
+    for name in sorted(beside):
+        if not path.with_name(name).is_file():
+            message = f"{path} keeps its weights in {name}, which is not beside it"
+            raise EdgemlError(message, hint=f"put {name} there, or download or make the model again")
 
 
 def _incomplete(path: Path) -> EdgemlError:

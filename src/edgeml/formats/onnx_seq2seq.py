@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeml.formats.onnx_export import exporter_settings, load_model
-from edgeml.formats.onnx_graph import COPIED, keep, load, replace, save
+from edgeml.formats.onnx_graph import COPIED, keep, load, rename, replace, save
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -55,7 +55,7 @@ def mark_copies(*models: ModelProto) -> None:
                 new_names[tensor.name] = f"{original}{COPIED}{len(new_names) or ''}"
             else:
                 known |= dict.fromkeys((_digest(array), _digest(array.T)), tensor.name)
-        _rename(model, new_names)
+        rename(model, new_names)
 
 
 def _reading(model: Any) -> dict[str, Any]:
@@ -109,13 +109,6 @@ def _only(model: ModelProto, *parts: str) -> ModelProto:
     read = {name for node in model.graph.node for name in node.input}
     replace(model.graph.input, [item for item in model.graph.input if item.name in read])
     return model
-
-
-def _rename(model: ModelProto, names: dict[str, str]) -> None:
-    for tensor in model.graph.initializer:
-        tensor.name = names.get(tensor.name, tensor.name)
-    for node in model.graph.node:
-        replace(node.input, [names.get(name, name) for name in node.input])
 
 
 def _digest(array: Any) -> bytes:
