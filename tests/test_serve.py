@@ -19,6 +19,7 @@ from edgeml.package import bundle_path, package
 from edgeml.serve import serve
 from edgeml.store import Store
 from edgeml.targets import profile
+from edgeml_runtime.server.settings import read_settings
 from tiny.variants import onnx_variant
 
 
@@ -134,3 +135,17 @@ def test_what_the_endpoint_needs_and_is_missing_is_named_as_a_clone_installs_it(
     with pytest.raises(EdgemlError, match="packages are missing") as caught:
         serve(tmp_path)
     assert caught.value.hint == "in a clone of edgeml: pip install -e '.[serve]'"
+
+
+def test_paths_of_the_settings_lead_home_as_in_a_shell(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    path = tmp_path / "serve.toml"
+    path.write_text('token_file = "~/token"\n[feedback]\nfile = "~/.local/state/feedback.sqlite"\nkey_file = "~k"\n')
+    settings = read_settings(path)
+
+    assert settings.token_file == f"{tmp_path}/token"
+    assert settings.feedback.file == f"{tmp_path}/.local/state/feedback.sqlite"
+    assert settings.feedback.key_file == "~k"
+    path.write_text("feedback = 1")
+    with pytest.raises(EdgemlError, match="got `int`"):
+        read_settings(path)

@@ -70,11 +70,15 @@ class Settings(Record, frozen=True, kw_only=True):
 def read_settings(path: Path | None, **replaced: Any) -> Settings:
     """The settings of a TOML file, or the defaults; what is `replaced` and not None counts instead.
 
+    A path that begins with ~/ leads into the home of who runs this.
+
     Raises EdgemlError for a file that is no TOML, for an unknown key, with the nearest known one, for a value out of
     its range, and for a host that others reach without a token.
     """
     plain = _toml(path) if path else {}
     plain |= {name: value for name, value in replaced.items() if value is not None}
+    _lead_home(plain, "token_file")
+    _lead_home(plain.get("feedback"), "file", "key_file")
     settings = build(plain, Settings, where=str(path) if path else "the settings")
     if not settings.is_loopback and settings.token_file is None:
         hint = f"make one and name it by token_file or --token-file: {_MAKE}"
@@ -108,6 +112,16 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return host.lower() == "localhost"
+
+
+def _lead_home(table: Any, *names: str) -> None:
+    """Paths of a table with what ~/ stands for, since no shell reads the file. What is no table is left alone."""
+    for name in names if isinstance(table, dict) else ():
+        if isinstance(text := table.get(name), str) and text.startswith("~/"):
+            try:
+                table[name] = str(Path(text).expanduser())
+            except RuntimeError as error:  # of a user without one
+                raise EdgemlError(f"{name} is {text}, and there is no home", hint="write the whole path") from error
 
 
 def _toml(path: Path) -> dict[str, Any]:
