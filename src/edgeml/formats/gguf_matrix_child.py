@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 CHUNK_TOKENS = 512  # as llama-imatrix does by default
 LEAST_CHUNKS = 2  # as llama-imatrix asks for
-_LEAST_ROWS = 16  # llama-imatrix leaves smaller batches out
 _MOST_SEQUENCES = 64  # of an encoder's texts at a time; llama.cpp allows 256
 
 
@@ -91,8 +90,8 @@ class Collector:
         if kind not in (b"MUL_MAT", b"MUL_MAT_ID"):
             return not ask
         matrix, inputs = node.src[0].contents, node.src[1].contents
-        name, few = _plain_name(matrix.name.decode()), inputs.ne[1] < _LEAST_ROWS and kind == b"MUL_MAT"
-        wanted = inputs.type == 0 and name.startswith("blk.") and not few
+        name = _plain_name(matrix.name.decode())
+        wanted = inputs.type == 0 and name.startswith("blk.")
         if wanted and not ask:
             self._add(name, matrix, inputs, node.src[2].contents if kind == b"MUL_MAT_ID" else None)
         return wanted or not ask
