@@ -97,6 +97,37 @@ def bert_gguf(
     return _close(writer, path)
 
 
+def split_gguf(path: Path, folder: Path, *, parts: int) -> Path:
+    """A GGUF file in several, as `llama-gguf-split` leaves it; the first is given back."""
+    import gguf
+
+    folder.mkdir()
+    reader = gguf.GGUFReader(path)
+    tensors = reader.tensors
+    each = -(-len(tensors) // parts)
+    for place in range(parts):
+        name = folder / f"{path.stem}-{place + 1:05}-of-{parts:05}.gguf"
+        writer = gguf.GGUFWriter(name, "llama")
+        if place:
+            writer.kv_data[0].clear()
+        else:
+            _copy_metadata(reader, writer)
+        for key, value in (("no", place), ("count", parts)):
+            writer.add_uint16(f"split.{key}", value)
+        writer.add_int32("split.tensors.count", len(tensors))
+        for tensor in tensors[place * each : (place + 1) * each]:
+            writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
+        _close(writer, name)
+    return folder / f"{path.stem}-00001-of-{parts:05}.gguf"
+
+
+def _copy_metadata(reader: Any, writer: Any) -> None:
+    for key, field in reader.fields.items():
+        if not key.startswith(("GGUF.", "general.architecture")):
+            inner = field.types[1] if len(field.types) > 1 else None
+            writer.add_key_value(key, field.contents(), field.types[0], sub_type=inner)
+
+
 def _llama_matrices(width: int, layers: int, tokens: int, *, tied: bool, experts: int) -> dict[str, tuple[int, ...]]:
     shapes: dict[str, tuple[int, ...]] = {"token_embd": (tokens, width)} | ({} if tied else {"output": (tokens, width)})
     ending, many = ("_exps", (experts,)) if experts else ("", ())

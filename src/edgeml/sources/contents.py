@@ -184,6 +184,12 @@ def _with_modules(
     return Choice(format="safetensors", weights=(*tensors, *large, *pickles), sides=(*sides, *index, *small))
 
 
+def gguf_parts(name: str, beside: Iterable[str]) -> list[str]:
+    """A GGUF file and, where it is one of several, the other parts of its model among the names `beside` it."""
+    whole = _PART.sub("", name)
+    return sorted({name, *(other for other in beside if _PART.search(other) and _PART.sub("", other) == whole)})
+
+
 def _gguf(names: Sequence[str], where: str) -> tuple[str, ...]:
     models = [name for name in names if name.endswith(".gguf") and "mmproj" not in name.lower()]
     groups: dict[str, list[str]] = {}

@@ -7,7 +7,17 @@ from pathlib import Path
 from edgeml.errors import EdgemlError
 from edgeml.progress import Progress
 from edgeml.sources import Consent, Fetched
-from edgeml.sources.contents import README, WEIGHT_ENDINGS, Card, Choice, check_sides, choose, read_card, roots
+from edgeml.sources.contents import (
+    README,
+    WEIGHT_ENDINGS,
+    Card,
+    Choice,
+    check_sides,
+    choose,
+    gguf_parts,
+    read_card,
+    roots,
+)
 from edgeml.sources.headers import check_weights
 from edgeml.sources.receipts import Tally
 from edgeml.types import ModelRef
@@ -46,9 +56,9 @@ def _chosen(path: Path, consent: Consent) -> tuple[Path, Choice]:
 
 
 def _with_company(path: Path) -> list[str]:
-    """A weight file and what belongs to it: a GGUF is complete, others have a tokenizer and configuration beside."""
+    """A weight file and what belongs to it: a GGUF its other parts, others their tokenizer and settings."""
     if path.suffix == ".gguf":
-        return [path.name]
+        return gguf_parts(path.name, [beside.name for beside in path.parent.glob("*.gguf")])
     beside = _names(path.parent)
     modules = [name for name in beside if "/" in name and path.suffix == ".safetensors"]
     sides = [name for name in beside if not name.endswith(WEIGHT_ENDINGS)]
