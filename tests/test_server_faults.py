@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from types import SimpleNamespace
 from typing import ClassVar
 
@@ -197,35 +197,34 @@ def test_more_connections_than_allowed_are_turned_away(folders):
 ASKED = b"GET /metrics HTTP/1.1\r\nhost: localhost\r\n\r\n"
 
 
-def ask_on(connection, times):
-    """Ask for the metrics many times, as one who need not read, until the endpoint takes no more."""
-    connection.settimeout(0.1)
-    with suppress(OSError):
-        connection.sendall(ASKED * times)
-
-
-def test_who_reads_nothing_of_an_answer_holds_no_connection(folders):
-    with served(folders["onnx"], connections=1, write_timeout_s=0.3) as endpoint, socket.socket() as connection:
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+@contextmanager
+def slow_reader(folder, keeps, **settings):
+    """An endpoint, and a connection to it; the system keeps so many bytes that are not read, twice."""
+    with served(folder, system_keeps=keeps, **settings) as endpoint, socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, keeps)
         connection.connect(("127.0.0.1", endpoint.port))
-        ask_on(connection, 20_000)  # more than what the system keeps for whoever does not read
-        connection.settimeout(5)
+        yield endpoint, connection
+
+
+@pytest.mark.parametrize("times", [10, 5000])  # of which all are taken in, or not
+def test_who_reads_nothing_of_an_answer_holds_no_connection(folders, times):
+    with slow_reader(folders["onnx"], 4096, connections=1, write_timeout_s=0.2) as (endpoint, connection):
+        connection.settimeout(0.1)
+        with suppress(OSError):
+            connection.sendall(ASKED * times)
         ended = select.poll()
         ended.register(connection, select.POLLHUP)  # nothing is read, and so only a reset is seen
         assert ended.poll(5000)
-        assert endpoint.raw(ASKED.replace(b"\r\n\r\n", b"\r\nconnection: close\r\n\r\n")).startswith(b"HTTP/1.1 200")
+        assert endpoint.ask("GET", "/metrics").status == 200
 
 
 def test_who_reads_slowly_gets_all_of_every_answer(folders):
-    with served(folders["onnx"], write_timeout_s=0.3) as endpoint, socket.socket() as connection:
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        connection.connect(("127.0.0.1", endpoint.port))
-        asking = threading.Thread(target=connection.sendall, args=(ASKED * 300,))
-        asking.start()
+    with slow_reader(folders["onnx"], 65536, write_timeout_s=0.2) as (_, connection):
+        connection.sendall(ASKED * 300)
         came = b""
         while came.count(b"HTTP/1.1 200") < 300 and (more := connection.recv(4096)):
             came += more
-        asking.join()
+            time.sleep(0.002)
         assert came.count(b"HTTP/1.1 200") == 300
 
 

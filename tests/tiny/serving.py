@@ -71,10 +71,14 @@ class Served(NamedTuple):
 
 
 @contextmanager
-def served(folder: Path, *, token: str | None = None, **settings: Any) -> Iterator[Served]:
-    """The endpoint of a variant's folder, until the block ends."""
+def served(
+    folder: Path, *, token: str | None = None, system_keeps: int | None = None, **settings: Any
+) -> Iterator[Served]:
+    """The endpoint of a variant's folder, until the block ends; the system keeps so many bytes that nobody has read."""
     box: queue.Queue[Any] = queue.Queue()
     listener = socket.create_server(("127.0.0.1", 0))
+    if system_keeps:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, system_keeps)
     wanted = Settings(port=listener.getsockname()[1], **{"threads": 1, **settings})
 
     async def run() -> None:
