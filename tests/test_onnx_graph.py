@@ -162,7 +162,8 @@ def test_a_graph_whose_weights_are_missing_or_short_is_refused(tmp_path, monkeyp
     beside = tmp_path / "model.onnx.data"
     beside.unlink() if left is None else beside.write_bytes(beside.read_bytes()[:left])
 
-    with pytest.raises(EdgemlError, match=r"model\.onnx is no complete ONNX file"):
+    said = r"in model\.onnx\.data, which is not beside it$" if left is None else r"model\.onnx is no complete ONNX file"
+    with pytest.raises(EdgemlError, match=said):
         onnx_graph.load(tmp_path / "model.onnx")
 
 

@@ -24,6 +24,9 @@ _ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",  # a conversion never asks the hub for what a folder lacks
     "GGML_NO_BACKTRACE": "1",  # else llama.cpp starts a debugger when it aborts
     "PYTHONUTF8": "1",
+    # glibc gives blocks over this size back to the system when they are freed. By itself it raises that limit to the
+    # size of the weights that come and go, and keeps them: 240 MB more at the peak, for a graph of 645 MB (measured).
+    "MALLOC_MMAP_THRESHOLD_": str(4 << 20),
 }
 
 

@@ -5,6 +5,7 @@ Knows nothing of how a graph was made. Fusions that may not fit are in `onnx_fus
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,14 +51,15 @@ def save(model: ModelProto, path: Path) -> None:
     beside.unlink(missing_ok=True)  # else the weights would be appended to it
     if sum(tensor.ByteSize() for tensor in model.graph.initializer) > EXTERNAL_BYTES:
         onnx.save_model(model, path, save_as_external_data=True, location=beside.name)
+        _readable(beside, path)
     else:
         onnx.save_model(model, path)
 
 
 def settle(made: Path, target: Path) -> None:
-    """Give a graph that was made elsewhere on the same disk its place and name.
+    """Write a graph that was made elsewhere on the same disk under its own name.
 
-    Large weights beside it are renamed with it and not read: that would take as much memory as they have bytes.
+    Large weights beside it get a second name and are not read: that would take as much memory as they have bytes.
     """
     import onnx
 
@@ -72,7 +74,9 @@ def settle(made: Path, target: Path) -> None:
             if entry.key == "location":
                 entry.value = goal.name
     onnx.save_model(model, target)
-    source.rename(goal)
+    _readable(source, target)
+    goal.unlink(missing_ok=True)
+    os.link(source, goal)
 
 
 def plain(model: ModelProto) -> ModelProto:
@@ -90,7 +94,8 @@ def keep(model: ModelProto, outputs: list[str]) -> None:
             nodes.append(node)
             needed |= set(_reads(node))
     replace(graph.node, nodes[::-1])
-    replace(graph.initializer, [tensor for tensor in graph.initializer if tensor.name in needed])
+    for index in reversed([place for place, one in enumerate(graph.initializer) if one.name not in needed]):
+        del graph.initializer[index]  # in place: to extend a field by messages copies all their weights
     replace(graph.output, [item for item in graph.output if item.name in outputs])
     replace(graph.value_info, [])
     for part in (model, graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
@@ -153,6 +158,12 @@ def _graph_reads(graph: GraphProto) -> Iterator[str]:
     yield from (item.name for item in graph.output)
     for node in graph.node:
         yield from _reads(node)
+
+
+def _readable(beside: Path, graph: Path) -> None:
+    """Whoever may read the graph may read its weights: the library lets their owner alone."""
+    if beside.exists():
+        beside.chmod(graph.stat().st_mode & 0o777)
 
 
 def _beside(model: ModelProto) -> set[str]:
