@@ -57,6 +57,24 @@ def test_a_text_that_must_travel_and_is_missing_is_asked_for(text):
     assert check(llama(given=text)) == []
 
 
+def test_one_gnu_licence_is_not_taken_for_another(tmp_path):
+    path = tmp_path / "COPYING"
+    stated = {
+        "gpl-3.0": "GNU GENERAL PUBLIC LICENSE\nVersion 3, 29 June 2007\n",
+        "lgpl-3.0": "GNU LESSER GENERAL PUBLIC LICENSE\nVersion 3, 29 June 2007\n",
+        "agpl-3.0": "GNU AFFERO GENERAL PUBLIC LICENSE\nVersion 3, 19 November 2007\n",
+    }
+    for own, text in stated.items():
+        path.write_text(text)
+        for name in stated:
+            asked = Asked(name="tiny", stated=name, texts=(("COPYING", path),), given=None)
+            if name == own:
+                assert check(asked) == []
+            else:
+                assert "its text travel with the model" in refusal(asked).message
+    assert "GNU GPL 3" in licence_of("lgpl-3.0").duties["text"]
+
+
 def test_another_licences_text_among_the_models_files_is_not_taken_for_its_own(tmp_path):
     other = tmp_path / "LICENSE"
     other.write_text("MIT License\nPermission is hereby granted\n")
