@@ -230,7 +230,8 @@ def _items(database: sqlite3.Connection, seal: Seal | None, where: str = "ORDER 
 
 def _plain(blob: bytes, seal: Seal | None, name: str) -> bytes:
     if seal is None:
-        raise EdgemlError("the feedback is encrypted, and no key is given", hint="name its key: --key FILE; on its device, key_file")
+        hint = "name its key: --key FILE, or on its device key_file"
+        raise EdgemlError("the feedback is encrypted, and no key is given", hint=hint)
     return seal.open(blob, name)
 
 
