@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import re
 import subprocess
@@ -54,8 +55,11 @@ def systemctl(*words: str) -> str | None:
 
 
 def _unready(root: Path, limit_s: float) -> str | None:
-    settings = tomllib.loads(text_of(root / SETTINGS) or "")
-    host, port = settings.get("host", "127.0.0.1"), settings.get("port", 8080)
+    try:
+        settings = tomllib.loads(text_of(root / SETTINGS) or "")
+    except (ValueError, RecursionError) as error:  # a person may have changed it
+        return f"{root / SETTINGS} is no TOML: {error}"
+    host, port = str(settings.get("host", "127.0.0.1")), settings.get("port", 8080)
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - where it may listen, not where we do
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}/ready"
     last, end_s = "it took no connection", time.monotonic() + limit_s
@@ -65,7 +69,7 @@ def _unready(root: Path, limit_s: float) -> str | None:
         except urllib.error.HTTPError as error:
             last = f"it answered {error.code}"
             error.close()
-        except OSError:
+        except (OSError, http.client.HTTPException):  # nobody there, or something else
             pass
         else:
             return None
