@@ -14,7 +14,7 @@ from edgeml.bench import Conditions, bench
 from edgeml.dataset import dataset_for, read_dataset
 from edgeml.download import download
 from edgeml.errors import EdgemlError
-from edgeml.formats import onnx_child, onnx_graph
+from edgeml.formats import onnx_graph
 from edgeml.formats.gguf import traits as gguf_traits
 from edgeml.package import bundle_path, package
 from edgeml.papers.model_card import model_card
@@ -33,7 +33,7 @@ from edgeml_runtime.selftest import compare, record
 from edgeml_runtime.session import kind_of, open_session
 from edgeml_runtime.tasks import NAMES, ready, task_of
 from edgeml_runtime.types import Generate, Job
-from tiny import trained
+from tiny import orders, trained
 from tiny.families import CLASSIFIERS, TAGGERS, family_folder
 from tiny.gguf import bert_gguf
 from tiny.labels import LABELS as TINY_LABELS
@@ -467,7 +467,7 @@ def exported(folder, tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's own
         logging.disable()  # else pytest keeps every step of the tracer
-        onnx_child.convert(folder, goal, tmp_path, kind=kind, scheme="fp32", kernels="x86-64-avx2")
+        orders.convert(folder, goal, tmp_path, kind=kind, scheme="fp32")
         logging.disable(logging.NOTSET)
     for name in ("config.json", "tokenizer_config.json"):
         shutil.copy(folder / name, goal)

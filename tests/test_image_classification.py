@@ -15,7 +15,6 @@ from edgeml.dataset import dataset_for
 from edgeml.download import runtime_wheels
 from edgeml.errors import EdgemlError
 from edgeml.formats import onnx as onnx_format
-from edgeml.formats import onnx_child
 from edgeml.package import bundle_path, package
 from edgeml.preprocessing import PROCESSORS, read_pixels
 from edgeml.quantize import quantize, recommended
@@ -33,6 +32,7 @@ from edgeml_runtime.session import open_session
 from edgeml_runtime.tasks import task_of
 from edgeml_runtime.types import Generate, Job, Pixels, VariantManifest
 from edgeml_runtime.worker import run
+from tiny import orders
 from tiny.pictures import (
     SETTINGS,
     SHAPES,
@@ -479,7 +479,7 @@ class Models:
             warnings.simplefilter("ignore")  # the exporter's own
             logging.disable()  # else pytest keeps every step of the tracer
             source = self.folder(architecture)
-            onnx_child.convert(source, folder, shared, kind="image", scheme=scheme, kernels="x86-64-avx2")
+            orders.convert(source, folder, shared, kind="image", scheme=scheme)
             logging.disable(logging.NOTSET)
 
 

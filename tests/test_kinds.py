@@ -10,7 +10,7 @@ from edgeml import bundles, doctor, sources
 from edgeml.cli import cli
 from edgeml.formats import _LIBRARIES
 from edgeml.formats.gguf_audit import MIXTURES
-from edgeml.formats.onnx_int8 import REDUCE_RANGE
+from edgeml.formats.onnx_int8 import INTEGERS
 from edgeml.targets import profile, profiles
 from edgeml.targets.types import Kernels
 from edgeml.types import SCHEMES, SOURCES, ModelRef, Scheme
@@ -48,14 +48,14 @@ def test_what_runs_each_kind_of_variant_can_be_fetched():
 
 
 def test_every_family_of_processors_has_its_rule_for_whole_numbers():
-    assert set(get_args(Kernels)) == set(REDUCE_RANGE)
+    assert set(get_args(Kernels)) == set(INTEGERS)
 
 
 @pytest.mark.parametrize("found", profiles(), ids=lambda found: found.name)
 def test_every_target_has_known_schemes_kernels_and_wheels(found):
     for text in (*found.schemes_encoder, *found.schemes_decoder):
         assert str(Scheme.parse(text)) == text
-    assert found.integer_kernels in REDUCE_RANGE
+    assert found.integer_kernels in INTEGERS
     assert found.wheel_platforms
     assert all(version.startswith("3.") for version in found.python)
     assert all(profile(word) == found for word in (found.name, *found.aliases))

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from onnx.numpy_helper import from_array, to_array
 
 from edgeml.errors import EdgemlError
-from edgeml.formats import Request, onnx_audit, onnx_child, onnx_export, onnx_graph
+from edgeml.formats import Request, onnx_audit, onnx_export, onnx_graph
 from edgeml.formats import onnx as onnx_format
 from edgeml.formats.child import run_module
 from edgeml.formats.view import link_data
@@ -24,6 +24,7 @@ from edgeml.types import Model, Scheme
 from edgeml_runtime.records import describe, write_record
 from edgeml_runtime.session import open_session
 from edgeml_runtime.types import File, Generate
+from tiny import orders
 from tiny.families import SETTINGS, family_folder
 from tiny.gguf import bert_gguf
 from tiny.graphs import onnx_source
@@ -65,7 +66,7 @@ class Families:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # the exporter's own
                 logging.disable()  # else pytest keeps every step of the tracer
-                onnx_child.convert(folder, part, shared, kind=kind, scheme="fp32", kernels="x86-64-avx2")
+                orders.convert(folder, part, shared, kind=kind, scheme="fp32")
                 logging.disable(logging.NOTSET)
             for name in ("config.json", "tokenizer_config.json"):
                 shutil.copy(folder / name, part)
@@ -337,7 +338,7 @@ def test_a_large_graph_keeps_its_weights_beside_it_and_runs(tmp_path, monkeypatc
     split.mkdir()
     monkeypatch.setattr(onnx_graph, "EXTERNAL_BYTES", 500)
 
-    onnx_child.convert(source, split, tmp_path, kind="encoder", scheme=scheme, kernels="x86-64-avx2")
+    orders.convert(source, split, tmp_path, kind="encoder", scheme=scheme)
 
     assert {path.name for path in split.iterdir()} == {"model.onnx", "model.onnx.data", "tokenizer.json"}
     write_record(split / "variant.json", replace(whole.manifest, files=describe(split)))

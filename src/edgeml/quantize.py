@@ -10,7 +10,17 @@ from msgspec import to_builtins
 from msgspec.structs import replace
 
 from edgeml.errors import EdgemlError
-from edgeml.formats import UNSUITED, Calibration, Converted, Request, Wishes, format_of
+from edgeml.formats import (
+    UNSUITED,
+    Calibration,
+    Converted,
+    Request,
+    Wishes,
+    format_of,
+    looks_at_inputs,
+    unused_wish,
+    wishes_for,
+)
 from edgeml.progress import Counter, Progress, beating, silent, within
 from edgeml.store import Store, alone, fresh_folder, load_variant, scratch_folder
 from edgeml.targets.types import Profile
@@ -45,7 +55,12 @@ def quantize(
     terms: Terms = DEFAULT_TERMS,
     progress: Progress = silent,
 ) -> list[Variant]:
-    """One variant a scheme. An existing variant of the same source is given back as it is."""
+    """One variant a scheme. An existing variant of the same source is given back as it is.
+
+    Raises EdgemlError for a wish that none of the schemes has a use for.
+    """
+    if refusal := unused_wish(terms.wishes, schemes):
+        raise refusal
     read = Counter(progress, f"verify {model.name}", model.size_bytes)
     verify(Path(model.path), model.files, tick=read)
     same = Request(
@@ -57,7 +72,7 @@ def quantize(
         calibration=terms.calibration,
         wishes=terms.wishes,
     )
-    requests = [replace(same, scheme=scheme) for scheme in schemes]
+    requests = [replace(same, scheme=one, wishes=wishes_for(one, terms.wishes)) for one in schemes]
     found = [_existing(one, store, terms) for one in requests]
     if None in found:
         found = _written(requests, store, terms, progress)
@@ -92,7 +107,8 @@ def _existing(request: Request, store: Store, terms: Terms) -> Variant | None:
     if made.built_for not in (None, profile.integer_kernels):
         message = f"{found.name} was made for {made.built_for}, and {profile.name} is {profile.integer_kernels}"
         raise EdgemlError(message, hint="add --force to replace it")
-    if made.asked != _asked(request) or made.calibration_sha256 not in (None, _digest(request)):
+    others = (_digest(request),) if looks_at_inputs(scheme) else (None, _digest(request))
+    if made.asked != _asked(request) or made.calibration_sha256 not in others:
         raise EdgemlError(f"{found.name} was made with other options", hint="add --force to replace it")
     _check_earned(scheme, made.audit, terms)
     return found

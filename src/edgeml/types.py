@@ -24,7 +24,7 @@ from edgeml_runtime.types import (
 
 SOURCES = ("hf", "pypi")
 SCHEMES: dict[str, tuple[str, ...]] = {
-    "onnx": ("fp32", "int8"),
+    "onnx": ("fp32", "fp16", "int8", "int8-dynamic", "int8-static", "int4"),
     "gguf": (
         *("f32", "f16", "bf16", "q8_0", "q6_k", "q5_k_m", "q5_k_s", "q5_1"),
         *("q5_0", "q4_k_m", "q4_k_s", "q4_1", "q4_0", "iq4_nl", "iq4_xs", "mxfp4_moe"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
@@ -25,8 +25,8 @@ _LIBRARIES = {
 
 CONVOLUTIONAL = ("ResNetForImageClassification", "MobileNetV2ForImageClassification")
 # Schemes that nobody should be offered for some Transformers classes. Integers without calibration make convolutions
-# several times slower in ONNX Runtime.
-UNSUITED: dict[str, tuple[str, ...]] = {"onnx:int8": CONVOLUTIONAL}
+# several times slower in ONNX Runtime, and it has no convolution with weights of 4 bits.
+UNSUITED: dict[str, tuple[str, ...]] = dict.fromkeys(("onnx:int8", "onnx:int8-dynamic", "onnx:int4"), CONVOLUTIONAL)
 
 
 CalibrationMethod = Literal["minmax", "entropy", "percentile"]
@@ -88,11 +88,51 @@ class Wishes(Record, frozen=True, kw_only=True):
     tensor_types: tuple[str, ...] = ()
 
 
+_NODES = ("exclude", "min_agreement")
+_RANGES = ("calibration_method", "memory_bytes")
+_USED: dict[str, tuple[str, ...]] = {
+    "onnx:int8": (*_RANGES, *_NODES),
+    "onnx:int8-dynamic": _NODES,
+    "onnx:int8-static": (*_RANGES, *_NODES),
+    "onnx:int4": ("block_size", *_NODES),
+}
+_USED_BY_FORMAT = {"gguf": ("imatrix", "tensor_types")}
+_OPTIONS = {"memory_bytes": "--memory", "tensor_types": "--tensor-type"}
+
+
+def wishes_for(scheme: Scheme, wishes: Wishes) -> Wishes:
+    """Those of the wishes that this scheme has a use for."""
+    used = {name: getattr(wishes, name) for name in _used(scheme)}
+    return Wishes(**used)
+
+
+def unused_wish(wishes: Wishes, schemes: Sequence[Scheme]) -> EdgemlError | None:
+    """The refusal of a wish that none of the schemes has a use for; None where each has."""
+    for name, default in zip(Wishes.__struct_fields__, Wishes.__struct_defaults__, strict=True):
+        if getattr(wishes, name) != default and not any(name in _used(scheme) for scheme in schemes):
+            option = _OPTIONS.get(name, f"--{name.replace('_', '-')}")
+            of = [*(known for known, names in _USED.items() if name in names)]
+            of += [f"{format}: schemes" for format, names in _USED_BY_FORMAT.items() if name in names]
+            message = f"{option} says nothing to {', '.join(map(str, schemes))}"
+            return EdgemlError(message, hint=f"it is for {', '.join(of)}")
+    return None
+
+
+def looks_at_inputs(scheme: Scheme) -> bool:
+    """Whether this scheme is made otherwise with calibration inputs than without, whatever the model."""
+    return str(scheme) in _USED
+
+
+def _used(scheme: Scheme) -> tuple[str, ...]:
+    return _USED.get(str(scheme), _USED_BY_FORMAT.get(scheme.format, ()))
+
+
 class Request(Record, frozen=True, kw_only=True):
     """One conversion: a verified model, what its files say, the scheme, and the profile it is made for.
 
     `shared` is a folder that outlives the conversion: what several schemes of a model need is made there once. `kept`
     outlives the command: what was computed on calibration inputs, and would take as long the next time, stays there.
+    `settled` are the settings of an earlier conversion, which is to be repeated: nothing is chosen or timed anew.
     """
 
     model: Model
@@ -103,6 +143,7 @@ class Request(Record, frozen=True, kw_only=True):
     kept: Path | None = None
     calibration: Calibration | None = None
     wishes: Wishes = Wishes()
+    settled: dict[str, Any] = {}
 
 
 class Format(Protocol):

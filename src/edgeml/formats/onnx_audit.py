@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeml.errors import EdgemlError
-from edgeml.formats.onnx_graph import COPIED, TABLE, load
+from edgeml.formats.onnx_graph import COPIED, TABLE, load, settings
 from edgeml_runtime.session import Kind
 from edgeml_runtime.types import Audit, Record
 
@@ -17,10 +17,11 @@ if TYPE_CHECKING:
     from onnx import ModelProto, ValueInfoProto
 
 _BITS = {
-    "INT4": 4, "UINT4": 4, "INT8": 8, "UINT8": 8, "FLOAT16": 16, "BFLOAT16": 16, "FLOAT": 32, "DOUBLE": 64,
+    "INT4": 4, "UINT4": 4, "INT8": 8, "UINT8": 8, "FLOAT16": 16, "BFLOAT16": 16, "INT32": 32, "FLOAT": 32, "DOUBLE": 64,
 }  # fmt: skip
 _INTEGERS = {"INT4", "UINT4", "INT8", "UINT8"}
 _FULL = {"FLOAT", "DOUBLE"}
+_ALLOWED = {"fp32": _FULL, "fp16": {"FLOAT16"}, "int4": {"INT4", "UINT4"}}  # of weights, by scheme
 _QUANTIZED = "_quantized"  # ends the name that ONNX Runtime's quantizer gives to a weight
 _COMPANIONS = ("_scale", "_zero_point")  # end the names of what it needs to be read
 ENCODER_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
@@ -41,6 +42,7 @@ class _Stored(Record, frozen=True, kw_only=True):
     name: str
     kind: str
     count: int
+    bits: int
     matrix: bool
     companion: bool
 
@@ -50,8 +52,8 @@ def audit(paths: Path | Sequence[Path], scheme: str) -> Audit:
 
     `bits_per_weight` are all stored bits over the model's parameters. Scales, zero points, and the second copy of a
     weight that two operators share are bits, but no parameters. A weight is a tensor of two or more dimensions;
-    vectors (biases, norms) stay in floating point in every scheme and are not held against the label. `int8` is earned
-    when every weight is an integer, `fp32` when every one is a full float.
+    vectors (biases, norms) are not held against the label. `int8` is earned when every weight is an integer, `int4`
+    when every one has 4 bits, wherever they are packed, `fp16` when every one is a half float, `fp32` a full one.
     """
     files = [paths] if isinstance(paths, Path) else paths
     stored = [one for path in files for one in _stored(load(path, weights=False))]
@@ -61,11 +63,11 @@ def audit(paths: Path | Sequence[Path], scheme: str) -> Audit:
     parameters = counts.total()
     if not parameters:
         raise EdgemlError(f"{files[0].name} holds no parameters", hint="make it again from its source")
-    allowed = _FULL if scheme == "fp32" else _INTEGERS
+    allowed = _ALLOWED.get(scheme, _INTEGERS)
     missed = [one for one in stored if one.matrix and one.kind not in allowed]
     return Audit(
         parameters=parameters,
-        bits_per_weight=sum(one.count * _BITS[one.kind] for one in stored) / parameters,
+        bits_per_weight=sum(one.bits for one in stored) / parameters,
         tensor_types={kind: count for kind, count in counts.most_common() if count},
         share_quantized=sum(counts[kind] for kind in _INTEGERS) / parameters,
         earned=not missed,
@@ -132,18 +134,47 @@ def _stored(model: ModelProto) -> list[_Stored]:
     tensors = [
         (one.name, TensorProto.DataType.Name(one.data_type), one.dims) for one in (*graph.initializer, *constants)
     ]
-    names = {name for name, _, _ in tensors}
-    return [
-        _Stored(
-            name=name,
-            kind=kind,
-            count=prod(dims),
-            matrix=TABLE not in name and sum(size > 1 for size in dims) >= 2,
-            companion=COPIED in name or TABLE in name or _is_companion(name, names),
+    names, beside, packed = {name for name, _, _ in tensors}, _scales(model), _packed(model)
+    biases = {node.input[0] for node in graph.node if node.op_type == "DequantizeLinear"}
+    found = []
+    for name, kind, dims in tensors:
+        if kind not in _BITS or (kind == "INT32" and name not in biases):
+            continue  # shapes, axes and the like
+        own, count = packed.get(name, (kind, prod(dims)))
+        found.append(
+            _Stored(
+                name=name,
+                kind=own,
+                count=count,
+                bits=prod(dims) * _BITS[kind],
+                matrix=TABLE not in name and name not in beside and sum(size > 1 for size in dims) >= 2,
+                companion=COPIED in name or TABLE in name or name in beside or _is_companion(name, names),
+            )
         )
-        for name, kind, dims in tensors
-        if kind in _BITS  # shapes, axes and the like are 64-bit integers
-    ]
+    return found
+
+
+def _scales(model: ModelProto) -> set[str]:
+    """Names of the scales and zero points that an operator reads its integers with."""
+    found: set[str] = set()
+    for node in model.graph.node:
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+            found |= set(node.input[1:3])
+        elif node.op_type in ("MatMulNBits", "GatherBlockQuantized"):
+            found |= set(node.input[2:4])
+    return found
+
+
+def _packed(model: ModelProto) -> dict[str, tuple[str, int]]:
+    """The type and number of the weights that are packed into bytes, by the name of those bytes."""
+    found = {}
+    for node in model.graph.node:
+        if node.op_type == "MatMulNBits":
+            own = settings(node)
+            unsigned = len(node.input) > 3 and node.input[3]  # else 8 stands for 0
+            kind = f"{'U' if unsigned else ''}INT{own['bits']}"
+            found[node.input[1]] = (kind, own["K"] * own["N"])
+    return found
 
 
 def _is_companion(name: str, names: set[str]) -> bool:

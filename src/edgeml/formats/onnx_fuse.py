@@ -56,6 +56,37 @@ def fuse_attention(model: ModelProto, heads: int | None) -> None:
     keep(model, [item.name for item in model.graph.output])
 
 
+def open_attention(model: ModelProto) -> None:
+    """Each `Attention` becomes a product, its bias, and an attention without weights: two quantizers know no other."""
+    from onnx import helper, numpy_helper
+
+    nodes = []
+    for node in model.graph.node:
+        if node.op_type != "Attention" or node.domain != "com.microsoft":
+            nodes.append(node)
+            continue
+        data, weight, bias, mask = node.input
+        name = node.name
+        parts = [f"{name}.query", f"{name}.key", f"{name}.value"]
+        sizes = numpy_helper.from_array(np.full(3, _columns(model, weight) // 3, np.int64), f"{name}.sizes")
+        model.graph.initializer.append(sizes)
+        heads = settings(node)["num_heads"]
+        nodes += [
+            helper.make_node("MatMul", [data, weight], [f"{name}.product"], f"{name}.product"),
+            helper.make_node("Add", [f"{name}.product", bias], [f"{name}.sum"], f"{name}.sum"),
+            helper.make_node("Split", [f"{name}.sum", sizes.name], parts, f"{name}.split", axis=-1),
+            helper.make_node(
+                "MultiHeadAttention",
+                [*parts, "", mask],
+                list(node.output),
+                name,
+                domain="com.microsoft",
+                num_heads=heads,
+            ),
+        ]
+    replace(model.graph.node, nodes)
+
+
 def split_skip_norms(model: ModelProto) -> None:
     """Each SkipLayerNormalization becomes bias, residual sum and norm.
 
@@ -163,6 +194,10 @@ def _fuse_one(model: ModelProto, graph: _Graph, softmax: NodeProto, *, name: str
     at = list(model.graph.node).index(joined)
     model.graph.node.remove(joined)
     model.graph.node.insert(at, made)
+
+
+def _columns(model: ModelProto, weight: str) -> int:
+    return int(next(tensor.dims[1] for tensor in model.graph.initializer if tensor.name == weight))
 
 
 def _projection(graph: _Graph, name: str) -> tuple[str, Any, Any]:

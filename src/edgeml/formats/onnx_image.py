@@ -61,7 +61,7 @@ def lookups_of_positions(model: ModelProto) -> None:
         if len(tensor.dims) != 3 or tensor.dims[0] != 1 or min(tensor.dims[1:]) < 2:
             continue
         places, name = np.arange(tensor.dims[1], dtype=np.int64)[None], tensor.name
-        table = numpy_helper.from_array(numpy_helper.to_array(tensor)[0], f"{name}.table")
+        table = numpy_helper.from_array(numpy_helper.to_array(tensor)[0], f"{name}.lookup")
         model.graph.initializer.remove(tensor)
         model.graph.initializer.extend([table, numpy_helper.from_array(places, f"{name}.places")])
         model.graph.node.insert(0, helper.make_node("Gather", [table.name, f"{name}.places"], [name]))

@@ -1,0 +1,92 @@
+"""How well a graph agrees with the one in fp32 that it was made from, and how long an inference of each takes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgeml.formats.onnx_inputs import Feeds, Reader, spread
+from edgeml_runtime.session import Kind
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
+
+_LAST = 8  # tokens of a decoder whose logits are compared: a vocabulary may be 150 000 wide
+_WARMUPS = 2
+_ROUNDS = (5, 31)  # at least, at most
+_TIMED_S = 3.0  # between those
+_QUICK = 8  # inputs that judge one node of many
+
+
+class Judge:
+    """Compares graphs with `reference` on inputs that set no range."""
+
+    def __init__(self, reference: Path, inputs: Reader, kind: Kind) -> None:
+        self.reference, self.inputs, self.kind = reference, inputs, kind
+        self._answers: dict[int, list[Any]] = {}
+
+    def agreement(self, path: Path, *, quick: bool = False) -> float:
+        """Cosine to the reference's outputs, the mean over the inputs; with `quick` over 8 of them.
+
+        An answer that holds no finite number agrees by 0.
+        """
+        rows = range(len(self.inputs.lengths))
+        chosen = spread(rows, _QUICK) if quick else rows
+        session = _opened(path)
+        found = [self._cosine(row, self._outputs(session, self.inputs.feeds(row))) for row in chosen]
+        return float(np.mean(found))
+
+    def times_ms(self, paths: Mapping[str, Path]) -> dict[str, float]:
+        """Milliseconds of one inference of each graph: the median of runs in turn, on an input of median length."""
+        feeds = self.inputs.feeds(_median_row(self.inputs.lengths))
+        sessions = {name: _opened(path) for name, path in paths.items()}
+        for session in sessions.values():
+            for _ in range(_WARMUPS):
+                session.run(None, feeds)
+        taken: dict[str, list[float]] = {name: [] for name in sessions}
+        began_s = time.perf_counter()
+        least, most = _ROUNDS
+        for number in range(most):
+            if number >= least and time.perf_counter() - began_s > _TIMED_S:
+                break
+            for name, session in sessions.items():
+                start_s = time.perf_counter()
+                session.run(None, feeds)
+                taken[name].append(1000 * (time.perf_counter() - start_s))
+        return {name: round(median(values), 4) for name, values in taken.items()}
+
+    def _cosine(self, row: int, outputs: list[Any]) -> float:
+        if row not in self._answers:
+            self._answers[row] = self._outputs(_opened(self.reference), self.inputs.feeds(row))
+        ours = np.concatenate([value.ravel() for value in outputs])
+        theirs = np.concatenate([value.ravel() for value in self._answers[row]])
+        if not np.isfinite(ours).all():
+            return 0.0
+        lengths = float(np.linalg.norm(ours)) * float(np.linalg.norm(theirs))
+        return float(ours @ theirs) / lengths if lengths else float(ours.any() == theirs.any())
+
+    def _outputs(self, session: ort.InferenceSession, feeds: Feeds) -> list[Any]:
+        """What counts of a run: the first output, or of a graph that only feeds another all of them."""
+        names = [item.name for item in session.get_outputs()]
+        first = names[0] if "cross_attention" not in names[0] else None
+        found = session.run([first] if first else names, feeds)
+        if self.kind not in ("decoder", "seq2seq") or first is None:
+            return [value.astype(np.float64) for value in found]
+        logits = found[0][:, -_LAST:].astype(np.float64)
+        return [logits - logits.mean(-1, keepdims=True)]  # what is added to every logit changes no probability
+
+
+def _median_row(lengths: tuple[int, ...]) -> int:
+    return sorted(range(len(lengths)), key=lengths.__getitem__)[len(lengths) // 2]
+
+
+def _opened(path: Path) -> ort.InferenceSession:
+    from edgeml_runtime.backends.onnx import open_graph
+    from edgeml_runtime.machine import default_threads
+
+    return open_graph(path, threads=default_threads())
