@@ -127,7 +127,7 @@ def test_safetensors_of_a_name_that_no_library_looks_for_are_refused_rather_than
     folder = write(tmp_path / "shards", {"config.json": b"{}", shard: safetensors_bytes(), "pytorch_model.bin": b"x"})
     with pytest.raises(EdgemlError, match=rf"has {shard} but no model\.safetensors\.index\.json"):
         fetched(folder)
-    index = b'{"weight_map": {"a": "%s"}}' % shard.encode()
+    index = b'{"weight_map": {"weight": "%s"}}' % shard.encode()
     write(folder, {"model.safetensors.index.json": index})
     assert names(fetched(folder)) == {"config.json", shard, "model.safetensors.index.json"}
 

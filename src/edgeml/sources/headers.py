@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from math import prod
 from pathlib import Path
 from typing import Annotated, BinaryIO
@@ -10,6 +10,7 @@ from typing import Annotated, BinaryIO
 import msgspec
 
 from edgeml.errors import EdgemlError
+from edgeml.sources.contents import INDEX
 from edgeml_runtime.records import parse_json
 
 # Bits of a number, by safetensors' name of its type.
@@ -46,6 +47,26 @@ def check_weights(folder: Path, names: Iterable[str]) -> None:
             check(path)
 
 
+def check_shards(folder: Path, names: Collection[str]) -> None:
+    """Raise EdgemlError for the first tensor that the index among a model's files promises and its shard lacks."""
+    if INDEX not in names:
+        return
+    try:
+        places = msgspec.convert(parse_json((folder / INDEX).read_bytes()).get("weight_map"), dict[str, str])
+    except (ValueError, AttributeError) as error:
+        raise EdgemlError(f"{folder / INDEX} is no index of shards: {error}", hint=_AGAIN) from error
+    known = {shard: _header(folder / shard).keys() for shard in sorted(set(places.values()))}
+    for tensor, shard in places.items():
+        if tensor not in known[shard]:
+            message = f"{folder / shard} lacks the tensor {tensor}, which {INDEX} promises"
+            raise EdgemlError(message, hint="fetch or copy the whole model again: its files are of two versions")
+
+
+def stored_numbers(path: Path) -> int:
+    """How many numbers a safetensors file holds."""
+    return sum(prod(one.shape) for one in _header(path).values())
+
+
 def _check_not_foreign(path: Path) -> None:
     head = _head(path, 64).lower()
     if not head:
@@ -59,13 +80,23 @@ def _check_safetensors(path: Path) -> None:
     """The file is a length of 8 bytes, a JSON header, and the tensors that it lists, without holes or overlaps."""
     size = path.stat().st_size
     with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if size < 8 or length > min(size - 8, _LARGEST_HEADER_BYTES):
-            raise EdgemlError(f"{path} is no safetensors file, or is cut short", hint=_AGAIN)
-        text = file.read(length)
-    expected = 8 + length + _data_bytes(_stored(text, path), path)
+        length = _header_bytes(file, path)
+    expected = 8 + length + _data_bytes(_header(path), path)
     if expected != size:
         raise EdgemlError(f"{path} has {size} bytes where its header promises {expected}", hint=_AGAIN)
+
+
+def _header(path: Path) -> dict[str, _Stored]:
+    with path.open("rb") as file:
+        return _stored(file.read(_header_bytes(file, path)), path)
+
+
+def _header_bytes(file: BinaryIO, path: Path) -> int:
+    size = path.stat().st_size
+    length = int.from_bytes(file.read(8), "little")
+    if size < 8 or length > min(size - 8, _LARGEST_HEADER_BYTES):
+        raise EdgemlError(f"{path} is no safetensors file, or is cut short", hint=_AGAIN)
+    return length
 
 
 def _stored(text: bytes, path: Path) -> dict[str, _Stored]:

@@ -19,7 +19,7 @@ from edgeml.errors import EdgemlError
 from edgeml.progress import Progress, beating
 from edgeml.sources import Consent, Fetched
 from edgeml.sources.contents import check_sides, choose, read_card
-from edgeml.sources.headers import check_weights
+from edgeml.sources.headers import check_shards, check_weights
 from edgeml.sources.hub_errors import explained
 from edgeml.sources.receipts import Tally, keep, recall
 from edgeml.store import PART, cache_folder
@@ -92,6 +92,7 @@ def _download(ref: ModelRef, place: Place, *, consent: Consent, progress: Progre
     check_sides(snapshot.folder, choice, consent=consent, where=str(ref))
     files += [snapshot.file(listing[name]) for name in choice.weights]
     check_weights(snapshot.folder, choice.weights)
+    check_shards(snapshot.folder, choice.files)
     card = read_card(snapshot.folder)
     return Fetched(
         ref=pinned,

