@@ -1,20 +1,23 @@
 """A process of its own that exports and quantizes, so that the exporter's memory, threads and prints end with it.
 
-Run as `python -m edgeml.formats.onnx_child SOURCE FOLDER SHARED KIND SCHEME KERNELS`. Says
-`@done/total step` as it goes, and `!` with a Refusal when the user's files are at fault. Writes the graphs and
-`tokenizer.json` into FOLDER, and leaves the export, which takes longest, in SHARED for the next scheme.
+Run as `python -m edgeml.formats.onnx_child ORDER`, a file. Says `@done/total step` as it goes, `=` with an Answer at
+the end, and `!` with a Refusal when the user's files are at fault. Writes the graphs and `tokenizer.json` into the
+order's folder, and leaves the export, which takes longest, in the shared one for the next scheme.
 """
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import Any
 
 from edgeml.errors import EdgemlError
+from edgeml.formats.onnx_choice import Work
 from edgeml.formats.onnx_export import (
     export_classifier,
     export_decoder,
@@ -23,11 +26,12 @@ from edgeml.formats.onnx_export import (
     write_tokenizer,
 )
 from edgeml.formats.onnx_fuse import fuse, split_skip_norms
-from edgeml.formats.onnx_graph import load, plain, save, split_heads
+from edgeml.formats.onnx_graph import load, plain, save, settle, split_heads
 from edgeml.formats.onnx_image import export_image, lookups_of_positions, products_of_patches
-from edgeml.formats.onnx_int8 import write_int8
+from edgeml.formats.onnx_order import Answer, Order
+from edgeml.formats.onnx_schemes import make
 from edgeml.formats.onnx_seq2seq import GRAPHS, export_seq2seq
-from edgeml_runtime.records import encode
+from edgeml_runtime.records import encode, read_record
 from edgeml_runtime.session import Kind
 from edgeml_runtime.types import Refusal
 
@@ -43,22 +47,36 @@ EXPORTS: dict[Kind, Callable[[Path, Path], None]] = {
 }
 
 
-def convert(source: Path, folder: Path, shared: Path, *, kind: Kind, scheme: str, kernels: str) -> None:
+def convert(order: Order) -> Answer:
     """Do all the steps in order; graphs on the way lie in a scratch folder."""
-    if kind != "image":
-        say(0, "read the tokenizer")
+    source, folder = Path(order.source), Path(order.folder)
+    if order.kind != "image":
+        say(0, STEPS, "read the tokenizer")
         write_tokenizer(_folder(source), folder / "tokenizer.json")
-    say(1, "load and export")
-    for file_name, exported in _exported(source, shared / "export", kind).items():
-        with tempfile.TemporaryDirectory(dir=folder, prefix="scratch-") as name:
-            say(2, "fuse")
-            made = _shaped(exported, Path(name), source=source, kind=kind, scheme=scheme)
-            if scheme == "int8":
-                say(3, "quantize")
-                made = write_int8(made, Path(name) / "int8.onnx", kernels)
-            save(load(made), folder / file_name)
-        _check_loads(folder / file_name)
-    say(STEPS, "done")
+    say(1, STEPS, "load and export")
+    exports = _exported(source, Path(order.shared) / "export", order.kind)
+    with tempfile.TemporaryDirectory(dir=folder, prefix="scratch-") as name:
+        settings = {} if order.only_export else _graphs(order, exports, Path(name))
+    say(STEPS, STEPS, "done")
+    calibrated = order.calibration is not None and order.scheme not in ("fp32", "fp16")
+    return Answer(settings=settings, calibrated=calibrated)
+
+
+def _graphs(order: Order, exports: dict[str, Path], scratch: Path) -> dict[str, Any]:
+    """Write the graphs into the order's folder; their settings, by their names where there are several."""
+    settings: dict[str, dict[str, Any]] = {}
+    reads: Work | None = None
+    for file_name, exported in exports.items():
+        own = scratch / file_name
+        own.mkdir()
+        shape = partial(_shaped, exported, own, source=Path(order.source), kind=order.kind)
+        work = Work(order, file_name, shape, own, say, reads)
+        made = make(work)
+        settle(made.path, Path(order.folder) / file_name)
+        _check_loads(Path(order.folder) / file_name)
+        settings[file_name], reads = made.settings, work
+    found = {name: one for name, one in settings.items() if one}
+    return found if len(exports) > 1 else found.get(WEIGHTS, {})
 
 
 def _exported(source: Path, goal: Path, kind: Kind) -> dict[str, Path]:
@@ -68,22 +86,24 @@ def _exported(source: Path, goal: Path, kind: Kind) -> dict[str, Path]:
     if not goal.exists():
         part = goal.with_name("export.part")
         EXPORTS[kind](source, part)
+        gc.collect()  # the exporter's cycles would keep the model's weights in memory
         part.rename(goal)
     return {name: goal / name for name in (GRAPHS.values() if kind == "seq2seq" else (WEIGHTS,))}
 
 
-def _shaped(exported: Path, scratch: Path, *, source: Path, kind: Kind, scheme: str) -> Path:
-    """The graph, cleaned, and as its scheme needs it."""
+def _shaped(exported: Path, scratch: Path, *, source: Path, kind: Kind, small: bool) -> Path:
+    """The graph, cleaned, and for a scheme that makes it small as a quantizer knows it."""
+    say(2, STEPS, "fuse")
     if kind in ("encoder", "classifier", "tagger"):
         return fuse(exported, scratch, heads=_heads(_folder(source)))
     model = plain(load(exported))
-    if scheme == "int8" and kind == "image":
+    if small and kind == "image":
         products_of_patches(model)
         lookups_of_positions(model)
         split_skip_norms(model)
-    elif scheme == "int8":
+    elif small:
         split_heads(model)
-    path = scratch / "plain.onnx"
+    path = scratch / ("small.onnx" if small else "plain.onnx")
     save(model, path)
     return path
 
@@ -107,15 +127,15 @@ def _folder(source: Path) -> Path:
     return source if source.is_dir() else source.parent
 
 
-def say(done: int, step: str) -> None:
+def say(done: int, total: int, step: str) -> None:
     """Tell the parent how far the work is."""
-    sys.stderr.write(f"@{done}/{STEPS} {step}\n")
+    sys.stderr.write(f"@{done}/{total} {step}\n")
     sys.stderr.flush()
 
 
 if __name__ == "__main__":
-    source, folder, shared, kind, scheme, kernels = sys.argv[1:]
     try:
-        convert(Path(source), Path(folder), Path(shared), kind=cast("Kind", kind), scheme=scheme, kernels=kernels)
+        answer = convert(read_record(Path(sys.argv[1]), Order))
     except EdgemlError as error:
         sys.exit("!" + encode(Refusal(message=error.message, hint=error.hint)))
+    sys.stderr.write(f"={encode(answer)}\n")

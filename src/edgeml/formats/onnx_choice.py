@@ -104,7 +104,7 @@ def decide(work: Work, candidates: Sequence[Candidate]) -> Made:
     for number, one in enumerate(candidates):
         work.say(number, len(candidates), "compare with fp32")
         built[one.name] = one.write(work.scratch / f"candidate-{number}.onnx", one.kept, ())
-        agreement[one.name] = round(judge.agreement(built[one.name]), _DIGITS)
+        agreement[one.name] = rounded(judge.agreement(built[one.name]))
     times_ms = judge.times_ms({"fp32": work.whole, **built})
     taken, why = choose(candidates, agreement, times_ms if work.order.here else {})
     path, further = built[taken.name], dict[str, Any]()
@@ -115,7 +115,7 @@ def decide(work: Work, candidates: Sequence[Candidate]) -> Made:
         path, excluded, after = spare(work, taken, judge, wanted)
         times_ms |= {taken.name: judge.times_ms({"fp32": work.whole, taken.name: path})[taken.name]}
         further = {"excluded": excluded, "agreement_before": agreement[taken.name]}
-        agreement |= {taken.name: round(after, _DIGITS)}
+        agreement |= {taken.name: rounded(after)}
     elif taken.kept:
         further = {"excluded": list(taken.kept)}
     where = "" if work.order.here else ", which is not the target: they decided nothing"
@@ -132,6 +132,11 @@ def decide(work: Work, candidates: Sequence[Candidate]) -> Made:
             **further,
         },
     )
+
+
+def rounded(agreement: float) -> float:
+    """An agreement as settings keep it."""
+    return round(agreement, _DIGITS)
 
 
 def choose(

@@ -90,7 +90,7 @@ def _percentile(found: Histogram) -> tuple[float, float]:
     share = np.cumsum(found.counts) / found.counts.sum()
     cut = (1 - PERCENTILE / 100) / 2
     edges = np.linspace(-found.reach, found.reach, 2 * _SIDE + 1)
-    left, right = np.searchsorted(share, cut, side="right"), np.searchsorted(share, 1 - cut)
+    left, right = int(np.searchsorted(share, cut, side="right")), int(np.searchsorted(share, 1 - cut))
     return float(edges[left]), float(edges[min(right + 1, 2 * _SIDE)])
 
 
