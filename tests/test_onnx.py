@@ -321,7 +321,7 @@ def test_a_disk_without_room_is_seen_before_anything_is_written(tmp_path):
     request = Request(model=huge, traits=read_traits(model), scheme=Scheme.parse("onnx:int8"), profile=profile("pi"))
     (tmp_path / "made").mkdir()
 
-    with pytest.raises(EdgemlError, match=r"not enough space in .*: \d+\.\d MB needed"):
+    with pytest.raises(EdgemlError, match=r"not enough space in .*: \d+\.\d GB needed"):
         onnx_format.convert(request, tmp_path / "made", progress=silent)
     assert not list((tmp_path / "made").iterdir())
 

@@ -6,7 +6,6 @@ what is asked of it and reads back what was written. It knows nothing about how 
 
 from __future__ import annotations
 
-import shutil
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,6 +19,7 @@ from edgeml.formats.onnx_audit import audit, check_interface, interface
 from edgeml.formats.onnx_child import WEIGHTS
 from edgeml.formats.onnx_order import Answer, Order
 from edgeml.formats.onnx_seq2seq import GRAPHS
+from edgeml.formats.room import full_bytes, need_disk, need_memory
 from edgeml.formats.view import data_view
 from edgeml.progress import Progress
 from edgeml.targets.recognition import is_here
@@ -44,6 +44,9 @@ CLASSES: dict[Kind, tuple[str, ...]] = {
 }
 _TOOLS = ("torch", "transformers", "onnx", "onnxscript", "onnxruntime")
 _NEEDED = 4.5  # graphs in fp32 that lie side by side for a while: the export, clean, fused, with shapes, and the last
+_HELD = 2.5
+_LIBRARIES_BYTES = 900_000_000
+_LARGE_BYTES = 500_000_000  # of weights in fp32: below, a second process costs more time than its memory is worth
 _NOT_EXPORTED = "the exporter does not take this model as it is: try a gguf: scheme"
 
 
@@ -51,10 +54,10 @@ def convert(request: Request, folder: Path, *, progress: Progress) -> Converted:
     """Write the graph, or the graphs, and `tokenizer.json` into `folder` and read back what they hold."""
     source = _source(request)
     _require_inputs(request)
-    _need_space(folder, request.model.size_bytes * _NEEDED)
+    large = _require_room(request, folder)
     with shared_folder(request, folder) as shared, data_view(request.model) as view:
         order = _order(request, view / source, folder, shared)
-        if request.calibration and not source.name:  # in a process of its own: the exporter's memory would count
+        if (large or request.calibration) and not source.name:  # the exporter's memory ends with its own process
             _run_child(request, replace(order, only_export=True), progress)
         answer = _run_child(request, order, progress)
     graphs = GRAPHS if kind_of(request.traits.task) == "seq2seq" else {}
@@ -119,13 +122,13 @@ def _require_inputs(request: Request) -> None:
             raise EdgemlError(f"--{option} says nothing without calibration inputs", hint=hint)
 
 
-def _need_space(folder: Path, need_bytes: float) -> None:
-    free_bytes = shutil.disk_usage(folder).free
-    if need_bytes > free_bytes:
-        message = (
-            f"not enough space in {folder.parent}: {need_bytes / 1e6:.1f} MB needed, {free_bytes / 1e6:.1f} MB free"
-        )
-        raise EdgemlError(message, hint="free some space, or write elsewhere with --artifacts")
+def _require_room(request: Request, folder: Path) -> bool:
+    """Refuse what neither disk nor memory has room for; whether the model is large."""
+    weights = full_bytes(request.model)
+    need_disk(folder, weights * _NEEDED)
+    what, hint = f"making {request.scheme} of {request.model.name}", "close other programs, or use a gguf: scheme"
+    need_memory(_LIBRARIES_BYTES + weights * _HELD, what=what, hint=f"{hint}, which needs less than 2 GB")
+    return weights > _LARGE_BYTES
 
 
 def _order(request: Request, source: Path, folder: Path, shared: Path) -> Order:
