@@ -20,6 +20,7 @@ from edgeml.serve import serve
 from edgeml.store import Store
 from edgeml.targets import profile
 from edgeml_runtime.server.settings import read_settings
+from tiny.commands import inside
 from tiny.variants import onnx_variant
 
 
@@ -99,6 +100,25 @@ def test_what_cannot_be_is_said_before_anything_listens(variant, tmp_path):
             command = endpoint(variant.path, *options)
             done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=20)
             assert (done.returncode, told in done.stderr) == (3, True), done.stderr
+
+
+def test_edgeml_serve_refuses_before_it_says_anything_else(store, variant, tmp_path):
+    (tmp_path / "bad.toml").write_text("port = ")
+    (tmp_path / "open").write_text("x" * 16)
+    (tmp_path / "open").chmod(0o644)
+    refused = {
+        "cannot read": ["--config", str(tmp_path / "bad.toml")],
+        "no token protects it": ["--host", "0.0.0.0"],
+        "others may read the token": ["--token-file", str(tmp_path / "open")],
+    }
+    for told, options in refused.items():
+        done = inside("serve", "tiny/onnx-fp32", "--artifacts", str(store.root), *options)
+        assert (done.code, done.err.count("\n")) == (3, 2)
+        assert told in done.refusal[0]
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        command = endpoint(variant.path, "--port", str(taken.getsockname()[1]))
+        done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=20)
+        assert done.stderr.startswith("error: cannot listen at 127.0.0.1")
 
 
 def test_edgeml_serve_runs_the_same_endpoint_and_ctrl_c_ends_it(store, variant):

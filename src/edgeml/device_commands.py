@@ -219,8 +219,7 @@ def serve(session: Session, variant: str | None, **options: Any) -> None:
 
     packed = variant is not None and (Path(variant) / MANIFEST).is_file()
     folder = Path(str(variant)) if packed else session.store.variant(variant).path
-    session.note("Ctrl-C ends it" if packed else "no self-test, which bundles have; Ctrl-C ends it")
-    click.get_current_context().exit(verb(folder, **options))
+    click.get_current_context().exit(verb(folder, begins=lambda: session.note("Ctrl-C ends it"), **options))
 
 
 @click.command()

@@ -5,27 +5,36 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
 from edgeml.children import started
 from edgeml.errors import EdgemlError
-from edgeml_runtime.server.settings import read_settings
+from edgeml_runtime.server.settings import read_settings, read_token
 
 _SPARE_S = 5.0  # beyond what the endpoint itself gives requests to finish
 
 
-def serve(folder: Path, *, config: Path | None = None, **replaced: str | int | None) -> int:
+def serve(
+    folder: Path,
+    *,
+    config: Path | None = None,
+    begins: Callable[[], None] = lambda: None,
+    **replaced: str | int | None,
+) -> int:
     """The exit code of the endpoint, which has told the reason itself; 0 once Ctrl-C or SIGTERM has ended it.
 
-    `replaced` are settings that go before those of the file: host, port, token_file, threads. Raises EdgemlError for
-    settings that cannot be, and when a library ended the process: on a device its service begins anew.
+    `replaced` are settings that go before those of the file: host, port, token_file, threads. `begins` is called once
+    all of them are known to be good. Raises EdgemlError for settings that cannot be, and when a library ended the
+    process: on a device its service begins anew.
     """
     if find_spec("uvicorn") is None or find_spec("starlette") is None:
         hint = "in a clone of edgeml: pip install -e '.[serve]'"
         raise EdgemlError("the endpoint's packages are missing", hint=hint)
     settings = read_settings(config, **replaced)
+    read_token(settings)
+    begins()
     with started(_command(folder, config, replaced)) as child:
         try:
             code = child.wait()

@@ -33,13 +33,13 @@ _ENDING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM") if hasat
 def serve(folder: Path, settings: Settings) -> None:
     """Prove a bundle, or open a variant's folder, and answer requests until SIGTERM or SIGINT.
 
-    Raises EdgemlError before anything listens: for a self-test that fails, a token that others may read, a port that is
-    taken.
+    Raises EdgemlError before anything listens: for a token that others may read, a port that is taken, and then for a
+    self-test that fails.
     """
     token = read_token(settings)
     logs.set_up()
-    _prove(folder)
     with _listening(settings) as listener:
+        _prove(folder)
         asyncio.run(run(folder, settings, token, listener))
 
 
@@ -153,7 +153,7 @@ def _prove(folder: Path) -> None:
 
 @contextlib.contextmanager
 def _listening(settings: Settings) -> Iterator[socket.socket]:
-    """A bound socket; connections wait in it until the model is loaded."""
+    """A bound socket, which nobody can connect to before the server listens at it."""
     host = settings.host.strip("[]")
     try:
         family = socket.getaddrinfo(host, settings.port, type=socket.SOCK_STREAM)[0]
