@@ -126,6 +126,7 @@ def quantize(session: Session, model: str | None, to: tuple[str, ...], target: s
     from edgeml import suggestions
     from edgeml.quantize import quantize as verb
     from edgeml.quantize import recommended
+    from edgeml.render import choices
     from edgeml.targets import profile
     from edgeml.types import Scheme
 
@@ -137,6 +138,8 @@ def quantize(session: Session, model: str | None, to: tuple[str, ...], target: s
     terms = terms_of(found, options)
     made = verb(found, schemes, profile=device, store=session.store, terms=terms, progress=session.progress)
     session.show(made)
+    for text in (text for one in made for text in choices.warnings(one)):
+        session.warn(text)
     session.next(suggestions.after_quantize(made[-1], device, session.store))
 
 

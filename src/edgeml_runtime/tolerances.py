@@ -26,10 +26,12 @@ class Tolerance(NamedTuple):
     reason: str
 
 
+_STEP = Tolerance(0.98, "a rounding of another processor may move an activation to the neighbouring step")
 _COSINES = {
     "fp32": Tolerance(0.9999, "floating-point sums differ between processors in their last bits"),
     "f16": Tolerance(0.9999, "half-precision sums differ between processors in their last bits"),
-    "int8": Tolerance(0.98, "a rounding of another processor may move an activation to the neighbouring step"),
+    "fp16": Tolerance(0.9999, "half-precision sums differ between processors in their last bits"),
+    **dict.fromkeys(("int8", "int8-dynamic", "int8-static"), _STEP),
 }
 _BLOCKS = Tolerance(0.995, "each processor sums quantized blocks of activations in its own order")
 KL_DIVERGENCE = Tolerance(0.01, "each processor sums in its own order, which moves quantized activations by a step")

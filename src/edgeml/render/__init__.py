@@ -12,6 +12,7 @@ from edgeml.doctor import Capability
 from edgeml.inventory import Deployment, Installed
 from edgeml.pulled import Export, Pull, Pulled, Tally
 from edgeml.render import feedback
+from edgeml.render.choices import chosen_of
 from edgeml.render.deployments import deployments, installed
 from edgeml.render.devices import devices, probes
 from edgeml.render.figures import FIGURES, Figure
@@ -76,6 +77,7 @@ def _variants_of(variants: Sequence[Variant], width: int) -> str:
     notes = [
         f"{short(one.name)}: {text}" for one in variants for text in (*one.manifest.audit.shortfalls, *_source(one))
     ]
+    notes += [line for one in variants for line in chosen_of(one)]
     return "\n".join([table(columns, width), *notes])
 
 

@@ -82,7 +82,8 @@ def _warnings(session: Session, answers: tuple[Any, ...], flips: list[float], sh
         changed, told = f"answers change by up to {max(flips):.4f}", max(shifts) > _TOLD
     else:
         changed, told = f"{sum(map(bool, flips))} of {len(flips)} answers change", any(flips)
-    dynamic = session.manifest.scheme == "onnx:int8"
+    made = session.manifest
+    dynamic = made.scheme in ("onnx:int8", "onnx:int8-dynamic") and made.settings.get("chosen", "dynamic") == "dynamic"
     why = " (dynamic int8)" if dynamic else ""
     fix = "run batches of one, as the bundle does"
     fix += "; static quantization would not depend on the batch" if dynamic else ""
