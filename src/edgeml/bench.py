@@ -15,6 +15,7 @@ from edgeml.dataset import slice_values
 from edgeml.errors import EdgemlError
 from edgeml.examples import examples
 from edgeml.measurements import differences, measurements, undefined
+from edgeml.progress import Counter as Sum
 from edgeml.progress import Progress, silent
 from edgeml.scores import gold, unscored
 from edgeml.scores.text_generation import conformance
@@ -101,7 +102,8 @@ def _trial(
     order = _distinct([*([baseline] if isinstance(baseline, Variant) else []), *variants])
     for variant in order:
         gold(conditions.task, dataset.rows, variant.manifest.labels)  # right answers must be labels that it knows
-        verify(variant.path, variant.manifest.files)
+        read = Sum(progress, f"verify {variant.name}", variant.manifest.size_bytes)
+        verify(variant.path, variant.manifest.files, tick=read)
     return Trial(order, dataset, conditions, store=store, baseline=baseline, progress=progress)
 
 

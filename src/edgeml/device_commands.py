@@ -226,6 +226,8 @@ def serve(session: Session, variant: str | None, **options: Any) -> None:
 @click.argument("bundle", required=False)
 @click.option("--key", type=click.Path(path_type=Path), help="The public key, in PEM, of whoever signed it.")
 @click.option("--rebuild", is_flag=True, help="Make the weights again from their source, and compare every byte.")
+@click.option("--calibration", type=click.Path(path_type=Path), help="With --rebuild: the inputs it was made with.")
+@click.option("--columns", multiple=True, metavar="YOURS=TASKS", help="Map a column of those, e.g. body=text.")
 @click.option("--private", is_flag=True, help="Run it without a network, and search for what it was asked.")
 @click.option(
     "--inventory", type=click.Path(path_type=Path), help="Instead: which versions the devices of this file have."
@@ -235,7 +237,9 @@ def verify(session: Session, bundle: str | None, inventory: Path | None, **optio
     """Check that BUNDLE is what was packed: its files, signature and papers, and that the model still answers."""
     from edgeml import suggestions
     from edgeml.bundles import bundle_at
+    from edgeml.verify import Rebuild
     from edgeml.verify import verify as verb
+    from edgeml_runtime.rows import parse_columns
 
     if (bundle is None) == (inventory is None):
         raise click.UsageError("give a BUNDLE, or --inventory alone")
@@ -243,6 +247,10 @@ def verify(session: Session, bundle: str | None, inventory: Path | None, **optio
         _tell_versions(session, _devices(None, inventory, ()))
         return
     assert bundle is not None
+    inputs = Rebuild(options.pop("calibration"), parse_columns(options.pop("columns")))
+    if inputs.calibration and not options["rebuild"]:
+        raise click.UsageError("--calibration says nothing without --rebuild")
+    options["rebuild"] = options["rebuild"] and inputs
     path = bundle_at(bundle, session.store.root / "bundles")
     found = verb(path, store=session.store, progress=session.progress, **options)
     session.show([found])
@@ -283,7 +291,7 @@ def deploy(session: Session, bundle: str | None, *, rollback: bool, status: bool
     if bundle is None:
         raise click.UsageError("name a BUNDLE: edgeml list shows those that are here")
     pace = Pace(parallel=how["parallel"], max_failures=how["max_failures"])
-    with opened(bundle, store=session.store, key=how["key"]) as parcel:
+    with opened(bundle, store=session.store, key=how["key"], progress=session.progress) as parcel:
         made = deploy_all(parcel, devices, way, pace, progress=session.progress)
     _tell_deployed(session, made, how["inventory"], path=way.path, dry_run=way.dry_run)
 

@@ -30,9 +30,9 @@ from edgeml.papers.evidence import evidence
 from edgeml.papers.model_card import model_card
 from edgeml.papers.own import card_notes
 from edgeml.papers.wheel_papers import copy_texts, packed
-from edgeml.progress import Counter, Progress, silent
+from edgeml.progress import Counter, Progress, beating, silent
 from edgeml.signing import sign
-from edgeml.store import Store, scratch_folder, take_place
+from edgeml.store import Store, alone, scratch_folder, take_place
 from edgeml.targets.types import Profile
 from edgeml.types import Model, Variant
 from edgeml.wheels import cached_wheels, default_python, missing_wheels, requirements, runtime_of, wheel_folder
@@ -92,10 +92,12 @@ def package(  # noqa: PLR0913 - the verb's options are its command's
     for text in (*_misfits(order), *licences.check(_asked(order, store))):
         tell(text)
     goal = store.root / "bundles" / (order.name + form.SUFFIX)
-    with _workspace(goal) as space:
-        bundle = _fill(space / order.name, order, store, progress)
-        progress(f"write {goal.name}", 0, 1)
-        _put(_sealed(space / order.name, form, key), goal, form, aside=space / "replaced", force=force)
+    with beating(progress) as alive, _workspace(goal) as space:
+        bundle = _fill(space / order.name, order, store, alive)
+        alive(f"write {goal.name}", 0, 1)
+        made = _sealed(space / order.name, form, key)
+        with alone(goal, alive, doing=f"packing {order.name}"):
+            _put(made, goal, form, aside=space / "replaced", force=force)
     progress(f"write {goal.name}", 1, 1)
     return bundle
 
@@ -157,15 +159,17 @@ def _fill(folder: Path, order: Order, store: Store, progress: Progress) -> Bundl
     (folder / "requirements.txt").write_text(pins, encoding="utf-8")
     progress("goldens", 0, 1)
     _record_goldens(folder, order)
-    _write_papers(folder, order, store)
-    bundle = _seal_manifest(folder, order)
+    progress("digest", 0, 1)
+    packed_files = describe(folder)  # large ones are read once
+    described = _write_papers(folder, order, store, packed_files)
+    bundle = _seal_manifest(folder, order, described)
     if order.key:
         sign(folder, order.key)
     return bundle
 
 
-def _write_papers(folder: Path, order: Order, store: Store) -> None:
-    """Cards, bill of materials and provenance of the folder as it is."""
+def _write_papers(folder: Path, order: Order, store: Store, known: tuple[File, ...]) -> tuple[File, ...]:
+    """Cards, bill of materials and provenance of the folder, whose files are `known`; gives back all that it made."""
     found = evidence(order.variant, store)
     notes = card_notes(store.root / order.variant.name.partition("/")[0])
     papers = {
@@ -176,17 +180,18 @@ def _write_papers(folder: Path, order: Order, store: Store) -> None:
                 name=order.name,
                 manifest=order.manifest,
                 wheels=tuple(packed(path) for path in _distinct_wheels(order)),
-                runtime_files=origin.of_runtime(describe(folder)),
+                runtime_files=origin.of_runtime(known),
                 found=found,
             )
         ),
     }
     for name, text in papers.items():
         (folder / name).write_text(text, encoding="utf-8")
-    made_of = describe(folder)
+    made_of = describe(folder, known=known)
     write_record(
         folder / origin.FILE, origin.provenance(order.manifest, order.profile.name, made_of, recipe=order.recipe)
     )
+    return made_of
 
 
 def _asked(order: Order, store: Store) -> licences.Asked:
@@ -259,8 +264,8 @@ def _record_goldens(folder: Path, order: Order) -> None:
         raise RuntimeError(f"making goldens failed:\n{complaints}")
 
 
-def _seal_manifest(folder: Path, order: Order) -> Bundle:
-    files = describe(folder)
+def _seal_manifest(folder: Path, order: Order, known: tuple[File, ...]) -> Bundle:
+    files = describe(folder, known=known)
     bundle = Bundle(
         name=order.name,
         variant=order.manifest.name,

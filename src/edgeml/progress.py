@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Protocol
 
 _BEAT_S = 1.0
-_WINDOW_S = 60.0  # a pace is that of the last minute: links, disks and tensors are not all alike
+_WINDOW_S = 60.0  # a pace is that of the last minute, or of the last half of the time where that is longer
 
 
 class Progress(Protocol):
@@ -79,12 +79,15 @@ class Pace:
 
     def __init__(self) -> None:
         self._seen: deque[tuple[float, int]] = deque()
+        self._began_s: float | None = None
 
     def note(self, now_s: float, done: int) -> None:
         """Note that at `now_s` so much was done."""
+        self._began_s = now_s if self._began_s is None else self._began_s
         if not self._seen or done != self._seen[-1][1]:
             self._seen.append((now_s, done))
-        while len(self._seen) > 2 and self._seen[1][0] < now_s - _WINDOW_S:
+        window_s = max(_WINDOW_S, (now_s - self._began_s) / 2)
+        while len(self._seen) > 2 and self._seen[1][0] < now_s - window_s:
             self._seen.popleft()
 
     def left_s(self, now_s: float, total: int) -> float | None:

@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple
 
 import edgeml_runtime
 from edgeml.bundles import kind_at, kind_of
@@ -17,15 +19,16 @@ from edgeml.bundles.dir import SIGNATURE, was_left
 from edgeml.bundles.greengrass import ARTIFACT
 from edgeml.bundles.image.around import ARCHIVE
 from edgeml.bundles.verification import Check, Verification, done, left_out
+from edgeml.calibration import read_calibration
 from edgeml.children import started
 from edgeml.errors import EdgemlError
-from edgeml.formats import Request, format_of
+from edgeml.formats import Calibration, Request, Wishes, format_of
 from edgeml.papers.contents import check_around, check_papers, check_whole
 from edgeml.papers.origin import public_ref
 from edgeml.privacy.check import check_privacy, in_short
 from edgeml.privacy.confinement import reason_against
 from edgeml.privacy.types import Privacy
-from edgeml.progress import Progress, silent, within
+from edgeml.progress import Progress, beating, silent, within
 from edgeml.signing import check_signature, signed_by
 from edgeml.store import Store, scratch_folder
 from edgeml.targets import profile, profiles
@@ -34,7 +37,7 @@ from edgeml.traits import read_traits
 from edgeml.types import Model, Scheme
 from edgeml.wheels import own_python, runtime_of
 from edgeml_runtime.bundle import SUMS, VARIANT, Bundle, SelfTest
-from edgeml_runtime.records import decode, describe_file, read_record
+from edgeml_runtime.records import build, decode, describe_file, read_record
 from edgeml_runtime.records import verify as verify_files
 from edgeml_runtime.types import Refusal, VariantManifest
 
@@ -42,35 +45,45 @@ _TEXTS_AROUND = {"compose": ARCHIVE, "iotedge": ARCHIVE, "greengrass": ARTIFACT}
 _UNASKED = "not asked for: --rebuild makes the weights again from their source"
 
 
+class Rebuild(NamedTuple):
+    """What making a bundle's weights again needs beside their source: the file of calibration inputs, and its columns."""
+
+    calibration: Path | None = None
+    columns: Mapping[str, str] = MappingProxyType({})
+
+
 def verify(
     path: Path,
     *,
     store: Store,
     key: Path | None = None,
-    rebuild: bool = False,
+    rebuild: Rebuild | bool = False,
     private: bool = False,
     progress: Progress = silent,
 ) -> Verification:
     """What was checked of the bundle at a path. `key` is the public key of whoever is said to have signed it.
 
-    With `rebuild`, its weights are made again from the pinned source, which must have been downloaded. With `private`,
+    With `rebuild`, its weights are made again from the pinned source, which must have been downloaded, and with the
+    calibration inputs where such were used: those are asked for. What was chosen then is not chosen anew. With `private`,
     it runs without a network, and what it was asked must be found nowhere. Raises EdgemlError naming the file, as soon
     as a check fails. Code that came with a bundle runs only where `key` vouches for it; otherwise edgeml's own runtime
     tests the model.
     """
     kind = kind_at(path)
-    with scratch_folder(store.root / "verify") as space:
-        progress(f"unpack {path.name}", 0, 1)
+    with beating(progress) as alive, scratch_folder(store.root / "verify") as space:
+        alive(f"unpack {path.name}", 0, 1)
         folder = kind_of(kind).unpack(path, space)
-        progress("check its files", 0, 1)
+        alive("check its files", 0, 1)
         bundle, found = check_whole(folder)
         signed = _signed_folder(path, kind, folder)
         found += [*_left(path, kind), *_unread(path, kind, key), _signature(signed, key)]
         found += check_papers(folder, bundle, around=signed)
-        progress("self-test", 0, 1)
+        alive("self-test", 0, 1)
         found.append(_selftest(folder, bundle, trusted=key is not None))
         again = space / "rebuilt"
-        found.append(_rebuild(folder, bundle, store, again, progress) if rebuild else left_out("rebuild", _UNASKED))
+        asked = rebuild if isinstance(rebuild, Rebuild) else Rebuild()
+        built = _rebuild(folder, bundle, store, again, asked, alive) if rebuild else left_out("rebuild", _UNASKED)
+        found.append(built)
         privacy = _privacy(folder, bundle, space, found, trusted=key is not None) if private else None
         return Verification(
             bundle=bundle.name,
@@ -198,15 +211,28 @@ def _run(way: _Way, folder: Path) -> Check:
     raise EdgemlError(f"the self-test ended with code {child.returncode}: {words}", hint=hint)
 
 
-def _rebuild(folder: Path, bundle: Bundle, store: Store, space: Path, progress: Progress) -> Check:
+def _rebuild(
+    folder: Path, bundle: Bundle, store: Store, space: Path, asked: Rebuild, progress: Progress
+) -> Check:
     """The weights, made again from the pinned source, equal byte for byte; EdgemlError names the first that differ."""
     manifest = read_record(folder / VARIANT / "variant.json", VariantManifest)
-    if manifest.calibration_sha256:
-        return left_out("rebuild", f"it needs the calibration data of SHA-256 {manifest.calibration_sha256}")
+    if manifest.calibration_sha256 and asked.calibration is None:
+        return left_out(
+            "rebuild", f"it needs the calibration data of SHA-256 {manifest.calibration_sha256}: --calibration FILE"
+        )
     model = _source(manifest, store)
     verify_files(Path(model.path), model.files)
     scheme = Scheme.parse(manifest.scheme)
-    request = Request(model=model, traits=read_traits(model), scheme=scheme, profile=_profile(manifest, bundle))
+    traits = read_traits(model)
+    request = Request(
+        model=model,
+        traits=traits,
+        scheme=scheme,
+        profile=_profile(manifest, bundle),
+        calibration=_calibration(manifest, traits.task, asked),
+        wishes=build(manifest.asked, Wishes, where="what was asked of the variant"),
+        settled=manifest.settings,
+    )
     space.mkdir()
     made = format_of(scheme).convert(request, space, progress=within(progress, "rebuild"))
     others = [
@@ -223,6 +249,17 @@ def _rebuild(folder: Path, bundle: Bundle, store: Store, space: Path, progress: 
             raise EdgemlError(f"{file.path} comes out differently from {manifest.model}", hint=hint)
     tools = f", with other tools ({'; '.join(others)})" if others else ""
     return done("rebuild", f"{len(manifest.files)} files came out equal from {manifest.model}{tools}")
+
+
+def _calibration(manifest: VariantManifest, task: str, asked: Rebuild) -> Calibration | None:
+    """The calibration inputs, which must be those of then; None where none were used."""
+    if asked.calibration is None or manifest.calibration_sha256 is None:
+        return None
+    found = read_calibration(asked.calibration, task=task, columns=asked.columns)
+    if found.sha256 != manifest.calibration_sha256:
+        hint = f"give the file of SHA-256 {manifest.calibration_sha256}"
+        raise EdgemlError(f"{asked.calibration} is not what {manifest.name} was calibrated with", hint=hint)
+    return found
 
 
 def _source(manifest: VariantManifest, store: Store) -> Model:

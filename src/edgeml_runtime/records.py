@@ -7,7 +7,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -101,10 +101,14 @@ def sha256(path: Path, tick: Callable[[int], None] | None = None) -> str:
     return digest.hexdigest()
 
 
-def describe(folder: Path, *, tick: Callable[[int], None] | None = None) -> tuple[File, ...]:
-    """Every regular file below `folder`, sorted by path, with size and digest."""
+def describe(
+    folder: Path, *, tick: Callable[[int], None] | None = None, known: Iterable[File] = ()
+) -> tuple[File, ...]:
+    """Every regular file below `folder`, sorted by path, with size and digest; those `known` are not read again."""
+    there = {file.path: file for file in known}
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
-    return tuple(describe_file(path, path.relative_to(folder).as_posix(), tick=tick) for path in paths)
+    named = ((path, path.relative_to(folder).as_posix()) for path in paths)
+    return tuple(there.get(name) or describe_file(path, name, tick=tick) for path, name in named)
 
 
 def describe_file(path: Path, name: str, *, tick: Callable[[int], None] | None = None) -> File:
