@@ -14,7 +14,7 @@ from edgeml.conditions import SEED, Conditions, parse_checks
 from edgeml.dataset import read_dataset, read_schema
 from edgeml.download import download, runtime_wheels
 from edgeml.errors import EdgemlError
-from edgeml.formats import missing_library
+from edgeml.formats import CalibrationMethod, missing_library
 from edgeml.package import package
 from edgeml.progress import Progress, silent
 from edgeml.quantize import Terms, quantize
@@ -32,10 +32,19 @@ Count = Annotated[int, msgspec.Meta(ge=1)]
 
 
 class QuantizeStep(Record, frozen=True, kw_only=True):
-    """Arguments of `edgeml quantize`."""
+    """Arguments of `edgeml quantize`; `calibration` and `imatrix` are paths."""
 
     to: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
     strict: bool = False
+    calibration: str | None = None
+    columns: dict[str, str] = {}
+    calibration_method: CalibrationMethod | None = None
+    memory: str | None = None
+    min_agreement: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
+    exclude: tuple[str, ...] = ()
+    block_size: Count | None = None
+    imatrix: str | None = None
+    tensor_types: tuple[str, ...] = ()
 
 
 class BenchStep(Record, frozen=True, kw_only=True):
@@ -93,13 +102,13 @@ class Recipe(Record, frozen=True, kw_only=True, tag_field="schema", tag="edgeml.
 class Plan(Record, frozen=True, kw_only=True):
     """A recipe whose every word was checked; `warnings` say what this machine makes it leave out.
 
-    `written` is the recipe itself, for the provenance of what comes of it.
+    `written` is the recipe itself, for the provenance of what comes of it; `quantize` has its paths made whole.
     """
 
     ref: ModelRef
     target: Profile
     schemes: tuple[Scheme, ...]
-    terms: Terms
+    quantize: QuantizeStep
     conditions: Conditions | None = None
     dataset: Dataset | None = None
     baseline: Scheme | None = None
@@ -134,7 +143,7 @@ def check(recipe: Recipe, folder: Path) -> Plan:
         ref=_source(recipe.download, folder),
         target=target,
         schemes=wanted,
-        terms=Terms(strict=recipe.quantize.strict),
+        quantize=_whole_paths(recipe.quantize, folder),
         packed=packed,
         kind=recipe.package.kind if recipe.package else "tar",
         written=msgspec.to_builtins(recipe),
@@ -146,7 +155,8 @@ def run(plan: Plan, *, store: Store, progress: Progress = silent) -> Iterator[Mo
     """Run the verbs in order, giving each one's results as soon as they are there."""
     model = download(plan.ref, store=store, progress=progress)
     yield model
-    variants = quantize(model, plan.schemes, profile=plan.target, store=store, terms=plan.terms, progress=progress)
+    terms = _terms(plan.quantize, model)
+    variants = quantize(model, plan.schemes, profile=plan.target, store=store, terms=terms, progress=progress)
     yield from variants
     packed = _variant(plan.packed, variants)
     if plan.conditions and plan.dataset:
@@ -172,6 +182,25 @@ def _benched(
     if plan.conditions.is_away:
         return bench_away(variants, plan.dataset, plan.conditions, store=store, baseline=baseline, progress=progress)
     return [bench(variants, plan.dataset, plan.conditions, store=store, baseline=baseline, progress=progress)]
+
+
+def _whole_paths(step: QuantizeStep, folder: Path) -> QuantizeStep:
+    """The step with paths from here instead of from the recipe; raises EdgemlError for one that is not there."""
+    whole = {}
+    for key in ("calibration", "imatrix"):
+        if name := getattr(step, key):
+            if not (folder / name).exists():
+                raise EdgemlError(f"{folder / name}, quantize.{key} of the recipe, is not there", hint="check the path")
+            whole[key] = str(folder / name)
+    return msgspec.structs.replace(step, **whole)
+
+
+def _terms(step: QuantizeStep, model: Model) -> Terms:
+    from edgeml.options import terms_of
+
+    paths = {key: Path(name) if (name := getattr(step, key)) else None for key in ("calibration", "imatrix")}
+    columns = tuple(f"{theirs}={ours}" for theirs, ours in step.columns.items())
+    return terms_of(model, {**msgspec.structs.asdict(step), **paths, "columns": columns, "force": False})
 
 
 def _with_bench(plan: Plan, step: BenchStep, folder: Path) -> Plan:

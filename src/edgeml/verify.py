@@ -46,7 +46,7 @@ _UNASKED = "not asked for: --rebuild makes the weights again from their source"
 
 
 class Rebuild(NamedTuple):
-    """What making a bundle's weights again needs beside their source: the file of calibration inputs, and its columns."""
+    """What making weights again needs beside their source: the file of calibration inputs, and how its columns map."""
 
     calibration: Path | None = None
     columns: Mapping[str, str] = MappingProxyType({})
@@ -64,8 +64,8 @@ def verify(
     """What was checked of the bundle at a path. `key` is the public key of whoever is said to have signed it.
 
     With `rebuild`, its weights are made again from the pinned source, which must have been downloaded, and with the
-    calibration inputs where such were used: those are asked for. What was chosen then is not chosen anew. With `private`,
-    it runs without a network, and what it was asked must be found nowhere. Raises EdgemlError naming the file, as soon
+    calibration inputs where such were used: those are asked for. What was chosen then is not chosen anew.
+    With `private`, it runs without a network, and what it was asked must be found nowhere. Raises EdgemlError naming the file, as soon
     as a check fails. Code that came with a bundle runs only where `key` vouches for it; otherwise edgeml's own runtime
     tests the model.
     """
@@ -211,9 +211,7 @@ def _run(way: _Way, folder: Path) -> Check:
     raise EdgemlError(f"the self-test ended with code {child.returncode}: {words}", hint=hint)
 
 
-def _rebuild(
-    folder: Path, bundle: Bundle, store: Store, space: Path, asked: Rebuild, progress: Progress
-) -> Check:
+def _rebuild(folder: Path, bundle: Bundle, store: Store, space: Path, asked: Rebuild, progress: Progress) -> Check:
     """The weights, made again from the pinned source, equal byte for byte; EdgemlError names the first that differ."""
     manifest = read_record(folder / VARIANT / "variant.json", VariantManifest)
     if manifest.calibration_sha256 and asked.calibration is None:
