@@ -204,6 +204,8 @@ def test_no_script_has_a_word_left_to_fill_in_and_every_one_can_be_read_by_a_she
     for content in scripts:
         assert not re.search(rb"@[a-z_]+@", content)
         subprocess.run(["sh", "-n"], input=content, check=True)
+    # Where no service manager is, the owner's settings count all the same.
+    assert any(b"serve --config /etc/edgeml/${1#edgeml-}.toml" in content for content in scripts)
 
 
 def test_no_model_is_called_as_what_runs_models_or_as_another_folder_beside_it(bundle):

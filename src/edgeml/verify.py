@@ -65,9 +65,9 @@ def verify(
 
     With `rebuild`, its weights are made again from the pinned source, which must have been downloaded, and with the
     calibration inputs where such were used: those are asked for. What was chosen then is not chosen anew.
-    With `private`, it runs without a network, and what it was asked must be found nowhere. Raises EdgemlError naming the file, as soon
-    as a check fails. Code that came with a bundle runs only where `key` vouches for it; otherwise edgeml's own runtime
-    tests the model.
+    With `private`, it runs without a network, and what it was asked must be found nowhere. Raises EdgemlError naming
+    the file, as soon as a check fails. Code that came with a bundle runs only where `key` vouches for it; otherwise
+    edgeml's own runtime tests the model.
     """
     kind = kind_at(path)
     with beating(progress) as alive, scratch_folder(store.root / "verify") as space:
@@ -84,6 +84,8 @@ def verify(
         asked = rebuild if isinstance(rebuild, Rebuild) else Rebuild()
         built = _rebuild(folder, bundle, store, again, asked, alive) if rebuild else left_out("rebuild", _UNASKED)
         found.append(built)
+        if private:
+            progress("run it without a network, and search", 0, 1)
         privacy = _privacy(folder, bundle, space, found, trusted=key is not None) if private else None
         return Verification(
             bundle=bundle.name,

@@ -1,6 +1,6 @@
 # $1 is a service that is here for the first time, or one whose files have changed.
 begin_service() {
-    command -v rc-update >/dev/null || { say "no OpenRC here: start it with @package@ serve"; return 0; }
+    command -v rc-update >/dev/null || { say "no OpenRC here: start it with @package@ serve --config /etc/edgeml/${1#edgeml-}.toml"; return 0; }
     rc-update --quiet add "$1" default
     [ -d /run/openrc ] || return 0
     rc-service "$1" start || say "it is installed, but its service did not start: rc-service $1 start"

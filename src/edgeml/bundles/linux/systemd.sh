@@ -1,6 +1,6 @@
 # $1 is a service that is here for the first time, or one whose files have changed.
 begin_service() {
-    command -v systemctl >/dev/null || { say "no systemd here: start it with @package@ serve"; return 0; }
+    command -v systemctl >/dev/null || { say "no systemd here: start it with @package@ serve --config /etc/edgeml/${1#edgeml-}.toml"; return 0; }
     systemctl enable --quiet "$1"
     [ -d /run/systemd/system ] || return 0
     systemctl daemon-reload
