@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from edgeml.errors import EdgemlError
+from edgeml.errors import EdgemlError, why
 from edgeml.formats.onnx_order import Order
 from edgeml_runtime.session import Kind
 
@@ -113,7 +113,7 @@ def _pictures(paths: Sequence[str], order: Order, graph: Path) -> Reader:
             return {name: numbers(content, pixels)[None]}
         except (OSError, EdgemlError) as error:
             hint = "take it out of the calibration pictures"
-            raise EdgemlError(f"{Path(paths[row]).name} cannot be read: {error}", hint=hint) from error
+            raise EdgemlError(f"{Path(paths[row]).name} cannot be read: {why(error)}", hint=hint) from error
 
     return Reader(feeds, (1,) * (len(paths) or len(PATTERNS)))
 
