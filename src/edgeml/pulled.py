@@ -145,7 +145,7 @@ def _folder(store: Store, model: str) -> Path:
 
 
 def _read(path: Path) -> list[Pulled]:
-    lines = path.read_text(encoding="utf-8").split("\n")
+    lines = path.read_bytes().split(b"\n")
     return [decode(line, Pulled, where=f"line {place} of {path}") for place, line in enumerate(lines, 1) if line]
 
 

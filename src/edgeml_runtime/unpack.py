@@ -137,12 +137,15 @@ def _read(path: Path) -> Packed:
         found = json.loads(path.read_bytes())
         files = {file["path"]: file["sha256"] for file in found["files"]}
         wheels = {name.removeprefix("wheels/"): digest for name, digest in files.items() if name.startswith("wheels/")}
+        words = [found["machine"], *found["python"], *wheels.values()]
+        if not all(isinstance(word, str) for word in words):
+            raise TypeError("a name in it is none")
         return Packed(found["machine"], found["python"], wheels)
     except OSError as error:
         raise EdgemlError(
             f"cannot read {path}: {error.strerror}", hint="name the folder that run.sh lies in"
         ) from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise EdgemlError(f"{path} is no bundle's manifest", hint=_COPY_AGAIN) from error
 
 

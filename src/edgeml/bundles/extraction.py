@@ -18,6 +18,8 @@ _SPARE_BYTES = 64 << 20
 _LARGEST_RATIO = 20  # weights hardly compress, and text does tenfold
 _MOST_FILES = 100_000
 _LONGEST_NAME = 1024
+_LONGEST_PART_BYTES = 255  # of Linux' and other systems' disks
+LARGEST_MANIFEST_BYTES = 64 << 20
 _REGULAR = (tarfile.REGTYPE, tarfile.AREGTYPE)
 
 
@@ -55,7 +57,9 @@ class Intake:
     def accept(self, name: str) -> PurePosixPath:
         """A member's name as a path below the folder, once it is known to be safe there."""
         path = PurePosixPath(name)
-        if not is_inside(name) or not name.isprintable() or len(name) > _LONGEST_NAME or path == PurePosixPath():
+        possible = name.isprintable() and len(name) <= _LONGEST_NAME
+        possible = possible and all(len(part.encode()) <= _LONGEST_PART_BYTES for part in path.parts)
+        if not is_inside(name) or not possible or path == PurePosixPath():
             raise self.refused(name, "its name would leave the folder, or is none")
         folded = str(path).casefold()  # some disks take `A` and `a` for one
         parents = {str(parent).casefold() for parent in path.parents} - {"."}
@@ -97,6 +101,23 @@ def unpack_tar(stream: Stream, intake: Intake, *, keep: Callable[[str], bool] | 
         if isinstance(error, OSError) and disk_refusal(error):
             raise
         raise EdgemlError(f"{intake.archive} is no complete archive", hint="copy it again") from error
+
+
+def first_file(stream: Stream, archive: Path, wanted: Callable[[str], bool]) -> bytes | None:
+    """The content of the first plain file of a tar whose name is `wanted`; None where there is none.
+
+    Of one that is larger than any manifest, its beginning. Raises EdgemlError for what is no tar.
+    """
+    intake = Intake(archive.parent, archive.name, limit_of(archive))
+    try:
+        with tarfile.open(fileobj=Bounded(stream, intake), mode="r|") as packed:
+            for member in packed:
+                content = packed.extractfile(member) if member.type in _REGULAR and wanted(member.name) else None
+                if content is not None:
+                    return content.read(LARGEST_MANIFEST_BYTES)
+    except (tarfile.TarError, EOFError, zlib.error, OSError, ValueError) as error:
+        raise EdgemlError(f"{archive} is no complete archive", hint="copy it again, or make it again") from error
+    return None
 
 
 def only_folder(folder: Path, archive: Path) -> Path:

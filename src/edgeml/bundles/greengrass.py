@@ -7,8 +7,9 @@ import zipfile
 from pathlib import Path
 
 from edgeml.bundles.dir import mode
-from edgeml.bundles.extraction import Intake, limit_of, only_folder
-from edgeml.errors import EdgemlError
+from edgeml.bundles.extraction import LARGEST_MANIFEST_BYTES, Intake, limit_of, only_folder
+from edgeml.errors import EdgemlError, disk_refusal
+from edgeml.sources.wheel import BROKEN_ZIP
 from edgeml_runtime.bundle import MANIFEST, Bundle, read_bundle
 from edgeml_runtime.records import decode
 
@@ -87,8 +88,9 @@ def read(path: Path) -> Bundle:
     try:
         with zipfile.ZipFile(path / ARTIFACT) as archive:
             names = [name for name in archive.namelist() if name.endswith(f"/{MANIFEST}") and name.count("/") == 1]
-            return decode(archive.read(names[0]), Bundle, where=f"{path.name}/{MANIFEST}")
-    except (zipfile.BadZipFile, OSError, IndexError) as error:
+            with archive.open(names[0]) as content:
+                return decode(content.read(LARGEST_MANIFEST_BYTES), Bundle, where=f"{path.name}/{MANIFEST}")
+    except (*BROKEN_ZIP, OSError) as error:
         hint = "edgeml package --force makes it again"
         raise EdgemlError(f"{path} holds no complete artifact", hint=hint) from error
 
@@ -108,7 +110,9 @@ def unpack(path: Path, folder: Path) -> Path:
             for member in archive.infolist():
                 with archive.open(member) as content:
                     intake.add(member.filename, content)
-    except (zipfile.BadZipFile, OSError) as error:
+    except (*BROKEN_ZIP, OSError) as error:
+        if isinstance(error, OSError) and disk_refusal(error):
+            raise
         raise EdgemlError(f"{packed} is no complete archive", hint="copy it again") from error
     return only_folder(folder, packed)
 

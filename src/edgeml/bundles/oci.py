@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from edgeml.bundles.extraction import Intake, limit_of, unpack_tar
+from edgeml.bundles.extraction import Intake, first_file, limit_of, unpack_tar
 from edgeml.bundles.image.archive import Opened, write_archive
 from edgeml.bundles.image.base import base_for
 from edgeml.bundles.image.contents import HOME, PARTS, packages
@@ -35,9 +35,10 @@ def read(path: Path) -> Bundle:
     """The manifest in the image's topmost layer."""
     with opened(path) as image:
         digest = image.manifest["layers"][-1]["digest"]
-        with tarfile.open(fileobj=image.layer(digest), mode="r:gz") as layer:
-            if content := layer.extractfile(f"{HOME}/{MANIFEST}"):
-                return decode(content.read(), Bundle, where=f"{path.name}/{MANIFEST}")
+        with gzip.GzipFile(fileobj=image.layer(digest)) as layer:
+            content = first_file(layer, path, lambda name: name == f"{HOME}/{MANIFEST}")
+        if content is not None:
+            return decode(content, Bundle, where=f"{path.name}/{MANIFEST}")
     raise EdgemlError(f"{path} holds no {MANIFEST}", hint="move it elsewhere: it is no bundle")
 
 

@@ -8,7 +8,7 @@ import tarfile
 from pathlib import Path
 
 from edgeml.bundles.dir import mode
-from edgeml.bundles.extraction import Intake, limit_of, only_folder, unpack_tar
+from edgeml.bundles.extraction import Intake, first_file, limit_of, only_folder, unpack_tar
 from edgeml.errors import EdgemlError
 from edgeml_runtime.bundle import MANIFEST, Bundle
 from edgeml_runtime.records import decode, sha256
@@ -34,12 +34,12 @@ def seal(folder: Path) -> Path:
 def read(path: Path) -> Bundle:
     """The manifest inside an archive."""
     try:
-        with tarfile.open(path) as archive:
-            for entry in archive:
-                if entry.name.endswith(f"/{MANIFEST}") and (content := archive.extractfile(entry)):
-                    return decode(content.read(), Bundle, where=f"{path.name}/{MANIFEST}")
-    except (tarfile.TarError, EOFError, OSError) as error:
+        with gzip.open(path) as stream:
+            content = first_file(stream, path, lambda name: name.endswith(f"/{MANIFEST}"))
+    except OSError as error:
         raise EdgemlError(f"{path} is no complete archive", hint="edgeml package --force makes it again") from error
+    if content is not None:
+        return decode(content, Bundle, where=f"{path.name}/{MANIFEST}")
     raise EdgemlError(f"{path} holds no {MANIFEST}", hint="move it elsewhere: it is no bundle")
 
 

@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import base64
 import csv
+import errno
 import hashlib
+import lzma
 import stat
+import struct
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from email.parser import Parser
@@ -23,7 +27,19 @@ from edgeml_runtime.records import CHUNK_BYTES
 _LARGEST_RATIO = 100  # weights hardly compress and text does tenfold; deflate's own limit is near 1000
 _LARGEST_LICENCE_CHARS = 60  # some packages put the whole text where its name belongs
 _CLASSIFIED = {"Apache Software License": "Apache-2.0", "MIT License": "MIT", "BSD License": "BSD"}
-_BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, UnicodeDecodeError)
+# What the standard library raises for a damaged zip, and for a RECORD in it that is no table.
+BROKEN_ZIP = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    csv.Error,
+    struct.error,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+    ValueError,
+    IndexError,
+)
 
 
 class Wheel:
@@ -88,7 +104,8 @@ class Wheel:
             if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
                 raise self._refused(f"{member.filename} is a link or a device")
         folded = [member.filename.casefold().rstrip("/") for member in self._archive.infolist()]
-        if twice := next((name for name in folded if folded.count(name) > 1), None):
+        if len(set(folded)) < len(folded):
+            twice = Counter(folded).most_common(1)[0][0]
             raise self._refused(f"{twice} stands in it twice")
         folders = {str(parent) for name in self._members for parent in PurePosixPath(name.casefold()).parents}
         if both := next((name for name in self._members if name.casefold() in folders), None):
@@ -126,5 +143,7 @@ def opened(path: Path) -> Iterator[Wheel]:
     try:
         with zipfile.ZipFile(path) as archive:
             yield Wheel(path, archive)
-    except _BROKEN as error:
+    except (*BROKEN_ZIP, OSError) as error:
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # which a zip's own wrong offsets are
+            raise
         raise EdgemlError(f"{path.name} is a broken wheel: {error}", hint="run it again") from error

@@ -294,6 +294,10 @@ def _check(where: str, database: sqlite3.Connection) -> None:
     version = database.execute("PRAGMA user_version").fetchone()[0]
     if version != VERSION:
         raise EdgemlError(f"{where} has version {version}, and this edgeml reads {VERSION}", hint="use its own edgeml")
+    # A view in the table's place could compute for ever, and a trigger would undo what is written.
+    stated = database.execute("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite_%'")
+    if {sql for (sql,) in stated} != {statement for statement in _SCHEMA if statement.startswith("CREATE")}:
+        raise EdgemlError(f"{where} has other tables than edgeml makes", hint="somebody changed the file")
 
 
 def _set_aside(path: Path) -> Path:
