@@ -15,7 +15,7 @@ import numpy as np
 from edgeml.errors import EdgemlError
 
 if TYPE_CHECKING:
-    from onnx import GraphProto, ModelProto, NodeProto
+    from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
 # Larger weights lie beside their graph. A protobuf ends at 2 GB, and far below that, memory is the reason: to write or
 # parse one takes up to four times its size, and ONNX Runtime maps weights that lie beside it (measured with 646 MB of
@@ -38,9 +38,13 @@ def load(path: Path, *, weights: bool = True) -> ModelProto:
             onnx.load_external_data_for_model(model, str(path.parent))
     except (DecodeError, OSError, ValueError, onnx.checker.ValidationError) as error:  # also for weights beside it
         raise _incomplete(path) from error
-    if not model.graph.node:
+    if not (model.graph.node and model.graph.output and all(map(_is_possible, model.graph.initializer))):
         raise _incomplete(path)
     return model
+
+
+def _is_possible(tensor: TensorProto) -> bool:
+    return tensor.data_type in tensor.DataType.values() and all(size >= 0 for size in tensor.dims)
 
 
 def save(model: ModelProto, path: Path) -> None:
