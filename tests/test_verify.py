@@ -26,7 +26,7 @@ from edgeml.signing import check_signature, sign, signed_by
 from edgeml.store import Store
 from edgeml.suggestions import after_verify
 from edgeml.targets import own_name, profile
-from edgeml.verify import verify
+from edgeml.verify import Rebuild, verify
 from edgeml_runtime.bundle import Bundle, Goldens, checksums
 from edgeml_runtime.records import describe_file, read_record, write_record
 from edgeml_runtime.types import VariantManifest
@@ -478,7 +478,7 @@ def test_keys_of_other_kinds_are_refused_in_words(folder, tmp_path, keys):
 
 
 def test_a_rebuild_without_the_source_names_what_to_download(folder, store):
-    assert "pypi:tiny-model==1.0 is not downloaded" in refusal(verify, folder, store=store, rebuild=True)
+    assert "pypi:tiny-model==1.0 is not downloaded" in refusal(verify, folder, store=store, rebuild=Rebuild())
 
 
 def test_the_command_shows_each_check_and_gives_the_record(folder, keys, tmp_path, monkeypatch):

@@ -250,7 +250,7 @@ def verify(session: Session, bundle: str | None, inventory: Path | None, **optio
     inputs = Rebuild(options.pop("calibration"), parse_columns(options.pop("columns")))
     if inputs.calibration and not options["rebuild"]:
         raise click.UsageError("--calibration says nothing without --rebuild")
-    options["rebuild"] = options["rebuild"] and inputs
+    options["rebuild"] = inputs if options["rebuild"] else None
     path = bundle_at(bundle, session.store.root / "bundles")
     found = verb(path, store=session.store, progress=session.progress, **options)
     session.show([found])

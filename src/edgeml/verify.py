@@ -57,7 +57,7 @@ def verify(
     *,
     store: Store,
     key: Path | None = None,
-    rebuild: Rebuild | bool = False,
+    rebuild: Rebuild | None = None,
     private: bool = False,
     progress: Progress = silent,
 ) -> Verification:
@@ -80,13 +80,8 @@ def verify(
         found += check_papers(folder, bundle, around=signed)
         alive("self-test", 0, 1)
         found.append(_selftest(folder, bundle, trusted=key is not None))
-        again = space / "rebuilt"
-        asked = rebuild if isinstance(rebuild, Rebuild) else Rebuild()
-        built = _rebuild(folder, bundle, store, again, asked, alive) if rebuild else left_out("rebuild", _UNASKED)
-        found.append(built)
-        if private:
-            progress("run it without a network, and search", 0, 1)
-        privacy = _privacy(folder, bundle, space, found, trusted=key is not None) if private else None
+        found.append(_rebuild(folder, bundle, store, space / "rebuilt", rebuild, alive))
+        privacy = _privacy(folder, bundle, space, found, alive, trusted=key is not None) if private else None
         return Verification(
             bundle=bundle.name,
             kind=kind,
@@ -171,7 +166,9 @@ def _runs_itself(folder: Path, bundle: Bundle, *, trusted: bool) -> bool:
     return trusted and fits and (folder / "run.sh").is_file()
 
 
-def _privacy(folder: Path, bundle: Bundle, space: Path, found: list[Check], *, trusted: bool) -> Privacy | None:
+def _privacy(
+    folder: Path, bundle: Bundle, space: Path, found: list[Check], progress: Progress, *, trusted: bool
+) -> Privacy | None:
     """Whether marked inputs stay nowhere, by a run without a network; EdgemlError says where they do."""
     against = reason_against()
     if bundle.machine != platform.machine():
@@ -179,6 +176,7 @@ def _privacy(folder: Path, bundle: Bundle, space: Path, found: list[Check], *, t
     if against:
         found.append(left_out("privacy", against))
         return None
+    progress("run it without a network, and search", 0, 1)
     privacy = check_privacy(folder, space / "private", own=_runs_itself(folder, bundle, trusted=trusted))
     found.append(done("privacy", in_short(privacy)))
     return privacy
@@ -213,8 +211,12 @@ def _run(way: _Way, folder: Path) -> Check:
     raise EdgemlError(f"the self-test ended with code {child.returncode}: {words}", hint=hint)
 
 
-def _rebuild(folder: Path, bundle: Bundle, store: Store, space: Path, asked: Rebuild, progress: Progress) -> Check:
+def _rebuild(
+    folder: Path, bundle: Bundle, store: Store, space: Path, asked: Rebuild | None, progress: Progress
+) -> Check:
     """The weights, made again from the pinned source, equal byte for byte; EdgemlError names the first that differ."""
+    if asked is None:
+        return left_out("rebuild", _UNASKED)
     manifest = read_record(folder / VARIANT / "variant.json", VariantManifest)
     if manifest.calibration_sha256 and asked.calibration is None:
         return left_out(

@@ -107,31 +107,38 @@ def decide(work: Work, candidates: Sequence[Candidate]) -> Made:
         agreement[one.name] = rounded(judge.agreement(built[one.name]))
     times_ms = judge.times_ms({"fp32": work.whole, **built})
     taken, why = choose(candidates, agreement, times_ms if work.order.here else {})
-    path, further = built[taken.name], dict[str, Any]()
+    path, kept = built[taken.name], {"excluded": list(taken.kept)} if taken.kept else {}
     wanted = work.order.wishes.min_agreement
     if wanted is not None and agreement[taken.name] < wanted:
-        from edgeml.formats.onnx_sensitivity import spare
+        path, kept = _spared(work, taken, judge, agreement, times_ms)
+    return Made(path, _settings(work, taken, judge, agreement, times_ms) | {"why": why, **kept})
 
-        path, excluded, after = spare(work, taken, judge, wanted)
-        times_ms |= {taken.name: judge.times_ms({"fp32": work.whole, taken.name: path})[taken.name]}
-        further = {"excluded": excluded, "agreement_before": agreement[taken.name]}
-        agreement |= {taken.name: rounded(after)}
-    elif taken.kept:
-        further = {"excluded": list(taken.kept)}
-    where = "" if work.order.here else ", which is not the target: they decided nothing"
-    return Made(
-        path,
-        {
-            "chosen": taken.name,
-            "why": why,
-            "agreement": agreement,
-            "judged_on": judged_on(work.order, len(judge.inputs.lengths)),
-            "times_ms": times_ms,
-            "timed": f"on this machine{where}",
-            "share_of_fp32_time": round(times_ms[taken.name] / times_ms["fp32"], 3),
-            **further,
-        },
-    )
+
+def _spared(
+    work: Work, taken: Candidate, judge: Judge, agreement: dict[str, float], times_ms: dict[str, float]
+) -> tuple[Path, dict[str, Any]]:
+    """The graph with the most harmful nodes kept whole, and which; its agreement and time replace those before."""
+    from edgeml.formats.onnx_sensitivity import spare
+
+    wanted = work.order.wishes.min_agreement
+    assert wanted is not None
+    path, excluded, after = spare(work, taken, judge, wanted)
+    before, agreement[taken.name] = agreement[taken.name], rounded(after)
+    times_ms |= judge.times_ms({"fp32": work.whole, taken.name: path})
+    return path, {"excluded": excluded, "agreement_before": before}
+
+
+def _settings(
+    work: Work, taken: Candidate, judge: Judge, agreement: dict[str, float], times_ms: dict[str, float]
+) -> dict[str, Any]:
+    return {
+        "chosen": taken.name,
+        "agreement": agreement,
+        "judged_on": judged_on(work.order, len(judge.inputs.lengths)),
+        "times_ms": times_ms,
+        "timed": "on this machine" + ("" if work.order.here else ", which is not the target: they decided nothing"),
+        "share_of_fp32_time": round(times_ms[taken.name] / times_ms["fp32"], 3),
+    }
 
 
 def rounded(agreement: float) -> float:

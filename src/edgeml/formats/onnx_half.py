@@ -33,5 +33,6 @@ def write_half(source: Path, target: Path) -> int:
 def _clipped(model: ModelProto) -> int:
     from onnx import TensorProto, numpy_helper
 
-    arrays = (numpy_helper.to_array(one) for one in model.graph.initializer if one.data_type == TensorProto.FLOAT)
-    return sum(int((np.abs(array) > LARGEST).sum()) for array in arrays)
+    tensors = (one for one in model.graph.initializer if one.data_type == TensorProto.FLOAT and one.dims)
+    arrays = (numpy_helper.to_array(one) for one in tensors)  # a lone number is a bound or a mask, not a weight
+    return sum(int((np.abs(array) > LARGEST).sum()) for array in arrays if array.size > 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from edgeml.errors import EdgemlError
 from edgeml.formats import CalibrationMethod
 from edgeml.formats.onnx_choice import Candidate, Made, Work, decide, repeat, rounded
 from edgeml.formats.onnx_collect import collect
@@ -46,6 +47,9 @@ def _half(work: Work) -> Made:
 
     ways = [Candidate("half precision", write)]
     made = repeat(work, ways) or decide(work, ways)
+    if not any(made.settings["agreement"].values()):
+        message = "half precision cannot hold what this model computes: its answers are no finite numbers"
+        raise EdgemlError(message, hint="use onnx:int8 or onnx:fp32")
     return Made(made.path, made.settings | ({"clipped": clipped} if clipped else {}))
 
 

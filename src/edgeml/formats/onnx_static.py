@@ -7,24 +7,26 @@ activations.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from edgeml.formats.onnx_graph import EXTERNAL_BYTES, load
 from edgeml.formats.onnx_int8 import INTEGERS
 from edgeml.formats.onnx_nodes import WEIGHTED, weighted
 from edgeml.formats.onnx_ranges import Range
 
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
 # What stays in integers from one convolution to the next; nets without one have integers around products alone.
 CHAINED = (
     "Add", "AveragePool", "Clip", "Concat", "Conv", "Gemm", "GlobalAveragePool", "MatMul", "MaxPool", "Mul", "Relu",
 )  # fmt: skip
 _PRODUCTS = ("Gather", "Gemm", "MatMul")
-_INT8_OPSET = 13  # from which a scale may be of a channel
 
 
-def operators(model: Any) -> tuple[str, ...]:
+def operators(model: ModelProto) -> tuple[str, ...]:
     """The operators that are made small in that graph."""
     return CHAINED if any(node.op_type == "Conv" for node in model.graph.node) else _PRODUCTS
 
@@ -56,17 +58,17 @@ def write_static(
     The nodes need names (`onnx_nodes.name_nodes`). A range of (0, 0) gets the scale 1.
     """
     import numpy as np
-    from onnx import TensorProto, helper
+    from onnx import TensorProto
     from onnxruntime.quantization import CalibrationMethod, QuantType
     from onnxruntime.quantization.calibrate import TensorsData
     from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
     from onnxruntime.quantization.quantize import update_opset_version
 
     model = update_opset_version(load(source), QuantType.QInt8)
-    known = {*(item.name for item in model.graph.input), *(item.name for item in model.graph.output)}
-    infos = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ranges if name not in known]
-    model.graph.value_info.extend(infos)
+    _tell_types(model, ranges)
     small = operators(model)
+    nodes = {node.name for node in weighted(model)}
+    bare = [node.name for node in model.graph.node if node.op_type in WEIGHTED and node.name not in nodes]
     floats = {name: (np.float32(low), np.float32(high)) for name, (low, high) in ranges.items()}
     quantizer = QDQQuantizer(
         model,
@@ -76,7 +78,7 @@ def write_static(
         activation_qType=QuantType.QUInt8 if INTEGERS[kernels].unsigned else QuantType.QInt8,
         tensors_range=TensorsData(CalibrationMethod.MinMax, floats),
         nodes_to_quantize=list(only),
-        nodes_to_exclude=list(kept),
+        nodes_to_exclude=[*kept, *bare],
         op_types_to_quantize=list(small),
         extra_options={
             "MatMulConstBOnly": True,
@@ -88,3 +90,12 @@ def write_static(
     size = sum(tensor.ByteSize() for tensor in quantizer.model.model.graph.initializer)
     quantizer.model.save_model_to_file(str(target), size > EXTERNAL_BYTES)
     return target
+
+
+def _tell_types(model: ModelProto, names: Iterable[str]) -> None:
+    """The quantizer leaves alone what it does not know to be floating point, and the graph carries no types."""
+    from onnx import TensorProto, helper
+
+    known = {item.name for item in (*model.graph.input, *model.graph.output)}
+    infos = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names if name not in known]
+    model.graph.value_info.extend(infos)
