@@ -75,6 +75,10 @@ def quantize(
     requests = [replace(same, scheme=one, wishes=wishes_for(one, terms.wishes)) for one in schemes]
     found = [_existing(one, store, terms) for one in requests]
     if None in found:
+        from edgeml.formats.finite import check_finite
+
+        looked = Counter(progress, f"look at the weights of {model.name}", model.size_bytes)
+        check_finite((Path(model.path, file.path) for file in model.files), tick=looked)
         found = _written(requests, store, terms, progress)
     return [one for one in found if one]
 
@@ -169,6 +173,8 @@ def _manifest(request: Request, made: Converted, folder: Path, progress: Progres
         max_tokens=traits.max_tokens,
         graphs=made.graphs,
         start_token=traits.start_token,
+        first_token=traits.first_token,
+        chat_template=made.chat_template,
         pixels=traits.pixels,
         pooling=traits.pooling,
         normalize=traits.normalize,
@@ -182,5 +188,6 @@ def _manifest(request: Request, made: Converted, folder: Path, progress: Progres
         calibration_sha256=_digest(request) if made.calibrated else None,
         asked=_asked(request),
         settings=made.settings,
+        notes=(*traits.notes, *made.notes),
         tools=made.tools,
     )

@@ -66,7 +66,8 @@ def _read_gguf(path: Path) -> object:
 
     check_weights(path.parent, [path.name])
     header = read_header(path, arrays=("tokenizer.ggml.tokens", "tokenizer.ggml.scores", "general.tags"))
-    return traits(path), source_type(path), audit(header, "q8_0"), audit(header, "f16", source=header)
+    found = traits(path), source_type(path)
+    return (*found, audit(header, "q8_0"), audit(header, "f16", source=header)) if header.tensors else found
 
 
 def _quantize_gguf(path: Path) -> object:

@@ -67,6 +67,14 @@ def stored_numbers(path: Path) -> int:
     return sum(prod(one.shape) for one in _header(path).values())
 
 
+def stored_tensors(path: Path) -> list[tuple[str, str, int, int]]:
+    """Each tensor of a safetensors file that is known to be whole: its name and type, first byte, and bytes."""
+    with path.open("rb") as file:
+        start = 8 + _header_bytes(file, path)
+    found = ((name, one.dtype, *one.data_offsets) for name, one in _header(path).items())
+    return [(name, dtype, start + begin, end - begin) for name, dtype, begin, end in found]
+
+
 def _check_not_foreign(path: Path) -> None:
     head = _head(path, 64).lower()
     if not head:
