@@ -8,11 +8,15 @@ from edgeml.bundles import kind_at, ollama
 from edgeml.errors import EdgemlError
 from edgeml.package import bundle_path, package
 from edgeml.papers.contents import check_whole
+from edgeml.signing import sign
 from edgeml.store import Store, load_variant
 from edgeml.targets import profile
 from edgeml.verify import verify
+from edgeml_runtime.bundle import SUMS, checksums
+from edgeml_runtime.records import describe
 from tiny.bundles import tiny_bundle
 from tiny.gguf import llama_gguf
+from tiny.keys import a_key
 from tiny.variants import gguf_variant
 
 CHATML = "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
@@ -39,6 +43,22 @@ def test_the_modelfile_has_weights_template_stops_and_greedy_answers(made):
     assert '\nPARAMETER stop "<|im_end|>"\n' in text
     assert '\nTEMPLATE """{{ range .Messages }}<|im_start|>{{ .Role }}\n{{ .Content }}<|im_end|>\n{{ end }}' in text
     assert (made / "variant/model.gguf").is_file()
+
+
+def test_a_signature_is_checked_as_of_any_bundle_though_its_files_are_around(made, tmp_path):
+    pytest.importorskip("model_signing")
+    keys = {name: a_key(tmp_path, name) for name in ("own", "other")}
+    signed = shutil.copytree(made, tmp_path / made.name)
+    sign(signed, keys["own"][0])
+
+    found = verify(signed, store=Store(tmp_path / "artifacts"), key=keys["own"][1])
+    assert {one.name: one.result for one in found.checks}["signature"] == "done"
+    with pytest.raises(EdgemlError, match="signed by another key"):
+        verify(signed, store=Store(tmp_path / "artifacts"), key=keys["other"][1])
+    (signed / "Modelfile").write_text("FROM /etc/passwd\n")
+    (signed / SUMS).write_text(checksums([one for one in describe(signed) if one.path not in (SUMS, "model.sig")]))
+    with pytest.raises(EdgemlError, match="Modelfile"):  # whoever changed it wrote the checksums anew
+        verify(signed, store=Store(tmp_path / "artifacts"), key=keys["own"][1])
 
 
 def test_the_bundle_comes_back_whole_and_a_changed_modelfile_is_refused(made, tmp_path):

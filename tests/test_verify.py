@@ -31,16 +31,8 @@ from edgeml_runtime.bundle import Bundle, Goldens, checksums
 from edgeml_runtime.records import describe_file, read_record, write_record
 from edgeml_runtime.types import VariantManifest
 from tiny.commands import edgeml, inside, parses
+from tiny.keys import a_key
 from tiny.variants import onnx_variant
-
-
-def a_key(folder, name="key", *options):
-    """A pair of keys as openssl makes them."""
-    private, public = folder / f"{name}.pem", folder / f"{name}.pub.pem"
-    curve = options or ("-name", "prime256v1")
-    subprocess.run(["openssl", "ecparam", "-genkey", *curve, "-noout", "-out", private], check=True)
-    subprocess.run(["openssl", "ec", "-in", private, "-pubout", "-out", public], check=True, capture_output=True)
-    return private, public
 
 
 @pytest.fixture(scope="module")
