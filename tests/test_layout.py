@@ -77,6 +77,7 @@ TRAVELS = {
     "onnxruntime",
     "llama_cpp",
     "PIL",
+    "jinja2",
     "cryptography",
     *sys.stdlib_module_names,
 }

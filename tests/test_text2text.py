@@ -27,7 +27,7 @@ from edgeml_runtime.session import open_session
 from edgeml_runtime.tasks import task_of
 from edgeml_runtime.types import Generate, Job, VariantManifest
 from edgeml_runtime.worker import run
-from tiny.seq2seq import END, START, seq2seq_variant, t5_folder
+from tiny.seq2seq import BART_FIRST, BART_START, END, START, bart_folder, seq2seq_variant, t5_folder
 
 TASK = "text2text-generation"
 PROMPTS = [(None, "a line of 25 letters, or so"), ("translate:", "x"), ("summarize:", "another; longer, line (with 3)")]
@@ -71,6 +71,20 @@ def test_the_instruction_stands_before_the_text_and_special_tokens_around_both(t
 
     assert session.prompt("sum up:", "a b") == [2, *session.tokenize("sum up: a b"), 3]
     assert session.prompt(None, "a b") == [2, *session.tokenize("a b"), 3]
+
+
+def test_a_first_token_that_is_forced_follows_the_start_token_and_is_no_part_of_the_answer(tmp_path):
+    session = opened(tmp_path / "one", first_token=7)
+    plain, other = (opened(tmp_path / name, start_token=start) for name, start in (("plain", 0), ("other", 7)))
+    asked = Generate(max_new_tokens=6)
+    prompt = session.prompt(None, "rent for may")
+
+    made = session.generate(prompt, asked)
+
+    assert len(made.tokens) == 6
+    assert made.tokens not in (plain.generate(prompt, asked).tokens, other.generate(prompt, asked).tokens)
+    logits = session._step([0, 7], session._empty, session._read_once(prompt))[0][0, -1]
+    assert made.tokens[0] == logits.argmax()
 
 
 def test_a_text_that_is_too_long_is_refused_with_its_length(tmp_path):
@@ -283,9 +297,11 @@ def test_it_is_refused_for_gguf_by_name(tmp_path):
 def test_another_class_is_refused_by_name(tmp_path):
     model = t5_config(tmp_path / "model")
     config = (tmp_path / "model" / "config.json").read_text()
-    (tmp_path / "model" / "config.json").write_text(config.replace("T5", "Bart"))
+    (tmp_path / "model" / "config.json").write_text(config.replace("T5", "Pegasus"))
 
-    with pytest.raises(EdgemlError, match="BartForConditionalGeneration, which edgeml cannot make into ONNX") as caught:
+    with pytest.raises(
+        EdgemlError, match="PegasusForConditionalGeneration, which edgeml cannot make into ONNX"
+    ) as caught:
         quantize(
             model_of(tmp_path / "model"),
             [Scheme.parse("onnx:fp32")],
@@ -297,12 +313,12 @@ def test_another_class_is_refused_by_name(tmp_path):
 
 
 def made_of(folder, root, *schemes):
-    """The variants of a T5 and, beside, the model in PyTorch."""
+    """The variants of a model and, beside, that in PyTorch."""
     import transformers
 
     wanted, store = [Scheme.parse(scheme) for scheme in schemes], Store(root / "artifacts")
     variants = quantize(model_of(folder), wanted, profile=profile("laptop"), store=store)
-    return transformers.T5ForConditionalGeneration.from_pretrained(folder).eval(), variants
+    return transformers.AutoModelForSeq2SeqLM.from_pretrained(folder).eval(), variants
 
 
 def logits_in_pytorch(model, prompt):
@@ -357,5 +373,36 @@ def check_manifests(model, whole, small):
     assert small.size_bytes < 0.5 * whole.size_bytes
 
 
-def test_the_class_that_is_tested_is_supported():
-    assert onnx_format.CLASSES["seq2seq"] == ("T5ForConditionalGeneration",)
+@pytest.mark.real
+def test_a_bart_writes_the_tokens_of_pytorch_after_the_one_that_is_forced(tmp_path):
+    import torch
+
+    model, (whole, small) = made_of(bart_folder(tmp_path / "bart"), tmp_path, "onnx:fp32", "onnx:int8")
+    sessions = [open_session(one.path, threads=1) for one in (whole, small)]
+    torch.set_num_threads(1)
+
+    different = set()
+    for instruction, text in PROMPTS:
+        prompt = sessions[0].prompt(instruction, text)
+        with torch.no_grad():
+            made = model.generate(torch.tensor([prompt]), max_new_tokens=25, do_sample=False, num_beams=1)[0].tolist()
+            expected = model(torch.tensor([prompt]), decoder_input_ids=torch.tensor([made])).logits[0].numpy()
+        assert made[:2] == [BART_START, BART_FIRST]
+        found = sessions[0].generate(prompt, Generate(max_new_tokens=24))
+        ended = made.index(BART_START, 1)  # at the latest where Transformers forces an end upon a text that is cut
+        assert list(found.tokens)[: ended - 2] == made[2:ended]
+        assert len(found.tokens) == (24 if ended == 25 else ended - 2)
+        whole_logits, integers = (one._step(made, one._empty, one._read_once(prompt))[0][0] for one in sessions)
+        np.testing.assert_allclose(whole_logits, expected, atol=1e-4 * np.abs(expected).max())
+        sizes = np.linalg.norm(integers, axis=1) * np.linalg.norm(expected, axis=1)
+        assert ((integers * expected).sum(1) / sizes).mean() > 0.96
+        different |= set(found.tokens)
+    assert len(different) > 5
+    assert small.manifest.audit.earned
+    assert whole.manifest.audit.parameters == pytest.approx(sum(one.numel() for one in model.parameters()), rel=0.01)
+    assert (whole.manifest.start_token, whole.manifest.first_token) == (BART_START, BART_FIRST)
+    assert whole.manifest.notes == ("answers are greedy: num_beams 4 of its generation_config.json is not done",)
+
+
+def test_the_classes_that_are_tested_are_supported():
+    assert onnx_format.CLASSES["seq2seq"] == ("T5ForConditionalGeneration", "BartForConditionalGeneration")

@@ -56,7 +56,7 @@ def cli() -> None:
 @click.option("--name", help="The short name to use from here on.")
 @click.option(
     "--runtime",
-    type=click.Choice(["onnx", "onnx-image", "gguf"]),
+    type=click.Choice(["onnx", "onnx-image", "onnx-chat", "gguf"]),
     help="Fetch the wheels that run this format on --target.",
 )
 @click.option("--emulator", is_flag=True, help="Fetch what runs --runtime (onnx) as on --target (pi5), emulated.")

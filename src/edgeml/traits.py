@@ -30,6 +30,11 @@ _TASKS = {
     "ForTokenClassification": "token-classification",
     "ForImageClassification": "image-classification",
 }
+# What a model's settings of generation may ask for that the runtime does not do, with what asks for nothing.
+_USUAL = (
+    *(("num_beams", 1), ("no_repeat_ngram_size", 0), ("encoder_no_repeat_ngram_size", 0), ("repetition_penalty", 1)),
+    *(("min_length", 0), ("min_new_tokens", 0)),
+)
 _MODULES = ("Transformer", "Pooling", "Normalize")
 _POOLING: dict[str, Pooling] = {
     "pooling_mode_mean_tokens": "mean",
@@ -56,6 +61,7 @@ class _Read(msgspec.Struct, frozen=True):
     max_length: _Limit | None = None
     eos_token_id: _Count | tuple[_Count, ...] | None = None
     decoder_start_token_id: _Count | None = None
+    forced_bos_token_id: _Count | None = None
     num_labels: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 2
     id2label: dict[_Label, Any] | None = None
     truncation: _Read | None = None
@@ -92,11 +98,13 @@ def folder_traits(folder: Path, *, licence: str | None = None) -> Traits:
         task=task,
         max_tokens=0 if image else _max_tokens(folder, config),
         start_token=_start_token(folder, config) if task == "text2text-generation" else None,
+        first_token=_stated(folder, config, "forced_bos_token_id") if task == "text2text-generation" else None,
         pixels=read_pixels(folder) if image else None,
         pooling=_pooling(folder) if task in ("sentence-similarity", "feature-extraction") else None,
         normalize="Normalize" in modules,
         labels=_labels(config, folder.name) if task.endswith("-classification") else (),
         end_tokens=_end_tokens(folder, config),
+        notes=_notes(folder) if task in ("text-generation", "text2text-generation") else (),
         licence=licence,
         quantized=str(quantization.get("quant_method", "unknown")) if quantization else None,
     )
@@ -160,11 +168,25 @@ def _end_tokens(folder: Path, config: dict[str, Any]) -> tuple[int, ...]:
 
 def _start_token(folder: Path, config: dict[str, Any]) -> int:
     """The token that an answer begins with."""
-    for stated in (_json(folder / "generation_config.json", {}), config):
-        if stated.get("decoder_start_token_id") is not None:
-            return int(stated["decoder_start_token_id"])
-    problem = f"{folder.name} does not say with which token an answer begins"
-    raise EdgemlError(problem, hint="set decoder_start_token_id in config.json")
+    found = _stated(folder, config, "decoder_start_token_id")
+    if found is None:
+        problem = f"{folder.name} does not say with which token an answer begins"
+        raise EdgemlError(problem, hint="set decoder_start_token_id in config.json")
+    return found
+
+
+def _stated(folder: Path, config: dict[str, Any], key: str) -> int | None:
+    """A token that the files name: those of generation before those of the model."""
+    stated = (_json(folder / "generation_config.json", {}).get(key), config.get(key))
+    return next((int(token) for token in stated if token is not None), None)
+
+
+def _notes(folder: Path) -> tuple[str, ...]:
+    """How the model's own settings would have it write otherwise than it does here."""
+    stated = _json(folder / "generation_config.json", {})
+    found = [(key, stated.get(key), usual) for key, usual in _USUAL]
+    asked = [f"{key} {value}" for key, value, usual in found if isinstance(value, int | float) and value != usual]
+    return (f"answers are greedy: {', '.join(asked)} of its generation_config.json is not done",) if asked else ()
 
 
 def _labels(config: dict[str, Any], name: str) -> tuple[str, ...]:

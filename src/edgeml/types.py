@@ -151,11 +151,13 @@ class Traits(Record, frozen=True, kw_only=True):
     task: str
     max_tokens: int = 0
     start_token: int | None = None
+    first_token: int | None = None
     pixels: Pixels | None = None
     pooling: Pooling | None = None
     normalize: bool = False
     labels: tuple[str, ...] = ()
     end_tokens: tuple[int, ...] = ()
+    notes: tuple[str, ...] = ()
     licence: str | None = None
     quantized: str | None = None
 

@@ -22,8 +22,9 @@ from edgeml_runtime.types import VariantManifest
 COMPILED = "llama-cpp-python"  # the one package that the index has no wheel of
 # What the runtime of each format really imports, found by running it in an empty environment (`pip --no-deps`):
 # onnxruntime also names flatbuffers, packaging and protobuf, tokenizers the hub's client, llama-cpp-python jinja2 and
-# diskcache: no inference touches them. `onnx-image` also decodes pictures. Versions are those that were seen to work
-# together; where a package is installed here, its version is taken instead.
+# diskcache: no inference touches them. `onnx-image` also decodes pictures, and `onnx-chat` writes turns by a model's
+# chat template. Versions are those that were seen to work together; where a package is installed here, its version is
+# taken instead.
 # The endpoint's own, 0.5 MB together: starlette and uvicorn with what they import. anyio also names idna, which only a
 # client that looks up names would need.
 _SERVER = {
@@ -38,6 +39,7 @@ _ONNX = {"onnxruntime": "1.32.0", "numpy": "2.4.6", "tokenizers": "0.23.3", "msg
 PACKAGES: dict[str, dict[str, str]] = {
     "onnx": _ONNX,
     "onnx-image": {**_ONNX, "pillow": "13.0.0"},
+    "onnx-chat": {**_ONNX, "jinja2": "3.1.6", "markupsafe": "3.0.4"},
     "gguf": {
         COMPILED: "0.3.36",
         "numpy": "2.4.6",
@@ -48,9 +50,11 @@ PACKAGES: dict[str, dict[str, str]] = {
 
 
 def runtime_of(manifest: VariantManifest) -> str:
-    """Which of PACKAGES run a variant: its format's, and those that decode pictures where it reads them."""
+    """Which of PACKAGES run a variant: its format's, with those for pictures or a chat template where it needs them."""
     format = manifest.scheme.partition(":")[0]
-    return f"{format}-image" if manifest.pixels else format
+    if manifest.pixels:
+        return f"{format}-image"
+    return f"{format}-chat" if manifest.chat_template == "kept" else format
 
 
 def requirements(format: str) -> tuple[str, ...]:

@@ -166,6 +166,7 @@ class Decoder(Protocol):
         """Give the model's memory back."""
 
 
+PROMPT_END = 16  # tokens at a prompt's end in which a chat template may open the reasoning
 Session = Encoder | Classifier | Tagger | ImageClassifier | Decoder
 Kind = Literal["encoder", "classifier", "tagger", "image", "decoder", "seq2seq"]
 _KINDS: dict[str, Kind] = {

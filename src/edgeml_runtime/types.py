@@ -68,6 +68,9 @@ class VariantManifest(Record, frozen=True, kw_only=True, tag_field="schema", tag
     type of a source that was already quantized. `built_for` is the CPU family whose integer kernels the weights were
     prepared for, where that matters. `asked` is what the user wished of its making, `settings` what was chosen and
     measured on the way; `calibration_sha256` is the digest of the inputs that it was made with, if with any.
+    `first_token`, where there is one, follows the start token of every answer. `chat_template` is what became of the
+    model's where it is a file of the variant, absent where nobody looked. `notes` are what a user must know, a sentence
+    each.
     """
 
     name: str
@@ -82,6 +85,8 @@ class VariantManifest(Record, frozen=True, kw_only=True, tag_field="schema", tag
     max_tokens: int = 0
     graphs: dict[str, str] = {}
     start_token: int | None = None
+    first_token: int | None = None
+    chat_template: Literal["none", "kept", "left out"] | None = None
     pixels: Pixels | None = None
     pooling: Pooling | None = None
     normalize: bool = False
@@ -95,6 +100,7 @@ class VariantManifest(Record, frozen=True, kw_only=True, tag_field="schema", tag
     calibration_sha256: str | None = None
     asked: dict[str, Any] = {}
     settings: dict[str, Any] = {}
+    notes: tuple[str, ...] = ()
     tools: dict[str, str] = {}
 
     @property

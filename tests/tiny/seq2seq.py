@@ -15,6 +15,7 @@ from tiny.graphs import graph_model
 from tiny.variants import WIDTH, onnx_variant
 
 START, END = 1, 2
+BART_START, BART_FIRST = 2, 0  # the end token begins an answer too, and the begin token is forced to follow
 
 
 def t5_folder(path: Path, *, own_head: bool = False, **more: Any) -> Path:
@@ -37,6 +38,27 @@ def t5_folder(path: Path, *, own_head: bool = False, **more: Any) -> Path:
         tensors = load_file(path / "model.safetensors")
         tensors["lm_head.weight"] = torch.randn_like(tensors["shared.weight"])
         save_file(tensors, path / "model.safetensors", metadata={"format": "pt"})
+    return path
+
+
+def bart_folder(path: Path) -> Path:
+    """A BART with random weights and biases of its words, and a tokenizer of letters; its settings want beams."""
+    import torch
+    import transformers
+
+    torch.manual_seed(0)
+    words = letters_tokenizer(path, START)
+    sizes = {"encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4, "decoder_attention_heads": 4}
+    sizes |= {"d_model": 64, "encoder_ffn_dim": 128, "decoder_ffn_dim": 128, "max_position_embeddings": 64}
+    special = {"pad_token_id": START, "bos_token_id": BART_FIRST, "eos_token_id": BART_START}
+    special |= {"decoder_start_token_id": BART_START, "forced_eos_token_id": BART_START}
+    model = transformers.BartForConditionalGeneration(
+        transformers.BartConfig(vocab_size=words, init_std=0.3, **sizes | special)
+    )
+    model.final_logits_bias.copy_(torch.randn_like(model.final_logits_bias))
+    model.generation_config.forced_bos_token_id = BART_FIRST
+    model.generation_config.num_beams = 4
+    model.save_pretrained(path)
     return path
 
 

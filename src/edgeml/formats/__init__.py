@@ -48,6 +48,8 @@ class Converted(Record, frozen=True, kw_only=True):
     built_for: str | None = None
     tools: dict[str, str] = {}
     settings: dict[str, Any] = {}
+    chat_template: Literal["none", "kept", "left out"] | None = None
+    notes: tuple[str, ...] = ()
     calibrated: bool = False
 
 

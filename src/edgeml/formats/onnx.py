@@ -16,6 +16,7 @@ from edgeml.errors import EdgemlError
 from edgeml.formats import CONVOLUTIONAL, UNSUITED, Converted, Request, shared_folder
 from edgeml.formats.child import run_module
 from edgeml.formats.onnx_audit import audit, check_interface, interface
+from edgeml.formats.onnx_chat import Kept, keep_template
 from edgeml.formats.onnx_child import WEIGHTS
 from edgeml.formats.onnx_order import Answer, Order
 from edgeml.formats.onnx_seq2seq import GRAPHS
@@ -40,7 +41,7 @@ CLASSES: dict[Kind, tuple[str, ...]] = {
         *(f"{family}ForCausalLM" for family in ("Llama", "Mistral", "Qwen2", "Qwen3", "Gemma3", "Phi3", "SmolLM3")),
         *("GPT2LMHeadModel", "GPTJForCausalLM", "GPTNeoXForCausalLM"),
     ),
-    "seq2seq": ("T5ForConditionalGeneration",),
+    "seq2seq": ("T5ForConditionalGeneration", "BartForConditionalGeneration"),
 }
 _TOOLS = ("torch", "transformers", "onnx", "onnxscript", "onnxruntime")
 _NEEDED = 4.5  # graphs in fp32 that lie side by side for a while: the export, clean, fused, with shapes, and the last
@@ -60,6 +61,7 @@ def convert(request: Request, folder: Path, *, progress: Progress) -> Converted:
         if (large or request.calibration) and not source.name:  # the exporter's memory ends with its own process
             _run_child(request, replace(order, only_export=True), progress)
         answer = _run_child(request, order, progress)
+        chat = keep_template(view / source, folder) if kind_of(request.traits.task) == "decoder" else Kept()
     graphs = GRAPHS if kind_of(request.traits.task) == "seq2seq" else {}
     files = [folder / name for name in graphs.values() or (WEIGHTS,)]
     inputs, outputs = interface(files[-1])
@@ -72,6 +74,8 @@ def convert(request: Request, folder: Path, *, progress: Progress) -> Converted:
         built_for=None if request.scheme.name in ("fp32", "fp16") else request.profile.integer_kernels,
         tools={name: version(name) for name in _TOOLS},
         settings=answer.settings,
+        chat_template=chat.became,
+        notes=chat.notes,
         calibrated=answer.calibrated,
     )
 

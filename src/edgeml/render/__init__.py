@@ -75,7 +75,9 @@ def _variants_of(variants: Sequence[Variant], width: int) -> str:
         Column(title="label", cells=tuple("earned" if audit.earned else "not earned" for audit in audits)),
     ]
     notes = [
-        f"{short(one.name)}: {text}" for one in variants for text in (*one.manifest.audit.shortfalls, *_source(one))
+        f"{short(one.name)}: {text}"
+        for one in variants
+        for text in (*one.manifest.audit.shortfalls, *one.manifest.notes, *_source(one))
     ]
     notes += [line for one in variants for line in chosen_of(one)]
     return "\n".join([table(columns, width), *notes])

@@ -12,12 +12,11 @@ from functools import cached_property, partial
 
 import numpy as np
 
+from edgeml_runtime.backends.control_words import any_of, broken, free_mark
 from edgeml_runtime.backends.gguf_model import Model
-from edgeml_runtime.errors import UnfitError
 from edgeml_runtime.session import Said
 
 _UNKNOWN, _CONTROL = 1 << 0, 1 << 3  # llama_token_attr in llama.h: what only parse_special makes of a word
-_MARKS = tuple(map(chr, range(0xE000, 0xF900)))  # Unicode's private use area: no text means these
 
 
 class Chat:
@@ -44,10 +43,7 @@ class Chat:
         control tokens, so that no text can end its turn and speak in another role. A SentencePiece vocabulary puts a
         space after the first character of such a word.
         """
-        free = (mark for mark in _MARKS if not any(mark in turn.words for turn in turns))
-        mark = next(free, None)
-        if mark is None:
-            raise UnfitError("the text uses every character of the private use area", hint="leave one of them out")
+        mark = free_mark(turns)
         written = self._written([Said(turn.role, self._broken(turn.words, mark)) for turn in turns])
         if written is None:
             return None
@@ -58,10 +54,7 @@ class Chat:
         """The text with a mark inside every control word."""
         if np.array_equal(self._model.tokenize(text, parse_special=True), self._model.tokenize(text)):
             return text  # the usual case, in which the vocabulary need not be searched
-        broken = 1
-        while broken:  # what is left of words that overlapped
-            text, broken = self._control_words.subn(lambda word: word[0][0] + mark + word[0][1:], text)
-        return text
+        return broken(text, self._control_words, mark)
 
     @cached_property
     def _control_words(self) -> re.Pattern[str]:
@@ -69,7 +62,7 @@ class Chat:
         kinds = ((token, lib.llama_vocab_get_attr(vocabulary, token)) for token in range(self._model.tokens))
         control = [token for token, kind in kinds if kind & (_CONTROL | _UNKNOWN)]
         words = {lib.llama_vocab_get_text(vocabulary, token).decode("utf-8", "replace") for token in control}
-        return re.compile("|".join(re.escape(word) for word in words if len(word) > 1) or r"(?!)")
+        return any_of(words)
 
     def _written(self, said: Sequence[Said]) -> str | None:
         lib, template = self._model.lib, self.template.encode()

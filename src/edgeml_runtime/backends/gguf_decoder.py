@@ -17,11 +17,10 @@ from edgeml_runtime.backends.gguf_kept import GRID, Beginnings
 from edgeml_runtime.backends.gguf_model import Context, Floats, Model, room
 from edgeml_runtime.errors import EdgemlError, UnfitError
 from edgeml_runtime.next_token import NextToken
-from edgeml_runtime.session import Generation, Said, Thinking, Written, plain_prompt
+from edgeml_runtime.session import PROMPT_END, Generation, Said, Thinking, Written, plain_prompt
 from edgeml_runtime.types import Generate, VariantManifest
 
 CONTEXT_LIMIT = 4096  # tokens; a model that takes more would need memory that small devices do not have
-PROMPT_END = 16  # tokens at a prompt's end in which a template may open the reasoning
 LOGITS_BATCH = 128  # tokens whose logits are held at once: 25 MB for a vocabulary of 49 152
 
 

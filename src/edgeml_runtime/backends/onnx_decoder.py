@@ -17,13 +17,14 @@ import numpy as np
 from edgeml_runtime.backends.onnx import open_graph, open_tokenizer
 from edgeml_runtime.backends.onnx_writer import OnnxWriter, Step
 from edgeml_runtime.errors import EdgemlError, UnfitError
-from edgeml_runtime.session import plain_prompt
+from edgeml_runtime.session import PROMPT_END, Said, Thinking, plain_prompt
 from edgeml_runtime.types import Generate, VariantManifest
 
 if TYPE_CHECKING:
     import onnxruntime as ort
     from tokenizers import Tokenizer
 
+    from edgeml_runtime.backends.onnx_chat import Chat
     from edgeml_runtime.session import Floats
 
 _IN, _OUT = "input.", "output."
@@ -32,16 +33,22 @@ _IN, _OUT = "input.", "output."
 def open_variant(folder: Path, manifest: VariantManifest, *, threads: int) -> OnnxDecoder:
     """Load the graph and the tokenizer."""
     graph = open_graph(folder / manifest.weights, threads=threads)
-    return OnnxDecoder(manifest, graph, open_tokenizer(folder / "tokenizer.json"))
+    tokenizer, chat = open_tokenizer(folder / "tokenizer.json"), None
+    if manifest.chat_template == "kept":
+        from edgeml_runtime.backends.onnx_chat import open_chat
+
+        chat = open_chat(folder, tokenizer)
+    return OnnxDecoder(manifest, graph, tokenizer, chat)
 
 
 class OnnxDecoder(OnnxWriter):
-    """A Decoder over such a graph, for one text at a time. Prompts are plain: the export carries no chat template."""
+    """A Decoder over such a graph, for one text at a time."""
 
-    omits_chat_template = True
-
-    def __init__(self, manifest: VariantManifest, session: ort.InferenceSession, tokenizer: Tokenizer) -> None:
+    def __init__(
+        self, manifest: VariantManifest, session: ort.InferenceSession, tokenizer: Tokenizer, chat: Chat | None
+    ) -> None:
         super().__init__(manifest, tokenizer)
+        self._chat = chat
         self._session = session
         self._empty = {
             item.name: np.zeros((1, int(item.shape[1]), 0, int(item.shape[3])), dtype=np.float32)
@@ -57,9 +64,35 @@ class OnnxDecoder(OnnxWriter):
         found = self._tokenizer.encode("a")
         return int(found.ids[0]) if found.special_tokens_mask[:1] == [1] else None
 
+    @property
+    def omits_chat_template(self) -> bool:
+        """Whether the model has a chat template that is left out, or may have one."""
+        return self._chat is None and self.manifest.chat_template != "none"
+
     def prompt(self, instruction: str | None, text: str) -> list[int]:
-        """Token ids of the instruction, an empty line and the text; a chat template is not applied."""
-        return plain_prompt(self, instruction, text)
+        """Token ids of a turn in the model's chat template; without one, of instruction, empty line and text.
+
+        A template that knows no system turn gets the instruction in the user's.
+        """
+        if self._chat is None:
+            return plain_prompt(self, instruction, text)
+        if instruction is None:
+            return self._chat.said([Said("user", text)])
+        try:
+            return self._chat.said([Said("system", instruction), Said("user", text)])
+        except UnfitError:
+            return self._chat.said([Said("user", f"{instruction}\n\n{text}")])
+
+    def said(self, turns: Sequence[Said]) -> list[int] | None:
+        """Token ids of several turns in the model's chat template; None without one."""
+        return None if self._chat is None else self._chat.said(turns)
+
+    def thinking(self, tokens: Sequence[int]) -> Thinking:
+        """The marks that the model's chat template names, and whether the prompt opens one."""
+        if self._chat is None or not self._chat.marks:
+            return Thinking()
+        before = self._tokenizer.decode(tokens[-PROMPT_END:], skip_special_tokens=False).rstrip()
+        return Thinking(self._chat.marks, any(before.endswith(opening) for opening, _ in self._chat.marks))
 
     def logits(self, tokens: Sequence[int]) -> Floats:
         """Teacher-forced logits from an empty context, `(len(tokens), vocabulary)`."""
@@ -69,6 +102,13 @@ class OnnxDecoder(OnnxWriter):
     def close(self) -> None:
         """Drop the session."""
         del self._session
+
+    def _text(self, tokens: Sequence[int]) -> str:
+        if self._chat is None or not self._chat.speaks:
+            return super()._text(tokens)
+        spoken = [token for token in tokens if token not in self._chat.mute]
+        text: str = self._tokenizer.decode(spoken, skip_special_tokens=False)
+        return text
 
     def _begin(self, tokens: Sequence[int], options: Generate) -> tuple[Step, Sequence[int]]:
         self._require(tokens, options)

@@ -74,7 +74,6 @@ class OnnxSeq2Seq(OnnxWriter):
 
     def _begin(self, tokens: Sequence[int], options: Generate) -> tuple[Step, Sequence[int]]:
         self._require(tokens, options)
-        assert self.manifest.start_token is not None
         own, read = self._empty, dict[str, Any]()
 
         def step(new: Sequence[int]) -> Any:
@@ -83,7 +82,8 @@ class OnnxSeq2Seq(OnnxWriter):
             logits, own = self._step(new, own, read)
             return logits[0, -1]
 
-        return step, [self.manifest.start_token]
+        begun = (self.manifest.start_token, self.manifest.first_token)
+        return step, [token for token in begun if token is not None]
 
     def _read_once(self, tokens: Sequence[int]) -> dict[str, Any]:
         found = self._reader.run(self._read, {"input_ids": np.array([tokens], dtype=np.int64)})

@@ -26,6 +26,7 @@ class OnnxWriter(ABC):
     def __init__(self, manifest: VariantManifest, tokenizer: Tokenizer) -> None:
         self.manifest = manifest
         self._tokenizer = tokenizer
+        tokenizer.encode_special_tokens = True  # control words in a text stay words
 
     @abstractmethod
     def _begin(self, tokens: Sequence[int], options: Generate) -> tuple[Step, Sequence[int]]:
@@ -50,7 +51,7 @@ class OnnxWriter(ABC):
             times.append(perf_counter() - begin)
             if options.stop and (ends_at := self._stop(made, tokens, options)) is not None:
                 break
-        text = self._tokenizer.decode(made)
+        text = self._text(made)
         whole = Generation(
             text=text,
             tokens=tuple(made),
@@ -72,7 +73,7 @@ class OnnxWriter(ABC):
         return stops.until(self._steps(tokens, options), words, lambda text: self._hidden(text, tokens))
 
     def said(self, turns: Sequence[Said]) -> list[int] | None:  # noqa: ARG002 - one signature for all
-        """None: there is no chat template."""
+        """None where there is no chat template."""
         return None
 
     def thinking(self, tokens: Sequence[int]) -> Thinking:  # noqa: ARG002 - one signature for all
@@ -88,7 +89,7 @@ class OnnxWriter(ABC):
             text = self._whole_characters(made)
             yield Written(text[said:], token)
             said = max(said, len(text))
-        yield Written(self._tokenizer.decode(made)[said:])
+        yield Written(self._text(made)[said:])
 
     def _tokens(self, tokens: Sequence[int], options: Generate) -> Iterator[int]:
         """New tokens, until an end token, which is left out, or `max_new_tokens`."""
@@ -112,6 +113,9 @@ class OnnxWriter(ABC):
         marks, begun = self.thinking(prompt)
         return reasoning.spans(text, marks, begun=begun)
 
-    def _whole_characters(self, tokens: Sequence[int]) -> str:
+    def _text(self, tokens: Sequence[int]) -> str:
         text: str = self._tokenizer.decode(tokens)
-        return text.rstrip("\ufffd")
+        return text
+
+    def _whole_characters(self, tokens: Sequence[int]) -> str:
+        return self._text(tokens).rstrip("\ufffd")

@@ -22,7 +22,7 @@ class Reached(NamedTuple):
     """A device that was probed, and is what it should be: where jobs run.
 
     `python` is the version there, such as `3.11`, that wheels are fetched for, by `wheels_for`: all those that run a
-    format (`onnx`, `onnx-image`, `gguf`) on a profile and a Python version.
+    format (`onnx`, `onnx-image`, `onnx-chat`, `gguf`) on a profile and a Python version.
     """
 
     connection: Connection
