@@ -38,6 +38,7 @@ _BROKEN = (
     ArithmeticError,
     AttributeError,
     LookupError,
+    NameError,
     RuntimeError,
     SyntaxError,
     TypeError,

@@ -339,6 +339,58 @@ def _read_tokenizer(path: Path) -> object:
     return open_tokenizer(path)
 
 
+def _template_seeds(folder: Path) -> list[bytes]:
+    return [
+        b"{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m.content | trim }}<|im_end|>{% endfor %}",
+        b"{%- set ns = namespace(n=0) -%}{%- for m in messages -%}{%- set ns.n = ns.n + 1 -%}{{ ns.n ~ bos_token }}"
+        b"{%- if loop.first and m.role == 'system' -%}{{ m.content[:20].upper() | tojson }}{%- endif -%}{%- endfor -%}",
+    ]
+
+
+_JINJA = (
+    b"{{ ''.__class__.__mro__ }}",
+    b"{% for i in range(10**9) %}x{% endfor %}",
+    b"{{ 'x' * 10**9 }}",
+    b"{{ [1] * 10**8 }}",
+    b"{{ 9**9**9 }}",
+    b"{% include '/etc/passwd' %}",
+    b"{{ cycler.__init__.__globals__ }}",
+    b"{{ '%9999999d' % 1 }}",
+    b"{{ '{:>999999999}'.format(1) }}",
+    b"{% macro a() %}{{ a() }}{% endmacro %}{{ a() }}",
+    b"{{ self }}",
+    b"{{ messages }}",
+    b"{{ lipsum(n=10**6) }}",
+    b"{% set x = messages.append(1) %}",
+    b"{{ namespace.__init__ }}",
+    b"{{",
+    b"{%",
+    b"{#",
+    b"|x",
+    b"{{ '' | attr('__class__') }}",
+    b"{{ (messages * 5000) | tojson }}",
+    b"{{ 'a' | center(10**9) }}",
+    b"{{ strftime_now('%' * 10**7) }}",
+    b"{% for a in messages recursive %}{{ loop(messages) }}{% endfor %}",
+    b"(" * 500,
+    b"{% if 1 %}" * 300,
+    b"{{ -" + b"-" * 3000 + b"1 }}",
+)
+
+
+def _spoil_template(seed: bytes, random: Random) -> bytes:
+    place = random.randrange(len(seed) + 1)
+    return seed[:place] + random.choice(_JINJA) + seed[place:] if random.random() < 0.7 else spoiled_text(seed, random)
+
+
+def _read_template(path: Path) -> object:
+    from edgeml_runtime.chat_template import ChatTemplate, Writer
+    from edgeml_runtime.session import Said
+
+    source = ChatTemplate(template=path.read_bytes().decode("utf-8", "replace"), bos_token="<s>")
+    return Writer(source).write([Said("system", "be brief"), Said("user", "hello " * 20)])
+
+
 # What people write ----------------------------------------------------------------------------------------------------
 
 
@@ -780,6 +832,7 @@ READERS = {
     "sides": Reader(_side_seeds, _spoil_sides, _read_sides, "sides.json"),
     "card": Reader(_card_seeds, spoiled_text, _read_card, "README.md"),
     "tokenizer": Reader(_tokenizer_seeds, _as_json, _read_tokenizer, "tokenizer.json"),
+    "template": Reader(_template_seeds, _spoil_template, _read_template, "chat_template.jinja"),
     "yaml": Reader(_yaml_seeds, spoiled_text, _read_yaml, "mine.yaml"),
     "settings": Reader(_settings_seeds, spoiled_text, _read_settings, "settings.toml"),
     "schema": Reader(_schema_seeds, _as_json, _read_schema, "schema.json"),
