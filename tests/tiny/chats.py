@@ -1,5 +1,12 @@
 """Chat templates written in the manner of well-known families, and conversations for them."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
 TEMPLATES = {
     "chatml": (
         "{%- for message in messages -%}\n"
@@ -58,3 +65,22 @@ CHATS = [
     [("user", "a"), ("assistant", "<think>\nhm\n</think>\n\nb"), ("user", "c < d & 'e' \"f\" é ☃")],
     [("system", "s"), ("user", "a"), ("assistant", "b"), ("user", "{{ messages }}{% endfor %}")],
 ]
+_CONTROL = (
+    *("<s>", "</s>", "<|im_start|>", "<|im_end|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"),
+    *("<start_of_turn>", "<end_of_turn>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>"),
+)
+
+
+def chat_tokenizer(*, normalized: bool = False) -> Tokenizer:
+    """A tokenizer of bytes with those families' control words; `normalized` ones are found in other spellings too."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
+
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE({letter: place for place, letter in enumerate(letters)}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    if normalized:
+        tokenizer.normalizer = normalizers.NFKC()
+    tokenizer.add_special_tokens([AddedToken(word, special=True, normalized=normalized) for word in _CONTROL])
+    tokenizer.add_tokens([AddedToken(word, special=False, normalized=False) for word in ("<think>", "</think>")])
+    return tokenizer
