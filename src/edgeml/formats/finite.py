@@ -78,9 +78,9 @@ def _check_graph(path: Path, tick: Callable[[int], None]) -> None:
     from onnx import TensorProto, numpy_helper
     from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
-    from edgeml.formats.onnx_graph import load
+    from edgeml.formats.onnx_graph import load, tensors
 
-    for tensor in load(path, weights=False).graph.initializer:
+    for tensor in tensors(load(path, weights=False).graph):
         type = _ONNX.get(TensorProto.DataType.Name(tensor.data_type))
         if type is None:
             continue

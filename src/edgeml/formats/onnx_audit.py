@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeml.errors import EdgemlError
-from edgeml.formats.onnx_graph import COPIED, TABLE, load, settings
+from edgeml.formats.onnx_graph import COPIED, TABLE, load, settings, tensors
 from edgeml_runtime.session import Kind
 from edgeml_runtime.types import Audit, Record
 
@@ -130,14 +130,11 @@ def _stored(model: ModelProto) -> list[_Stored]:
     from onnx import TensorProto
 
     graph = model.graph
-    constants = [attribute.t for node in graph.node if node.op_type == "Constant" for attribute in node.attribute]
-    tensors = [
-        (one.name, TensorProto.DataType.Name(one.data_type), one.dims) for one in (*graph.initializer, *constants)
-    ]
-    names, beside, packed = {name for name, _, _ in tensors}, _scales(model), _packed(model)
+    stored = [(one.name, TensorProto.DataType.Name(one.data_type), one.dims) for one in tensors(graph)]
+    names, beside, packed = {name for name, _, _ in stored}, _scales(model), _packed(model)
     biases = {node.input[0] for node in graph.node if node.op_type == "DequantizeLinear"}
     found = []
-    for name, kind, dims in tensors:
+    for name, kind, dims in stored:
         if kind not in _BITS or (kind == "INT32" and name not in biases):
             continue  # shapes, axes and the like
         own, count = packed.get(name, (kind, prod(dims)))

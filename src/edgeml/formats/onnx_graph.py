@@ -38,9 +38,20 @@ def load(path: Path, *, weights: bool = True) -> ModelProto:
             onnx.load_external_data_for_model(model, str(path.parent))
     except (DecodeError, OSError, ValueError, onnx.checker.ValidationError) as error:  # also for weights beside it
         raise _incomplete(path) from error
-    if not (model.graph.node and model.graph.output and all(map(_is_possible, model.graph.initializer))):
+    if not (model.graph.node and model.graph.output and all(map(_is_possible, tensors(model.graph)))):
         raise _incomplete(path)
     return model
+
+
+def tensors(graph: GraphProto) -> Iterator[TensorProto]:
+    """Every tensor that is stored in a graph, those of its constants, branches and bodies too."""
+    yield from graph.initializer
+    for node in graph.node:
+        for attribute in node.attribute:
+            if node.op_type == "Constant" and attribute.HasField("t"):
+                yield attribute.t
+            for inner in (attribute.g, *attribute.graphs):
+                yield from tensors(inner)
 
 
 def _is_possible(tensor: TensorProto) -> bool:
