@@ -84,7 +84,7 @@ def settle(made: Path, target: Path) -> None:
         save(load(made), target)
         return
     goal = target.with_name(f"{target.name}.data")
-    for tensor in model.graph.initializer:
+    for tensor in tensors(model.graph):
         for entry in tensor.external_data:
             if entry.key == "location":
                 entry.value = goal.name
@@ -185,7 +185,7 @@ def _beside(model: ModelProto) -> set[str]:
     """Names of the files, relative to the graph's folder, that hold weights of it."""
     from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
-    return {ExternalDataInfo(one).location for one in model.graph.initializer if uses_external_data(one)}
+    return {ExternalDataInfo(one).location for one in tensors(model.graph) if uses_external_data(one)}
 
 
 def _require(path: Path, beside: set[str]) -> None:
