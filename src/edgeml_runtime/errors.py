@@ -18,7 +18,7 @@ class EdgemlError(Exception):
     exit_code = 3
 
     def __init__(self, message: str, *, hint: str) -> None:
-        self.message, self.hint = _shown(message), _shown(hint)
+        self.message, self.hint = _shown(message.replace("\n", " ")), _shown(hint)
         super().__init__(self.message)
 
 
