@@ -119,18 +119,13 @@ def test_every_family_that_is_offered_is_shown_here():
 
 
 @pytest.mark.real
-def test_merges_that_llama_cpp_does_not_know_are_refused_with_a_sentence(tmp_path):
-    folder = llama_folder(tmp_path / "model", width=64, layers=1)
-    (folder / "tokenizer.model").unlink()
+def test_merges_that_llama_cpp_does_not_know_are_refused_with_a_sentence(tmp_path, smollm_file):
+    folder = decoder_folder(tmp_path / "model", "Qwen3ForCausalLM", smollm_file)
     plain = json.loads((folder / "tokenizer.json").read_text())
-    plain["pre_tokenizer"] = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+    plain["pre_tokenizer"]["pretokenizers"][1]["add_prefix_space"] = True
     (folder / "tokenizer.json").write_text(json.dumps(plain))
-    config = json.loads((folder / "config.json").read_text())
-    qwen = {"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2"}
-    (folder / "config.json").write_text(json.dumps(config | qwen))
-    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast"}))
 
-    with pytest.raises(EdgemlError, match=r"llama\.cpp does not know how model cuts text into words") as error:
+    with pytest.raises(EdgemlError, match=r"llama\.cpp does not know how tiny cuts text into words") as error:
         converted(folder, "gguf:f16", tmp_path / "out")
     assert "onnx:" in error.value.hint
 

@@ -154,6 +154,18 @@ def test_a_scheme_that_weighs_nothing_computes_nothing(tmp_path, llama):
     assert not (tmp_path / "kept").exists()
 
 
+def loss(model, quantized, matrix_file):
+    """What quantizing changed of all matrices, each column weighed by its importance."""
+    import gguf
+
+    before, after = ({one.name: one for one in gguf.GGUFReader(path).tensors} for path in (model, quantized))
+    total = 0.0
+    for name, entry in read_matrix(matrix_file).entries.items():
+        values = gguf.dequantize(after[name].data, after[name].tensor_type)
+        total += float((entry.importance * (values - before[name].data) ** 2).sum())
+    return total
+
+
 def test_a_file_of_llama_cpps_is_used_as_it_is(tmp_path, llama, matrix_file):
     own = made(llama, "gguf:q4_0", tmp_path / "own", calibration=None, imatrix=str(matrix_file))
     text = made(llama, "gguf:q4_0", tmp_path / "text")
@@ -164,6 +176,9 @@ def test_a_file_of_llama_cpps_is_used_as_it_is(tmp_path, llama, matrix_file):
     assert plain.settings == {}
     weights = [(tmp_path / name / "model.gguf").read_bytes() for name in ("own", "text", "plain")]
     assert weights[0] == weights[1] != weights[2]
+    assert loss(llama, tmp_path / "text/model.gguf", matrix_file) < loss(
+        llama, tmp_path / "plain/model.gguf", matrix_file
+    )
 
 
 def test_what_was_written_is_read_back(tmp_path, matrix_file):

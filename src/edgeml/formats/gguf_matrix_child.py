@@ -99,7 +99,7 @@ class Collector:
     def _add(self, name: str, matrix: _Tensor, inputs: _Tensor, ids: _Tensor | None) -> None:
         import numpy as np
 
-        values = self._read(inputs, np.float32).astype(np.float64) ** 2
+        values = np.square(self._read(inputs, np.float32))
         experts = int(matrix.ne[2] * matrix.ne[3])
         sums = self.sums.setdefault(name, np.zeros((experts, inputs.ne[0])))
         counts = self.counts.setdefault(name, np.zeros(experts, np.int64))
@@ -108,7 +108,7 @@ class Collector:
             for i3, block in enumerate(values):
                 for i2, rows in enumerate(block):
                     at = (i3 % matrix.ne[3]) * matrix.ne[2] + i2 % matrix.ne[2]
-                    sums[at] += rows.sum(axis=0)
+                    sums[at] += rows.sum(axis=0, dtype=np.float64)
                     counts[at] += len(rows)
         else:
             chosen = self._read(ids, np.int32)[0, 0]  # an expert for each token and place

@@ -46,6 +46,13 @@ _COMPLAINTS = (
         "use an onnx: scheme",
     ),
 )
+# The hub's names of a Nomic model's settings, and Transformers' own, whose defaults would be taken for the model's.
+_NOMIC = {
+    "n_embd": "hidden_size",
+    "n_layer": "num_hidden_layers",
+    "n_head": "num_attention_heads",
+    "n_inner": "intermediate_size",
+}
 _TENSOR_LINE = re.compile(r"\[ *(\d+)/ *(\d+)\]")
 _STEP_LINE = re.compile(r"@(\d+)/(\d+)")
 _WRITING_LINE = re.compile(r"Writing: +(\d+)%")
@@ -73,14 +80,17 @@ def convert_folder(model: Model, target: Path, *, outtype: str = "f16", progress
 
 
 def _complete(path: Path) -> None:
-    """Say in a configuration what Transformers 5 no longer writes and the converter still reads."""
+    """Say in a configuration what the converter reads, and does not find where Transformers 5 reads it first."""
     config = json.loads(path.read_bytes())
-    rope = config.get("rope_parameters") or {}
-    asked = {
-        "gpt2": {"n_ctx": config.get("n_positions", 1024)},
-        "gpt_neox": {"rotary_pct": rope.get("partial_rotary_factor", 0.25)},
-    }
-    complete = asked.get(config.get("model_type"), {}) | config
+    complete = dict(config)
+    if config.get("model_type") == "gpt2":
+        complete.setdefault("n_ctx", config.get("n_positions", 1024))
+    elif config.get("model_type") == "gpt_neox":
+        rope = config.get("rope_parameters") or {}
+        complete.setdefault("rotary_pct", rope.get("partial_rotary_factor", 0.25))
+        del complete["model_type"]  # Transformers would take that setting away: without a type, it reads nothing
+    elif config.get("model_type") == "nomic_bert":
+        complete |= {ours: config[hubs] for hubs, ours in _NOMIC.items() if hubs in config and ours not in config}
     if complete != config:
         path.unlink()  # a link to the model's own
         path.write_text(json.dumps(complete), encoding="utf-8")
@@ -88,9 +98,8 @@ def _complete(path: Path) -> None:
 
 def _explained(error: EdgemlError, model: str) -> EdgemlError:
     """What a known complaint of the converter's means; the error itself, where it is none."""
-    said = str(error.__cause__)
     for pattern, sentence, hint in _COMPLAINTS:
-        if found := pattern.search(said):
+        if found := pattern.search(error.message):
             return EdgemlError(sentence.format(model=model, found=found[found.lastindex or 0]), hint=hint)
     return error
 
