@@ -3,7 +3,6 @@
 import logging
 import shutil
 import warnings
-from itertools import takewhile
 
 import numpy as np
 import pytest
@@ -23,7 +22,7 @@ from edgeml.traits import read_traits
 from edgeml.types import Model, Scheme
 from edgeml_runtime.records import describe, write_record
 from edgeml_runtime.session import open_session
-from edgeml_runtime.types import File, Generate
+from edgeml_runtime.types import File
 from tiny import orders
 from tiny.families import SETTINGS, family_folder
 from tiny.gguf import bert_gguf
@@ -125,27 +124,6 @@ def test_an_encoder_answers_a_ragged_batch_as_in_pytorch(families, tmp_path, arc
     assert cosines(integers.embed(TEXTS), expected).min() > 0.99
     assert small.manifest.audit.earned
     assert small.manifest.audit.share_quantized > 0.9
-
-
-@pytest.mark.real
-@pytest.mark.parametrize("architecture", DECODERS)
-def test_a_decoder_continues_a_text_as_in_pytorch(families, tmp_path, architecture):
-    torch, model = in_pytorch(families.folder(architecture), architecture)
-    source = families.graph(architecture)
-    whole = open_session(variant_of(source, tmp_path, "onnx:fp32", format="onnx").path, threads=1)
-    small = variant_of(source, tmp_path, "onnx:int8", format="onnx")
-    prompt = whole.prompt(None, "a line of 25 letters, or so")
-    ids = torch.tensor([prompt])
-    with torch.no_grad():
-        expected = model(ids).logits[0].numpy()
-        tokens = model.generate(ids, max_new_tokens=24, do_sample=False, eos_token_id=None, pad_token_id=0)
-
-    np.testing.assert_allclose(whole.logits(prompt), expected, atol=1e-4)
-    made = whole.generate(prompt, Generate(max_new_tokens=24))
-    assert made.tokens == tuple(takewhile(lambda token: token != 2, tokens[0, len(prompt) :].tolist()))
-    assert len(made.tokens) > 2
-    assert cosines(open_session(small.path, threads=1).logits(prompt), expected).mean() > 0.99
-    assert small.manifest.audit.earned
 
 
 @pytest.mark.real

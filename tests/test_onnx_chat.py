@@ -11,9 +11,10 @@ from edgeml_runtime.chat_template import ChatTemplate
 from edgeml_runtime.errors import EdgemlError, UnfitError
 from edgeml_runtime.records import read_record
 from edgeml_runtime.session import Said, open_session
-from edgeml_runtime.types import VariantManifest
+from edgeml_runtime.types import Generate, VariantManifest
 from tiny.chats import CHATS, TEMPLATES, chat_tokenizer
 from tiny.graphs import decoder_variant
+from tiny.serving import served
 
 WORDS = {"chatml": "<|im_end|>", "llama3": "<|eot_id|>", "gemma": "<end_of_turn>", "phi3": "<|end|>"}
 
@@ -170,6 +171,29 @@ def test_an_instruction_is_a_system_turn_or_where_there_is_none_the_beginning_of
         assert with_instruction == session.said(turns)
         assert without == session.said([Said("user", "it")])
         assert not session.omits_chat_template
+
+
+def test_the_endpoint_takes_conversations_and_tells_what_a_template_refuses(tmp_path):
+    folder = decoder_variant(tmp_path / "model", chat_template="kept", max_tokens=600)
+    (folder / "chat.json").write_text(
+        json.dumps({"schema": "edgeml.chat-template/1", "template": TEMPLATES["gemma"], "bos_token": "[CLS]"})
+    )
+    said = [{"role": role, "content": words} for role, words in (("user", "a"), ("assistant", "b"), ("user", "c"))]
+    session = open_session(folder, threads=1)
+    prompt = session.said([Said(turn["role"], turn["content"]) for turn in said])
+
+    with served(folder, max_new_tokens=8) as endpoint:
+        made = endpoint.post("/v1/chat/completions", {"messages": said})
+        drawn = [endpoint.post("/v1/chat/completions", {"messages": said, "temperature": 1, "seed": 5}) for _ in "ab"]
+        refused = endpoint.post("/v1/chat/completions", {"messages": [*said, *said]})
+        streamed = endpoint.post("/v1/chat/completions", {"messages": said[1:], "stream": True})
+
+    assert made.json["choices"][0]["message"]["content"] == session.generate(prompt, Generate(max_new_tokens=8)).text
+    assert made.json["usage"]["prompt_tokens"] == len(prompt)
+    assert drawn[0].json["choices"] == drawn[1].json["choices"] != made.json["choices"]
+    for one in (refused, streamed):
+        assert one.status == 400
+        assert "refuses these turns: Conversation roles must alternate" in one.error["message"]
 
 
 @pytest.mark.real

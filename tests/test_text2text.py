@@ -27,6 +27,7 @@ from edgeml_runtime.session import open_session
 from edgeml_runtime.tasks import task_of
 from edgeml_runtime.types import Generate, Job, VariantManifest
 from edgeml_runtime.worker import run
+from tiny.alone import alone
 from tiny.seq2seq import BART_FIRST, BART_START, END, START, bart_folder, seq2seq_variant, t5_folder
 
 TASK = "text2text-generation"
@@ -401,6 +402,13 @@ def test_a_bart_writes_the_tokens_of_pytorch_after_the_one_that_is_forced(tmp_pa
     assert small.manifest.audit.earned
     assert whole.manifest.audit.parameters == pytest.approx(sum(one.numel() for one in model.parameters()), rel=0.01)
     assert (whole.manifest.start_token, whole.manifest.first_token) == (BART_START, BART_FIRST)
+    store = Store(tmp_path / "artifacts")
+    bundle = bundle_path(store, package(small, store=store, profile=profile(None), kind="dir", wheels=False))
+    (tmp_path / "rows.txt").write_text(f"{PROMPTS[0][1]}\n")
+    assert "self-test passed" in alone(bundle, "selftest", ".")
+    said = alone(bundle, "predict", ".", "--input", str(tmp_path / "rows.txt"), "--max-new-tokens", "8")
+    expected = sessions[1].generate(sessions[1].prompt(*PROMPTS[0]), Generate(max_new_tokens=8)).text
+    assert json.loads(said) == expected
     assert whole.manifest.notes == ("answers are greedy: num_beams 4 of its generation_config.json is not done",)
 
 

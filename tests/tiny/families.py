@@ -61,7 +61,10 @@ def family_folder(path: Path, architecture: str, **more: Any) -> Path:
     kind = getattr(transformers, architecture)
     vocabulary = letters_tokenizer(path, _ALL[architecture].get("pad_token_id"))
     settings = {**_ALL[architecture], **more, "vocab_size": vocabulary, "initializer_range": 0.2}
-    kind(kind.config_class(**settings)).save_pretrained(path)
+    model = kind(kind.config_class(**settings))
+    if architecture == "Gemma3ForCausalLM":  # which multiplies them by the root of the width: it would repeat a word
+        model.get_input_embeddings().weight.data.mul_(0.05)
+    model.save_pretrained(path)
     return path
 
 
