@@ -34,6 +34,8 @@ def common(command: Callable[..., None]) -> Callable[..., None]:
     def run(ctx: click.Context, /, artifacts: Path, *, as_json: bool, **options: Any) -> None:
         from edgeml.console import Session
 
+        if artifacts.is_symlink() and not artifacts.exists():
+            raise EdgemlError(f"{artifacts} is a link that leads nowhere", hint="name another --artifacts folder")
         named = ctx.get_parameter_source("artifacts") is click.core.ParameterSource.COMMANDLINE
         session = Session(artifacts, as_json=as_json, named=named)
         try:

@@ -10,6 +10,7 @@ __all__ = ["EdgemlError", "disk_refusal", "why"]
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG)
+_TAKEN = (errno.EEXIST, errno.EISDIR, errno.ELOOP)  # another kind of file stands where a folder or a file is to be
 
 
 def disk_refusal(error: OSError) -> EdgemlError | None:
@@ -19,4 +20,7 @@ def disk_refusal(error: OSError) -> EdgemlError | None:
     if error.errno in _REFUSED:
         what = f"cannot use {error.filename or 'a file'}: {error.strerror}"
         return EdgemlError(what, hint="check who may write there, or name another --artifacts folder")
+    if error.errno in _TAKEN:
+        what = f"cannot use {error.filename or 'a file'}: {error.strerror}"
+        return EdgemlError(what, hint="move it away, or name another --artifacts folder")
     return None

@@ -93,7 +93,7 @@ class Store:
     """The artifacts folder. Lookups take a name, an unambiguous prefix, or a folder."""
 
     def __init__(self, root: Path) -> None:
-        self.root = root
+        self.root = root.absolute() if str(root).startswith("-") else root  # a child would take it for an option
 
     def models(self) -> list[Model]:
         """Every downloaded model, newest first."""

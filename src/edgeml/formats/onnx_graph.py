@@ -33,29 +33,45 @@ def load(path: Path, *, weights: bool = True) -> ModelProto:
 
     try:
         model = onnx.load(path, load_external_data=False)
+        if not _is_whole(model.graph):
+            raise _incomplete(path)
         if weights and (beside := _beside(model)):
             _require(path, beside)
             onnx.load_external_data_for_model(model, str(path.parent))
     except (DecodeError, OSError, ValueError, onnx.checker.ValidationError) as error:  # also for weights beside it
         raise _incomplete(path) from error
-    if not (model.graph.node and model.graph.output and all(map(_is_possible, tensors(model.graph)))):
-        raise _incomplete(path)
     return model
 
 
 def tensors(graph: GraphProto) -> Iterator[TensorProto]:
     """Every tensor that is stored in a graph, those of its constants, branches and bodies too."""
-    yield from graph.initializer
+    for one in _graphs(graph):
+        yield from one.initializer
+        for node in one.node:
+            yield from (part.t for part in node.attribute if node.op_type == "Constant" and part.HasField("t"))
+
+
+def _graphs(graph: GraphProto) -> Iterator[GraphProto]:
+    """A graph, and its branches and bodies at any depth."""
+    yield graph
     for node in graph.node:
         for attribute in node.attribute:
-            if node.op_type == "Constant" and attribute.HasField("t"):
-                yield attribute.t
             for inner in (attribute.g, *attribute.graphs):
-                yield from tensors(inner)
+                if inner.node:
+                    yield from _graphs(inner)
 
 
-def _is_possible(tensor: TensorProto) -> bool:
-    return tensor.data_type in tensor.DataType.values() and all(size >= 0 for size in tensor.dims)
+def _is_whole(graph: GraphProto) -> bool:
+    """Whether it computes something, of tensors that can be, by names that are text: protobuf gives others as bytes."""
+    stored = list(tensors(graph))
+    known = stored[0].DataType.values() if stored else ()
+    possible = all(one.data_type in known and min(one.dims, default=0) >= 0 for one in stored)
+    names: list[object] = [entry for one in stored for part in one.external_data for entry in (part.key, part.value)]
+    for inner in _graphs(graph):
+        names += (one.name for one in (*inner.input, *inner.output))
+        names += (name for one in inner.node for name in (one.name, one.op_type, one.domain, *one.input, *one.output))
+    names += (one.name for one in stored)
+    return bool(graph.node and graph.output) and possible and all(isinstance(name, str) for name in names)
 
 
 def save(model: ModelProto, path: Path) -> None:
@@ -72,9 +88,10 @@ def save(model: ModelProto, path: Path) -> None:
 
 
 def settle(made: Path, target: Path) -> None:
-    """Write a graph that was made elsewhere on the same disk under its own name.
+    """Give a graph that was made elsewhere on the same disk its place and name.
 
-    Large weights beside it get a second name and are not read: that would take as much memory as they have bytes.
+    Large weights beside it are renamed, not read: that would take as much memory as they have bytes. Nor do they get a
+    second name: onnx refuses to read weights that have two.
     """
     import onnx
 
@@ -90,8 +107,7 @@ def settle(made: Path, target: Path) -> None:
                 entry.value = goal.name
     onnx.save_model(model, target)
     _readable(source, target)
-    goal.unlink(missing_ok=True)
-    os.link(source, goal)
+    os.replace(source, goal)
 
 
 def plain(model: ModelProto) -> ModelProto:
