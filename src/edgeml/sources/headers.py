@@ -29,7 +29,7 @@ _AGAIN = "fetch or copy it again"
 _Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 62)]
 
 
-class _Stored(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class _Stored(msgspec.Struct, frozen=True):
     """What a safetensors header says of a tensor."""
 
     dtype: str
