@@ -215,6 +215,16 @@ def test_training_without_data_says_how_to_make_it(tmp_path):
     assert "prepare.py" in caught.value.hint
 
 
+def test_a_folder_of_the_users_own_is_not_replaced_by_a_model(tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "README.md").write_text("my model")
+    run = train.Training(train.read(prepared(tmp_path / "data")), "base", train.SETTINGS, tmp_path, 1)
+
+    with pytest.raises(EdgemlError, match="exists already and is not a model of this script"):
+        run.write(tmp_path / "mine", tmp_path / "data" / "LICENSE", 0.5)
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["README.md"]
+
+
 def test_the_recipe_is_whole_once_its_data_and_model_are_made(tmp_path):
     folder = tmp_path / "recipes"
     prepared(folder / "address-parser" / "data")

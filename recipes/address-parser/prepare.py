@@ -38,6 +38,15 @@ SHA256 = "f7e614e2489c159cf85be1b6f86edbfaf329dbeedef4d002a025757afd1ec6c6"
 LABELLED = "training/labeled.xml"  # what the package's own model is trained on
 MOST_BYTES = 1 << 24  # of the archive, and of a file in it: both are under a megabyte
 SPLITS = ("train", "dev", "test")
+ABOUT = f"""\
+about: Words of US addresses, each with the label that people gave it.
+origin: training/labeled.xml in the source archive of usaddress {VERSION}
+licence: mit
+collected: by the authors of usaddress and its users, until 2025
+split: each address once; addresses that differ only in numbers, case and punctuation lie in one split
+languages: [en]
+personal_data: addresses, some with the name of a firm or a person
+"""
 
 
 def main() -> None:
@@ -138,10 +147,10 @@ def split(labelled: bytes) -> dict[str, list[Row]]:
 
 
 def write(splits: Mapping[str, Sequence[Row]], licence: bytes, folder: Path) -> None:
-    """A JSON line a row, the labels that occur, and the licence of it all; each file is whole or not there."""
+    """A JSON line a row, the labels that occur, what it all is, and its licence; each file is whole or not there."""
     labels = sorted({tag for rows in splits.values() for row in rows for tag in row["tags"]})
     texts = {f"{name}.jsonl": "".join(json.dumps(row) + "\n" for row in rows) for name, rows in splits.items()}
-    texts["labels.json"] = json.dumps(labels, indent=1) + "\n"
+    texts |= {"labels.json": json.dumps(labels, indent=1) + "\n", "data.yaml": ABOUT}
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in {**{name: text.encode() for name, text in texts.items()}, "LICENSE": licence}.items():
         placed(folder / name, content)

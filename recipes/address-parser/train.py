@@ -8,8 +8,8 @@ one part does, as far as the same number of threads on the same processor adds i
 
 Method: the encoder's own pieces; the first piece of each word carries its label, as edgeml reads it. The embeddings of
 pieces stay as they are, since a thousand addresses hold few of them. Augmented rows (augment.py), batches of similar
-length, AdamW with warm-up and linear decline, and at the end the moving average of the weights. Settings were chosen on
-the dev split.
+length, AdamW with warm-up and linear decline, and at the end the moving average of the weights. The settings
+were judged on the dev split alone.
 """
 
 from __future__ import annotations
@@ -60,10 +60,14 @@ tags: [address-parsing]
 
 Made by `recipes/address-parser/train.py`: all-MiniLM-L6-v2 (Apache-2.0) fine-tuned on {train} of the addresses that the
 package usaddress 0.5.16 labels by hand (MIT, Copyright (c) 2014 The Atlanta Journal Constitution; its text is in
-`DATA-LICENSE`). Labels, as usaddress names them: {labels}.
+`NOTICE`). Labels, as usaddress names them: {labels}.
 
 Neighbouring words of one label are one part. US addresses in English only; case is ignored. Entity F1 on the {dev}
-addresses of the dev split, which chose the settings: {f1:.4f}. Settings: {settings}.
+addresses of the dev split: {f1:.4f}. Settings: {settings}.
+"""
+NOTICE = """The weights were changed from all-MiniLM-L6-v2 (Apache-2.0) by training on addresses that the package
+usaddress labels, whose licence follows.
+
 """
 
 
@@ -137,7 +141,7 @@ class Training:
     def write(self, folder: Path, licence: Path, f1: float) -> None:
         """The model, its tokenizer and its card, in place of what an earlier run wrote; the checkpoint goes."""
         data = self._data
-        if folder.exists() and not (folder / "DATA-LICENSE").exists():
+        if folder.exists() and not is_ours(folder):
             raise EdgemlError(f"{folder} exists already and is not a model of this script", hint="name another --to")
         with fresh_folder(folder.resolve(), replace=True) as part:
             self._model.save_pretrained(part)
@@ -150,7 +154,7 @@ class Training:
                 settings=json.dumps(self._settings),
             )
             (part / "README.md").write_text(card, encoding="utf-8")
-            (part / "DATA-LICENSE").write_bytes(licence.read_bytes())
+            (part / "NOTICE").write_text(NOTICE + licence.read_text(encoding="utf-8"), encoding="utf-8")
         self._kept.unlink(missing_ok=True)
 
     def _open(self, progress: Progress) -> None:
@@ -245,6 +249,12 @@ class Training:
         state = {"model": dict(self._learned()), "optimizer": self._optimizer.state_dict()}
         torch.save({**state, "average": self._average, "epochs": epochs}, part)
         part.replace(self._kept)
+
+
+def is_ours(folder: Path) -> bool:
+    """Whether a folder is what this script wrote, so that it may be replaced."""
+    card = folder / "README.md"
+    return card.is_file() and "recipes/address-parser/train.py" in card.read_text(encoding="utf-8", errors="replace")
 
 
 def encoded(tokenizer: Any, batch: Sequence[tuple[list[str], list[str]]], ids: dict[str, int]) -> tuple[Any, Any]:
