@@ -1,8 +1,8 @@
 """Running a graph with its activations as outputs, slice by slice, so that a memory limit holds.
 
-What bounds the peak: what is resident once a slice's graph is open, and of the rest a third for the outputs of one run,
-a third for what the graph needs itself, and a third for counting. Outputs that do not fit beside each other are had by
-further runs over all inputs, and no more inputs are stacked than fit.
+What bounds the peak: what is resident once a graph is open, what counting needs, which is known, and of the rest a half
+for the outputs of one run and a half for what the graph needs itself on the way. Outputs that do not fit beside each
+other are had by further runs over all inputs, and no more inputs are stacked than fit.
 """
 
 from __future__ import annotations
@@ -16,15 +16,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from edgeml.errors import EdgemlError
 from edgeml.formats.onnx_graph import load, replace
 from edgeml.formats.onnx_inputs import Reader
-from edgeml.formats.onnx_ranges import Histogram, Tick, count
+from edgeml.formats.onnx_ranges import CHUNK, SIDE, Histogram, Tick, count
 
 if TYPE_CHECKING:
     import onnxruntime as ort
 
 ROOM_BYTES = 1_000_000_000  # beyond what is resident, where the user set no limit
-_SHARES = 3
+_SHARES = 2
+_COUNTING_BYTES = 32 * CHUNK  # values, places and bins of a chunk, and what numpy makes between
+_BINS_BYTES = 16 * SIDE  # of one tensor's histogram
 _STACKED = 16  # more inputs at once are hardly faster
 _FLOAT_BYTES = 4
+_MMAP_THRESHOLD = -3  # glibc's name for it in malloc.h: M_MMAP_THRESHOLD
+_BLOCK_BYTES = 128 * 1024  # where glibc begins
 
 
 class _Space(NamedTuple):
@@ -41,9 +45,13 @@ def collect(
 
     Raises EdgemlError where the limit holds not even the largest of them, and where a value is no finite number.
     """
+    if limit_bytes is not None:
+        _return_freed_blocks()
     bare = _without_weights(graph, scratch)
-    sizes = _sizes(_opened(bare, tensors), max(reader.lengths))
-    space = _Space(_room_bytes(limit_bytes) // _SHARES, max(reader.lengths))
+    session = _opened(bare, tensors)
+    sizes = _sizes(session, max(reader.lengths))
+    space = _Space(_room_bytes(limit_bytes, len(sizes)) // _SHARES, max(reader.lengths))
+    del session
     groups = _groups(sizes, space.bytes, limit_bytes)
     found = {name: Histogram() for name in sizes}
     for number, group in enumerate(groups):
@@ -71,6 +79,19 @@ def resident_bytes() -> int:
     return pages * resource.getpagesize()
 
 
+def _return_freed_blocks() -> None:
+    """Have the C library return large blocks when they are freed, as it does until a program has freed many.
+
+    glibc raises that size as it goes, and activations of many sizes then leave gaps: half as much again was seen.
+    """
+    if sys.platform == "linux":
+        import ctypes
+
+        library = ctypes.CDLL(None)
+        if hasattr(library, "mallopt"):
+            library.mallopt(_MMAP_THRESHOLD, _BLOCK_BYTES)
+
+
 def _fitting(reader: Reader, token_bytes: float, space: _Space) -> Any:
     """Batches whose outputs fit into the space: the more inputs, the shorter they are."""
     for length in sorted(set(reader.lengths)):
@@ -79,10 +100,10 @@ def _fitting(reader: Reader, token_bytes: float, space: _Space) -> Any:
         yield from reader.chosen(rows).stacked(max(1, min(_STACKED, fit)))
 
 
-def _room_bytes(limit_bytes: int | None) -> int:
+def _room_bytes(limit_bytes: int | None, tensors: int) -> int:
     if limit_bytes is None:
         return ROOM_BYTES
-    held = resident_bytes()
+    held = resident_bytes() + _COUNTING_BYTES + tensors * _BINS_BYTES
     if held >= limit_bytes:
         message = f"--memory allows {limit_bytes / 1e6:.0f} MB, and the model alone takes {held / 1e6:.0f} MB"
         raise EdgemlError(message, hint="allow more")

@@ -18,10 +18,10 @@ METHODS: tuple[CalibrationMethod, ...] = ("minmax", "entropy", "percentile")
 # Values beyond are clipped, half of them at each end. Source: Wu et al., "Integer Quantization for Deep Learning
 # Inference", 2020 (arXiv:2004.09602), tables 4 and 5, where 99.99 and 99.999 did best.
 PERCENTILE = 99.99
-_SIDE = 4096  # bins on each side of zero: 2048 as in TensorRT, and twice, since the reach is a power of two
+SIDE = 4096  # bins on each side of zero: 2048 as in TensorRT, and twice, since the reach is a power of two
 _LEVELS = 128  # magnitudes of a signed byte. Source of both: Migacz, "8-bit Inference with TensorRT", GTC 2017, S7310
 _STRIDE = 8  # of the thresholds that are tried, in bins
-_CHUNK = 1 << 20  # values that are counted at once
+CHUNK = 1 << 18  # values that are counted at once
 
 
 class Range(NamedTuple):
@@ -35,14 +35,14 @@ class Histogram:
     """Counts of a tensor's values between -reach and +reach, whose reach doubles when a value lies beyond."""
 
     def __init__(self) -> None:
-        self.counts: Any = np.zeros(2 * _SIDE, np.int64)
+        self.counts: Any = np.zeros(2 * SIDE, np.int64)
         self.low, self.high, self.reach = np.inf, -np.inf, 0.0
 
     def add(self, values: Any) -> None:
         """Count them; raises ValueError for one that is no finite number."""
         flat = values.reshape(-1)
-        for start in range(0, flat.size, _CHUNK):
-            self._add(flat[start : start + _CHUNK])
+        for start in range(0, flat.size, CHUNK):
+            self._add(flat[start : start + CHUNK])
 
     def _add(self, values: Any) -> None:
         low, high = float(values.min()), float(values.max())
@@ -53,22 +53,23 @@ class Histogram:
         if largest > self.reach:
             self._widen(largest)
         if self.reach == 0:
-            self.counts[_SIDE] += values.size
+            self.counts[SIDE] += values.size
             return
-        places = values.astype(np.float64) * (_SIDE / self.reach)
-        np.floor(places, out=places)
-        bins = np.clip(places.astype(np.int64) + _SIDE, 0, 2 * _SIDE - 1)
-        self.counts += np.bincount(bins, minlength=2 * _SIDE)
+        places = np.multiply(values, SIDE / self.reach, dtype=np.float32)  # by a power of two: exact
+        bins = np.floor(places, out=places).astype(np.int64)
+        bins += SIDE
+        np.minimum(bins, 2 * SIDE - 1, out=bins)  # the reach itself
+        self.counts += np.bincount(bins, minlength=2 * SIDE)
 
     def _widen(self, largest: float) -> None:
         """A reach that is a power of two, so that two bins become one, or four, and no count is split."""
         wanted = float(2.0 ** np.ceil(np.log2(largest)))
-        factor = int(min(wanted / self.reach, _SIDE)) if self.reach else 1
+        factor = int(min(wanted / self.reach, SIDE)) if self.reach else 1
         if factor > 1:
-            merged = self.counts.reshape(2, _SIDE // factor, factor).sum(2)
+            merged = self.counts.reshape(2, SIDE // factor, factor).sum(2)
             self.counts = np.zeros_like(self.counts)
-            half = _SIDE // factor
-            self.counts[_SIDE - half : _SIDE], self.counts[_SIDE : _SIDE + half] = merged
+            half = SIDE // factor
+            self.counts[SIDE - half : SIDE], self.counts[SIDE : SIDE + half] = merged
         self.reach = wanted
 
 
@@ -89,18 +90,18 @@ def range_of(found: Histogram, method: CalibrationMethod) -> Range:
 def _percentile(found: Histogram) -> tuple[float, float]:
     share = np.cumsum(found.counts) / found.counts.sum()
     cut = (1 - PERCENTILE / 100) / 2
-    edges = np.linspace(-found.reach, found.reach, 2 * _SIDE + 1)
+    edges = np.linspace(-found.reach, found.reach, 2 * SIDE + 1)
     left, right = int(np.searchsorted(share, cut, side="right")), int(np.searchsorted(share, 1 - cut))
-    return float(edges[left]), float(edges[min(right + 1, 2 * _SIDE)])
+    return float(edges[left]), float(edges[min(right + 1, 2 * SIDE)])
 
 
 def _entropy(found: Histogram) -> tuple[float, float]:
-    magnitudes: Any = (found.counts[_SIDE:] + found.counts[:_SIDE][::-1]).astype(np.float64)
+    magnitudes: Any = (found.counts[SIDE:] + found.counts[:SIDE][::-1]).astype(np.float64)
     magnitudes[0] = magnitudes[1]  # else a spike at zero, as ReLU makes it, decides alone; so does pytorch-quantization
     end = int(np.flatnonzero(magnitudes)[-1]) + 1 if magnitudes.any() else 1
     tried = [*range(_LEVELS, end, _STRIDE), end] if end > _LEVELS else [end]
     best: int = min(tried, key=lambda bins: (_divergence(magnitudes, bins), -bins))
-    reach = found.reach * best / _SIDE
+    reach = found.reach * best / SIDE
     return -reach, reach
 
 
