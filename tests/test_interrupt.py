@@ -168,7 +168,7 @@ def test_bench(store, number):
     onnx_variant(store.variant_folder("tiny", "onnx-fp32"))
     before = tree(store.root)
 
-    done = ended(started("bench", "tiny", *ENDLESS), number, "warm-up and steady runs ...")
+    done = ended(started("bench", "tiny", *ENDLESS), number, "warm-up and steady runs, silent while the clock runs ...")
 
     check_interrupted(done, store, before)
 
@@ -198,7 +198,7 @@ def test_run(store):
     process = started("run", "recipe.yaml", "--json")
     assert process.stdout
     ready = [json.loads(process.stdout.readline()) for _ in range(2)]  # results come while later verbs still work
-    done = ended(process, signal.SIGINT, "warm-up and steady runs ...")
+    done = ended(process, signal.SIGINT, "warm-up and steady runs, silent while the clock runs ...")
 
     assert [line["schema"] for line in ready] == ["edgeml.model/1", "edgeml.variant/1"]
     assert (done.code, done.out) == (130, "")

@@ -279,20 +279,25 @@ def deploy(session: Session, bundle: str | None, *, rollback: bool, status: bool
     from edgeml.deploy import deploy_all, manner, roll_back
     from edgeml.inventory import Pace
     from edgeml.parcels import opened
+    from edgeml.progress import beating
 
     devices, way = _devices(how["host"], how["inventory"], how["labels"]), manner(**how)
     if status:
         _tell_versions(session, devices, path=way.path, accept_new=way.accept_new)
         return
     if rollback:
-        back = [roll_back(one, way, name=bundle, progress=session.progress) for one in devices]
+        with beating(session.progress) as alive:
+            back = [roll_back(one, way, name=bundle, progress=alive) for one in devices]
         _tell_deployed(session, back, how["inventory"], path=way.path)
         return
     if bundle is None:
         raise click.UsageError("name a BUNDLE: edgeml list shows those that are here")
     pace = Pace(parallel=how["parallel"], max_failures=how["max_failures"])
-    with opened(bundle, store=session.store, key=how["key"], progress=session.progress) as parcel:
-        made = deploy_all(parcel, devices, way, pace, progress=session.progress)
+    with (
+        beating(session.progress) as alive,
+        opened(bundle, store=session.store, key=how["key"], progress=alive) as parcel,
+    ):
+        made = deploy_all(parcel, devices, way, pace, progress=alive)
     _tell_deployed(session, made, how["inventory"], path=way.path, dry_run=way.dry_run)
 
 

@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 
 from edgeml.bundles.image.base import Base, architecture_of, prepare_base
 from edgeml.errors import EdgemlError
-from edgeml.progress import Progress, silent
+from edgeml.progress import Progress, beating, silent
 from edgeml.sources import Consent, Fetched, source_of
 from edgeml.sources.pip import run_pip
 from edgeml.store import Store
@@ -56,8 +56,8 @@ def download(
     The same reference keeps its name. Raises EdgemlError and leaves nothing that looks complete.
     """
     _check_name(name, ref)
-    with _room():
-        fetched = source_of(ref).fetch(ref, consent=consent, progress=progress)
+    with _room(progress) as alive:
+        fetched = source_of(ref).fetch(ref, consent=consent, progress=alive)
         model = _model(fetched, _free_name(store, name, fetched.ref))
         store.add_model(model)
     return model
@@ -82,14 +82,14 @@ def runtime_wheels(profile: Profile, format: str, *, python: str | None = None, 
         if not can_build_for(profile):
             hint = f"build it there (pip wheel --no-deps {compiled[0]}), then {hint} --wheel FILE"
         raise EdgemlError(f"the index has no {compiled[0]} wheel for {profile.title}", hint=hint)
-    with _room():
+    with _room(progress) as alive:
         ready = [wanted for wanted in missing if not wanted.startswith(f"{COMPILED}==")]
         if ready:
             arguments = ["download", "--only-binary=:all:", *_platform(profile, wanted_python), "--dest"]
-            _add(folder, arguments, ready, step="download wheels", progress=progress)
+            _add(folder, arguments, ready, step="download wheels", progress=alive)
         for wanted in compiled:
             step = f"compile {wanted} (minutes, once)"
-            _add(folder, ["wheel", "--wheel-dir"], [wanted], step=step, progress=progress)
+            _add(folder, ["wheel", "--wheel-dir"], [wanted], step=step, progress=alive)
     return folder
 
 
@@ -107,11 +107,11 @@ def emulated_device(
     With `count_instructions`, also an emulator that counts them. Raises EdgemlError where the device cannot be emulated
     here, or its parts cannot be had.
     """
-    with _room():
-        python = emulator_parts.prepare(profile, progress=progress)
-        runtime_wheels(profile, format, python=python, progress=progress)
+    with _room(progress) as alive:
+        python = emulator_parts.prepare(profile, progress=alive)
+        runtime_wheels(profile, format, python=python, progress=alive)
         if count_instructions:
-            instructions.prepare_counter(profile, progress=progress)
+            instructions.prepare_counter(profile, progress=alive)
         return emulator(profile, format)
 
 
@@ -120,8 +120,8 @@ def image_base(profile: Profile, *, progress: Progress = silent) -> Base:
 
     Raises EdgemlError where no image runs on the target, or apt cannot be had or reached.
     """
-    with _room():
-        return prepare_base(architecture_of(profile.machine, profile.name), progress)
+    with _room(progress) as alive:
+        return prepare_base(architecture_of(profile.machine, profile.name), alive)
 
 
 def _platform(profile: Profile, python: str) -> list[str]:
@@ -174,9 +174,11 @@ def _free_name(store: Store, name: str | None, ref: ModelRef) -> str:
 
 
 @contextmanager
-def _room() -> Iterator[None]:
+def _room(progress: Progress) -> Iterator[Progress]:
+    """What fetches and compiles report to; a full disk is said in one sentence."""
     try:
-        yield
+        with beating(progress) as alive:
+            yield alive
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise

@@ -13,7 +13,7 @@ from edgeml.bundles.dir import SIGNATURE
 from edgeml.errors import EdgemlError
 from edgeml.inventory import newest_python
 from edgeml.papers.contents import check_whole
-from edgeml.progress import Progress, beating, silent
+from edgeml.progress import Progress, silent
 from edgeml.signing import check_signature
 from edgeml.store import Store, scratch_folder
 from edgeml.targets.ssh.needs import Piece
@@ -60,12 +60,11 @@ def opened(text: str, *, store: Store, key: Path | None = None, progress: Progre
         hint += ", or pack it as a folder: edgeml package --as dir"
         raise EdgemlError(f"{path.name} is of the kind {kind}, which installs itself in another way", hint=hint)
     with scratch_folder(store.root / "deploy") as space:
-        with beating(progress) as alive:
-            alive(f"unpack and check {path.name}", 0, 1)
-            folder = kind_of(kind).unpack(path, space)
-            bundle, _ = check_whole(folder)
-            if key:
-                check_signature(folder, key)
+        progress(f"unpack and check {path.name}", 0, 1)
+        folder = kind_of(kind).unpack(path, space)
+        bundle, _ = check_whole(folder)
+        if key:
+            check_signature(folder, key)
         listed = [*bundle.files, *(describe_file(folder / name, name) for name in (MANIFEST, SUMS))]
         if (folder / SIGNATURE).is_file():
             listed.append(describe_file(folder / SIGNATURE, SIGNATURE))

@@ -18,7 +18,7 @@ from edgeml.crossbuild.elf import Library
 from edgeml.crossbuild.toolchain import install
 from edgeml.crossbuild.wheel import WheelName, member_of
 from edgeml.errors import EdgemlError
-from edgeml.progress import Progress, silent
+from edgeml.progress import Progress, beating, silent
 from edgeml.store import cache_folder, scratch_folder
 from edgeml.targets import profiles
 from edgeml.targets.types import Profile, Runtime
@@ -42,8 +42,8 @@ def build(profile: Profile, *, wheel: Path | None = None, force: bool = False, p
     if found and not force and _built_with(found) in ({}, llama.recipe()):
         return _placed(found, profile, fit.libraries_of(found))
     began_s = monotonic()
-    with scratch_folder(cache_folder() / "runtime-build") as scratch:
-        path = _built(wanted.partition("==")[2], scratch, progress)
+    with beating(progress) as alive, scratch_folder(cache_folder() / "runtime-build") as scratch:
+        path = _built(wanted.partition("==")[2], scratch, alive)
         runtime = _placed(path, profile, fit.libraries_of(path))
     return msgspec.structs.replace(runtime, seconds=round(monotonic() - began_s, 1))
 

@@ -31,6 +31,7 @@ from edgeml_runtime.trace import trace
 from edgeml_runtime.types import Job, Outcome, Refusal, Samples, State
 
 REFUSED = 3
+_STILL = "silent while the clock runs"
 
 
 def run(job: Job) -> Outcome:
@@ -39,8 +40,9 @@ def run(job: Job) -> Outcome:
         return _traced(job)
     task, memory = task_of(job.task), Memory()
     scarce = too_large(Path(job.variant))
+    tick(f"load, {_STILL}", 0, 1)
     session, once = _opened(task, job, memory)
-    tick("warm-up and steady runs", 0, 1)
+    tick(f"warm-up and steady runs, {_STILL}", 0, 1)
     states = [read_state()]
     cost = task.cost(session, job)
     memory.read()

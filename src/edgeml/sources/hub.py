@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote
 
 from edgeml.errors import EdgemlError
-from edgeml.progress import Progress, beating
+from edgeml.progress import Progress
 from edgeml.sources import Consent, Fetched
 from edgeml.sources.contents import check_sides, choose, read_card
 from edgeml.sources.headers import check_shards, check_weights
@@ -53,8 +53,8 @@ def fetch(ref: ModelRef, *, consent: Consent, progress: Progress, place: Place =
         known = _known(ref, consent=consent, progress=progress, offline=is_offline_mode())
         if known:
             return known
-    with explained(ref), beating(progress) as alive:
-        fetched = _download(ref, place, consent=consent, progress=alive)
+    with explained(ref):
+        fetched = _download(ref, place, consent=consent, progress=progress)
     for revision in {ref.revision, fetched.ref.revision}:
         keep(_receipt(ref.id, revision), fetched)
     return fetched
