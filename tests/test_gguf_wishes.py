@@ -6,6 +6,7 @@ from edgeml.formats.gguf_header import read_header
 from edgeml.formats.gguf_wishes import wished_types
 from test_gguf_matrix import made
 from tiny.gguf import llama_gguf
+from tiny.safetensors import llama_folder
 
 
 @pytest.fixture(scope="module")
@@ -94,3 +95,14 @@ def test_a_scheme_in_full_precision_has_no_use_for_wishes(tmp_path, llama):
     found = made(llama, "gguf:bf16", tmp_path / "out", calibration=None, tensor_types=("attn_v=q8_0",))
 
     assert (found.audit.earned, found.settings) == (True, {})
+
+
+def test_what_cannot_be_read_is_refused_before_the_model_is_converted(tmp_path):
+    folder = llama_folder(tmp_path / "model", width=64, layers=1)
+    steps = []
+
+    for wishes in ({"tensor_types": ("attn_v",)}, {"imatrix": str(tmp_path / "none.gguf")}):
+        with pytest.raises(EdgemlError, match="cannot read"):
+            made(folder, "gguf:q4_0", tmp_path / str(len(wishes)), lambda *step: steps.append(step), **wishes)
+        (tmp_path / "1").rmdir()
+    assert not steps

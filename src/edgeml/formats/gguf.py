@@ -19,7 +19,7 @@ from edgeml.formats.gguf_header import Header, read_header
 from edgeml.formats.gguf_mixtures import MIXTURES
 from edgeml.formats.gguf_parts import read_model
 from edgeml.formats.gguf_process import CONVERTER, QUANTIZER, convert_folder, quantize_file, tool_version
-from edgeml.formats.gguf_settle import Settled, check_matrix_given, settle
+from edgeml.formats.gguf_settle import Settled, check_wishes, settle
 from edgeml.progress import Progress
 from edgeml.types import Model, Traits
 from edgeml_runtime.types import Audit, Pooling
@@ -122,7 +122,7 @@ def _from_folder(request: Request, folder: Path, progress: Progress) -> Converte
     model, scheme, target = request.model, request.scheme.name, folder / WEIGHTS
     mixture, settled = MIXTURES[scheme], Settled()
     _convertible(request.traits, model.name)
-    check_matrix_given(request)
+    check_wishes(request)
     outtype = "f16" if mixture.quantized else scheme
     _need_space(folder, int(model.size_bytes * (_WITH_COPY if mixture.quantized else _WIDER[scheme])))
     tools = {CONVERTER: tool_version(CONVERTER)}

@@ -19,7 +19,7 @@ from edgeml.formats.gguf_matrix import Matrix, check_fits, read_matrix
 from edgeml.formats.gguf_matrix_child import CHUNK_TOKENS, MatrixJob
 from edgeml.formats.gguf_mixtures import DEMANDING_TYPES, MATRIX_TYPES, MIXTURES
 from edgeml.formats.gguf_process import CONVERTER, QUANTIZER, compute_matrix, tool_version
-from edgeml.formats.gguf_wishes import wished_types
+from edgeml.formats.gguf_wishes import parse_wish, wished_types
 from edgeml.progress import Progress
 from edgeml_runtime.records import sha256
 from edgeml_runtime.types import Record
@@ -39,15 +39,22 @@ class Settled(Record, frozen=True, kw_only=True):
     calibrated: bool = False
 
 
-def check_matrix_given(request: Request) -> None:
-    """Raise EdgemlError where the scheme cannot be made without an importance matrix, and nothing makes one."""
-    if MIXTURES[request.scheme.name].demanding and not (request.wishes.imatrix or request.calibration):
+def check_wishes(request: Request) -> None:
+    """Raise EdgemlError, before any work, for a wish or a matrix that cannot be read, and for a matrix that is missing.
+
+    Some schemes cannot be made without one.
+    """
+    for wish in request.wishes.tensor_types:
+        parse_wish(wish)
+    if request.wishes.imatrix:
+        read_matrix(Path(request.wishes.imatrix))
+    elif MIXTURES[request.scheme.name].demanding and not request.calibration:
         raise _demanded(str(request.scheme))
 
 
 def settle(request: Request, model: Path, header: Header, shared: Path, progress: Progress) -> Settled:
     """What is used for a quantized scheme of the GGUF `model`; a matrix is computed where texts are there for it."""
-    check_matrix_given(request)
+    check_wishes(request)
     mixture = MIXTURES[request.scheme.name]
     types = wished_types(request.wishes.tensor_types, header) if mixture.quantized else {}
     settings: dict[str, Any] = {"tensor_types": types} if types else {}

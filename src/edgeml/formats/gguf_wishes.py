@@ -23,7 +23,7 @@ def wished_types(wishes: Sequence[str], header: Header) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     for wish in wishes:
-        pattern, type = _parsed(wish)
+        pattern, type = parse_wish(wish)
         fitting = [tensor for tensor in header.tensors if pattern.search(tensor.name) and _quantizable(tensor)]
         if not fitting:
             raise _fits_nothing(wish, pattern, header)
@@ -35,7 +35,8 @@ def wished_types(wishes: Sequence[str], header: Header) -> dict[str, str]:
     return found
 
 
-def _parsed(wish: str) -> tuple[re.Pattern[str], str]:
+def parse_wish(wish: str) -> tuple[re.Pattern[str], str]:
+    """The pattern and the type of one wish."""
     text, equals, type = wish.rpartition("=")
     if not (text and equals and type):
         raise EdgemlError(f"cannot read the tensor type {wish!r}", hint="write PATTERN=TYPE, such as attn_v=q8_0")
