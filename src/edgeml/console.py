@@ -136,20 +136,16 @@ class Bars:
 
     def _tell(self, done: int, total: int, now_s: float) -> None:
         self._told_s = now_s
-        left = _left(self._pace.left_s(now_s, total), done, total)
+        left_s = self._pace.left_s(now_s, total)
+        ended = done == total > 0
+        known = left_s is not None or ended  # else a share would stand still, and say that nothing is done
+        left = f"{_clock(left_s)} left" if left_s is not None else "" if ended else "time left unknown"
         if self._bar is not None:
-            self._bar.update(self._bar.task_ids[0], completed=done, total=total if total > 1 else None, left=left)
+            self._bar.update(self._bar.task_ids[0], completed=done, total=total if known else None, left=left)
             self._bar.refresh()
             return
-        share = f"{100 * done // total} %, " if total > 1 else ""
+        share = f"{100 * done // total} %, " if known else ""
         print(f"{self._step}: {share}{_clock(now_s - self._began_s)} so far, {left}", file=self._stream, flush=True)
-
-
-def _left(seconds: float | None, done: int, total: int) -> str:
-    """What a reader may expect; a step that does not say how far it is has no end in sight."""
-    if seconds is not None:
-        return f"{_clock(seconds)} left"
-    return "" if done == total > 0 else "time left unknown"
 
 
 def _clock(seconds: float) -> str:
