@@ -7,6 +7,7 @@ import sys
 import threading
 from contextlib import ExitStack
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
@@ -183,3 +184,14 @@ def test_the_lock_of_a_killed_process_holds_nobody_up(tmp_path):
         pass
 
     assert not list(tmp_path.iterdir())
+
+
+def test_two_models_of_one_name_that_come_at_once_get_a_name_each(store):
+    for folder in ("one", "other"):
+        (store.root.parent / folder).mkdir()
+        llama_gguf(store.root.parent / folder / "tiny.gguf", width=64)
+
+    done = together(["download", "./one/tiny.gguf"], ["download", "./other/tiny.gguf"])
+
+    check_well(done, store)
+    assert {Path(model.ref).parent.name for model in store.models()} == {"one", "other"}

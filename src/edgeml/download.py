@@ -19,7 +19,7 @@ from edgeml.errors import EdgemlError
 from edgeml.progress import Progress, beating, silent
 from edgeml.sources import Consent, Fetched, source_of
 from edgeml.sources.pip import run_pip
-from edgeml.store import Store
+from edgeml.store import Store, alone
 from edgeml.targets import emulator_parts, instructions
 from edgeml.targets.emulator import Emulator, emulator
 from edgeml.targets.types import Profile
@@ -58,8 +58,9 @@ def download(
     _check_name(name, ref)
     with _room(progress) as alive:
         fetched = source_of(ref).fetch(ref, consent=consent, progress=alive)
-        model = _model(fetched, _free_name(store, name, fetched.ref))
-        store.add_model(model)
+        with alone(store.root / "names", alive, doing="naming a model"):  # or two models might get one name
+            model = _model(fetched, _free_name(store, name, fetched.ref))
+            store.add_model(model)
     return model
 
 

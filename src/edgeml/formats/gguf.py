@@ -124,10 +124,11 @@ def _from_folder(request: Request, folder: Path, progress: Progress) -> Converte
     _convertible(request.traits, model.name)
     check_wishes(request)
     outtype = "f16" if mixture.quantized else scheme
-    _need_space(folder, int(model.size_bytes * (_WITH_COPY if mixture.quantized else _WIDER[scheme])))
     tools = {CONVERTER: tool_version(CONVERTER)}
     with shared_folder(request, folder) as shared:
         full = shared / f"{outtype}.gguf"
+        there = _WIDER[outtype] if full.exists() else 0  # another scheme of the same command made it
+        _need_space(folder, int(model.size_bytes * ((_WITH_COPY if mixture.quantized else _WIDER[scheme]) - there)))
         if not full.exists():
             convert_folder(model, full.with_suffix(".part"), outtype=outtype, progress=progress)
             full.with_suffix(".part").rename(full)
