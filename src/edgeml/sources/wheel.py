@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from email.parser import Parser
 from pathlib import Path, PurePosixPath
 
-from edgeml.errors import EdgemlError
+from edgeml.errors import EdgemlError, why
 from edgeml.sources.contents import is_inside
 from edgeml_runtime.records import CHUNK_BYTES
 
@@ -146,4 +146,4 @@ def opened(path: Path) -> Iterator[Wheel]:
     except (*BROKEN_ZIP, OSError) as error:
         if isinstance(error, OSError) and error.errno != errno.EINVAL:  # which a zip's own wrong offsets are
             raise
-        raise EdgemlError(f"{path.name} is a broken wheel: {error}", hint="run it again") from error
+        raise EdgemlError(f"{path.name} is a broken wheel: {why(error)}", hint="run it again") from error
