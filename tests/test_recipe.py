@@ -119,6 +119,10 @@ def test_every_script_that_a_recipe_names_is_there():
         ({"bench__json_schema": "lines.csv"}, "is not JSON", "JSON Schema"),
         ({"bench__baseline": "onnx:fp32"}, "bench.baseline is onnx:fp32, which quantize.to does not make", "gguf:q8_0"),
         ({"package": {"variant": "onnx:int8"}}, "package.variant is onnx:int8, which quantize.to does not", "add it"),
+        ({"quantize__calibration": "none.txt"}, "none.txt, quantize.calibration of the recipe, is not there", "check"),
+        ({"quantize__block_size": 32}, "--block-size says nothing to gguf:q8_0, gguf:q4_0", "it is for onnx:int4"),
+        ({"quantize__calibration_method": "max"}, "at `$.quantize.calibration_method`", ""),
+        ({"quantize__memory": "much"}, "memory", ""),
         ({"package": {"variant": "gguf:q8_0", "kind": "zip"}}, "unknown kind of bundle 'zip'", "dir"),
     ],
 )
@@ -250,6 +254,20 @@ def onnx_model(tmp_path):
     (variant.path / "config.json").write_text(json.dumps(config))
     (variant.path / "modules.json").write_text('[{"type": "sentence_transformers.models.Transformer"}]')
     return variant.path
+
+
+def test_a_recipe_calibrates_with_a_file_beside_it(folder, onnx_model, monkeypatch):
+    (folder / "own.csv").write_text("body,label\n" + "fuel,car\nrent,house\n" * 4)
+    step = {"to": ["onnx:int8-static"], "calibration": "own.csv", "columns": {"body": "text"}}
+    step |= {"calibration_method": "minmax", "exclude": ["mix"], "memory": "2GB"}
+    path = write(folder, download=str(onnx_model), quantize=step, bench=None)
+    monkeypatch.chdir(folder.parent)
+
+    done = inside("run", path)
+
+    assert done.code == 0, done.err
+    assert "chosen: static, minmax" in done.out
+    assert "kept whole: " in done.out
 
 
 def test_without_llama_cpp_the_onnx_table_comes_and_what_is_missing_is_said(folder, onnx_model, without_llama):

@@ -15,6 +15,7 @@ from edgeml.progress import Progress
 
 if TYPE_CHECKING:
     from edgeml.conditions import Conditions
+    from edgeml.formats import Wishes
     from edgeml.quantize import Terms
     from edgeml.targets.ssh import Reached
     from edgeml.types import Model
@@ -129,10 +130,8 @@ def quantize_options(command: Callable[..., None]) -> Callable[..., None]:
 def terms_of(model: Model, options: dict[str, Any]) -> Terms:
     """What typed options of `edgeml quantize` stand for; raises EdgemlError for one that cannot be read."""
     from edgeml.calibration import read_calibration
-    from edgeml.formats import Wishes
     from edgeml.quantize import Terms
     from edgeml.traits import read_traits
-    from edgeml.verdicts.limits import size_bytes
     from edgeml_runtime.rows import parse_columns
 
     path, columns = options["calibration"], parse_columns(options["columns"])
@@ -142,15 +141,23 @@ def terms_of(model: Model, options: dict[str, Any]) -> Terms:
         strict=options["strict"],
         force=options["force"],
         calibration=read_calibration(path, task=read_traits(model).task, columns=columns) if path else None,
-        wishes=Wishes(
-            calibration_method=options["calibration_method"],
-            memory_bytes=size_bytes("memory", options["memory"]) if options["memory"] else None,
-            exclude=options["exclude"],
-            min_agreement=options["min_agreement"],
-            block_size=options["block_size"],
-            imatrix=str(options["imatrix"].resolve()) if options["imatrix"] else None,
-            tensor_types=options["tensor_types"],
-        ),
+        wishes=wishes_of(options),
+    )
+
+
+def wishes_of(options: dict[str, Any]) -> Wishes:
+    """How typed options of `edgeml quantize` want schemes made; raises EdgemlError for a size that is none."""
+    from edgeml.formats import Wishes
+    from edgeml.verdicts.limits import size_bytes
+
+    return Wishes(
+        calibration_method=options["calibration_method"],
+        memory_bytes=size_bytes("memory", options["memory"]) if options["memory"] else None,
+        exclude=options["exclude"],
+        min_agreement=options["min_agreement"],
+        block_size=options["block_size"],
+        imatrix=str(options["imatrix"].resolve()) if options["imatrix"] else None,
+        tensor_types=options["tensor_types"],
     )
 
 

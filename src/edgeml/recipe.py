@@ -14,10 +14,11 @@ from edgeml.conditions import SEED, Conditions, parse_checks
 from edgeml.dataset import read_dataset, read_schema
 from edgeml.download import download, runtime_wheels
 from edgeml.errors import EdgemlError
-from edgeml.formats import CalibrationMethod, missing_library
+from edgeml.formats import CalibrationMethod, missing_library, unused_wish
+from edgeml.options import terms_of, wishes_of
 from edgeml.package import package
 from edgeml.progress import Progress, silent
-from edgeml.quantize import Terms, quantize
+from edgeml.quantize import quantize
 from edgeml.store import Store
 from edgeml.targets import profile
 from edgeml.targets.types import Profile
@@ -136,6 +137,9 @@ def check(recipe: Recipe, folder: Path) -> Plan:
             raise EdgemlError(f"{folder / name} is not there yet", hint=command)
     target = profile(recipe.target, folder=folder)
     wanted = tuple(Scheme.parse(text) for text in recipe.quantize.to)
+    asked = _whole_paths(recipe.quantize, folder)
+    if refusal := unused_wish(wishes_of(_typed(asked)), wanted):
+        raise refusal
     packed = _one_of(recipe.package.variant, wanted, "package.variant") if recipe.package else None
     if recipe.package:
         kind_of(recipe.package.kind)
@@ -143,7 +147,7 @@ def check(recipe: Recipe, folder: Path) -> Plan:
         ref=_source(recipe.download, folder),
         target=target,
         schemes=wanted,
-        quantize=_whole_paths(recipe.quantize, folder),
+        quantize=asked,
         packed=packed,
         kind=recipe.package.kind if recipe.package else "tar",
         written=msgspec.to_builtins(recipe),
@@ -155,7 +159,7 @@ def run(plan: Plan, *, store: Store, progress: Progress = silent) -> Iterator[Mo
     """Run the verbs in order, giving each one's results as soon as they are there."""
     model = download(plan.ref, store=store, progress=progress)
     yield model
-    terms = _terms(plan.quantize, model)
+    terms = terms_of(model, _typed(plan.quantize))
     variants = quantize(model, plan.schemes, profile=plan.target, store=store, terms=terms, progress=progress)
     yield from variants
     packed = _variant(plan.packed, variants)
@@ -195,12 +199,11 @@ def _whole_paths(step: QuantizeStep, folder: Path) -> QuantizeStep:
     return msgspec.structs.replace(step, **whole)
 
 
-def _terms(step: QuantizeStep, model: Model) -> Terms:
-    from edgeml.options import terms_of
-
+def _typed(step: QuantizeStep) -> dict[str, Any]:
+    """The step as the command line's options have it."""
     paths = {key: Path(name) if (name := getattr(step, key)) else None for key in ("calibration", "imatrix")}
     columns = tuple(f"{theirs}={ours}" for theirs, ours in step.columns.items())
-    return terms_of(model, {**msgspec.structs.asdict(step), **paths, "columns": columns, "force": False})
+    return {**msgspec.structs.asdict(step), **paths, "columns": columns, "force": False}
 
 
 def _with_bench(plan: Plan, step: BenchStep, folder: Path) -> Plan:
