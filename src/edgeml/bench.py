@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
@@ -21,7 +22,7 @@ from edgeml.scores import gold, unscored
 from edgeml.scores.text_generation import conformance
 from edgeml.sequential import drawn, joined, lacks_rows, part, require_parts
 from edgeml.stats import LEVEL
-from edgeml.store import Store
+from edgeml.store import Store, using
 from edgeml.types import Dataset, Report, Run, Variant, Verdict
 from edgeml.verdicts import verdicts
 from edgeml.verdicts.limits import Limit, is_cost, require_answerable, require_given
@@ -60,8 +61,9 @@ def bench(
     if conditions.is_away:
         message = f"this machine is no {conditions.profile.title}"
         raise EdgemlError(message, hint="name one: --host user@address; bench_away tells what is known without")
-    trial = _trial(variants, dataset, conditions, store=store, baseline=baseline, progress=progress)
-    trial.measure()
+    with using(_folders(variants, baseline)):
+        trial = _trial(variants, dataset, conditions, store=store, baseline=baseline, progress=progress)
+        trial.measure()
     return _added(trial.report(), trial, store)
 
 
@@ -81,11 +83,16 @@ def bench_away(
     from edgeml.away import emulated_report, estimated_report, here_instead
 
     _require_possible(dataset, conditions, baseline)  # the bounds that only the device could keep, too
-    trial = _trial(variants, dataset, here_instead(conditions), store=store, baseline=baseline, progress=progress)
-    emulated = emulated_report(trial.variants, dataset, conditions, store=store, progress=progress)
-    trial.measure()
+    with using(_folders(variants, baseline)):
+        trial = _trial(variants, dataset, here_instead(conditions), store=store, baseline=baseline, progress=progress)
+        emulated = emulated_report(trial.variants, dataset, conditions, store=store, progress=progress)
+        trial.measure()
     reports = [trial.report(), emulated, estimated_report(trial.pairs(), dataset, conditions, baseline=baseline)]
     return [_added(report, trial, store) for report in reports if report != Report()]
+
+
+def _folders(variants: Sequence[Variant], baseline: Variant | Run | None) -> list[Path]:
+    return [variant.path for variant in (*variants, baseline) if isinstance(variant, Variant)]
 
 
 def _trial(

@@ -32,7 +32,7 @@ from edgeml.papers.own import card_notes
 from edgeml.papers.wheel_papers import copy_texts, packed
 from edgeml.progress import Counter, Progress, beating, silent
 from edgeml.signing import sign
-from edgeml.store import Store, alone, scratch_folder, take_place
+from edgeml.store import Store, alone, scratch_folder, take_place, using
 from edgeml.targets.types import Profile
 from edgeml.types import Model, Variant
 from edgeml.wheels import cached_wheels, default_python, missing_wheels, requirements, runtime_of, wheel_folder
@@ -92,7 +92,7 @@ def package(  # noqa: PLR0913 - the verb's options are its command's
     for text in (*_misfits(order), *licences.check(_asked(order, store))):
         tell(text)
     goal = store.root / "bundles" / (order.name + form.SUFFIX)
-    with beating(progress) as alive, _workspace(goal) as space:
+    with beating(progress) as alive, _workspace(goal) as space, using([variant.path]):
         bundle = _fill(space / order.name, order, store, alive)
         alive(f"write {goal.name}", 0, 1)
         made = _sealed(space / order.name, form, key)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from difflib import get_close_matches
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -65,6 +66,25 @@ def alone(name: Path, progress: Progress, *, doing: str) -> Iterator[None]:
     finally:
         path.unlink(missing_ok=True)
         os.close(handle)
+
+
+@contextmanager
+def using(folders: Iterable[Path]) -> Iterator[None]:
+    """A block in which no other edgeml replaces these folders; any number of processes may be in it."""
+    with ExitStack() as held:
+        for folder in folders:
+            held.enter_context(_flocked(folder, lambda handle: fcntl.flock(handle, fcntl.LOCK_SH)))
+        yield
+
+
+@contextmanager
+def unused(folder: Path, progress: Progress) -> Iterator[None]:
+    """A block in which no other edgeml uses a folder, which may be replaced then; waits for those that do."""
+    with ExitStack() as held:
+        if folder.is_dir():
+            tell = partial(progress, f"wait for another edgeml that uses {folder.parent.name}/{folder.name}", 0, 0)
+            held.enter_context(_flocked(folder, lambda handle: _wait_for(handle, tell)))
+        yield
 
 
 @contextmanager
@@ -259,6 +279,20 @@ def _one(text: str, names: Sequence[str], noun: str) -> str:
     near = get_close_matches(text, names, n=1)
     known = f"known: {', '.join(names)}" if names else "edgeml list shows what is here"
     raise EdgemlError(f"no {noun} {text!r}", hint=f"did you mean {near[0]}?" if near else known)
+
+
+@contextmanager
+def _flocked(folder: Path, lock: Callable[[int], None]) -> Iterator[None]:
+    if not find_spec("fcntl"):
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # the disk knows no locks
+            lock(handle)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _claimed(path: Path, tell: Callable[[], None]) -> int:
