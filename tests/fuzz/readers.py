@@ -428,13 +428,19 @@ def _read_settings(path: Path) -> object:
 
 
 def _schema_seeds(folder: Path) -> list[bytes]:
-    return [(REPOSITORY / "recipes/extraction/schema.json").read_bytes()]
+    own = {"$defs": {"a": {"type": "array", "items": {"$ref": "#/$defs/a"}, "minItems": 1, "maxItems": 3}}}
+    more = {"properties": {"b": {"$ref": "#/$defs/a"}, "c": {"type": "string", "pattern": "^[a-z]{2,5}$"}}}
+    kinds = {"anyOf": [{"const": 5}, {"enum": ["x", None]}, {"type": "integer", "minimum": 0, "maximum": 99}]}
+    whole = {"type": "object", **own, **more, "additionalProperties": kinds, "required": ["b"]}
+    return [(REPOSITORY / "recipes/extraction/schema.json").read_bytes(), json.dumps(whole).encode()]
 
 
 def _read_schema(path: Path) -> object:
     from edgeml.dataset import read_schema
+    from edgeml_runtime.backends.gguf_grammar import grammar_text
 
-    return read_schema(path)
+    schema = read_schema(path)
+    return _or_refused(grammar_text, json.dumps(schema))
 
 
 # Data -----------------------------------------------------------------------------------------------------------------
@@ -670,6 +676,108 @@ def _nothing_outside(goal: Path, path: Path) -> None:
     assert not any(one.is_symlink() for one in goal.rglob("*")), "a link was unpacked"
 
 
+# Bundles that somebody else packed and signed ----------------------------------------------------------------------
+
+
+def _signed(folder: Path) -> Path:
+    """A folder of one file with its signature, and the public key beside it."""
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    from edgeml.signing import sign
+
+    signed = folder / "signed"
+    if not signed.exists():
+        key = ec.generate_private_key(ec.SECP256R1())
+        form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        (folder / "key.pem").write_bytes(key.private_bytes(*form))
+        public = (serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+        (folder / "pub.pem").write_bytes(key.public_key().public_bytes(*public))
+        signed.mkdir()
+        (signed / "file").write_bytes(b"content")
+        sign(signed, folder / "key.pem")
+    return signed
+
+
+def _signature_seeds(folder: Path) -> list[bytes]:
+    return [(_signed(folder) / "model.sig").read_bytes()]
+
+
+def _spoil_signature(seed: bytes, random: Random) -> bytes:
+    """At times within what is signed, which stands there as base64."""
+    import base64
+
+    plain = json.loads(seed)
+    if random.random() < 0.5:
+        return spoiled_json(plain, random)
+    envelope = plain["dsseEnvelope"]
+    envelope["payload"] = base64.b64encode(
+        spoiled_json(json.loads(base64.b64decode(envelope["payload"])), random)
+    ).decode()
+    return json.dumps(plain).encode()
+
+
+def _read_signature(path: Path) -> object:
+    from edgeml.signing import check_signature, signed_by
+
+    home = path.parents[2]
+    shutil.copyfile(home / "signed" / "file", path.parent / "file")
+    _or_refused(signed_by, path.parent)
+    return check_signature(path.parent, home / "pub.pem")
+
+
+def _bundle_seeds(folder: Path) -> list[bytes]:
+    from tiny.bundles import tiny_bundle
+
+    bundle = tiny_bundle(folder / "whole")
+    found = {}
+    for path in bundle.rglob("*"):
+        if path.suffix == ".json" and "__pycache__" not in path.parts:
+            found[path.relative_to(bundle).as_posix()] = json.loads(path.read_bytes())
+    return [json.dumps(found).encode()]
+
+
+def _spoil_bundle(seed: bytes, random: Random) -> bytes:
+    whole = json.loads(seed)
+    name = random.choice(list(whole))
+    return json.dumps({name: {"text": spoiled_json(whole[name], random).decode("utf-8", "surrogateescape")}}).encode()
+
+
+def _read_bundle(path: Path) -> object:
+    """A bundle one of whose files is spoiled, with checksums made to fit, as whoever packed it could have done."""
+    from edgeml.papers.contents import check_papers, check_whole
+    from edgeml_runtime.bundle import MANIFEST, SUMS, checksums, read_bundle, variant_folder
+    from edgeml_runtime.records import describe, describe_file, read_record, write_record
+    from edgeml_runtime.session import open_session
+    from edgeml_runtime.types import VariantManifest
+
+    whole = next((path.parents[2] / "whole" / "artifacts" / "bundles").iterdir())
+    folder = path.parent / "bundle"
+    shutil.copytree(whole, folder)
+    for name, plain in json.loads(path.read_bytes()).items():
+        if set(plain) == {"text"}:
+            (folder / name).write_bytes(plain["text"].encode("utf-8", "surrogateescape"))
+            if name != MANIFEST:
+                made = read_bundle(folder)
+                files = tuple(file for file in describe(folder) if file.path not in (MANIFEST, SUMS))
+                write_record(
+                    folder / MANIFEST,
+                    type(made)(**{**{key: getattr(made, key) for key in made.__struct_fields__}, "files": files}),
+                )
+            text = checksums((*_or_nothing(read_bundle, folder), describe_file(folder / MANIFEST, MANIFEST)))
+            (folder / SUMS).write_text(text, encoding="utf-8")
+    bundle, _ = check_whole(folder)
+    found = check_papers(folder, bundle, around=folder)
+    read_record(variant_folder(folder) / "variant.json", VariantManifest)
+    open_session(variant_folder(folder), threads=1).close()
+    return found
+
+
+def _or_nothing(call: Callable[..., Any], *args: Any) -> Any:
+    found = _or_refused(call, *args)
+    return found.files if found else ()
+
+
 # What devices say -----------------------------------------------------------------------------------------------------
 
 
@@ -845,6 +953,8 @@ READERS = {
     "image": Reader(_image_seeds, _spoil_image, _read_image, "b.oci.tar"),
     "wheel": Reader(_zip_seeds, spoiled, _read_wheel, "a_model-1.0-py3-none-any.whl"),
     "zip": Reader(_zip_seeds, spoiled, _read_zip, "other.zip"),
+    "signature": Reader(_signature_seeds, _spoil_signature, _read_signature, "model.sig"),
+    "bundle": Reader(_bundle_seeds, _spoil_bundle, _read_bundle, "bundle-files.json"),
     "feedback": Reader(_feedback_seeds, _spoil_feedback, _read_feedback, "feedback.sqlite"),
     "pulled": Reader(_pulled_seeds, _as_json, _read_pulled, "one.jsonl"),
     "posted": Reader(_posted_seeds, _as_json, _read_posted, "body.json"),

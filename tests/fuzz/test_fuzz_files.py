@@ -5,7 +5,7 @@ import pytest
 from fuzz.readers import MODELS, READERS
 from fuzz.running import SEED, faults
 
-CASES = {"tar": 8, "apk": 8, "deb": 15, "yaml": 8}
+CASES = {"tar": 8, "apk": 8, "bundle": 5, "deb": 15, "yaml": 8}
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")  # of pictures whose tags are damaged

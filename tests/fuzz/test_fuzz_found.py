@@ -24,6 +24,8 @@ from edgeml.store import Store
 from edgeml.targets.ssh.probe import read as read_probe
 from edgeml.traits import folder_traits
 from edgeml.yaml_files import parse_yaml, read_yaml
+from edgeml_runtime.backends.gguf_grammar import grammar_text
+from edgeml_runtime.backends.schema_bounds import written_out
 from edgeml_runtime.chat_template import ChatTemplate, Writer
 from edgeml_runtime.feedback.settings import FeedbackSettings
 from edgeml_runtime.feedback.store import FeedbackStore, items_of
@@ -208,6 +210,39 @@ def test_a_chat_template_with_an_endless_number_is_refused():
         Writer(ChatTemplate(template="{% if 1e999 %}a{% endif %}")).write([Said("user", "a")])
 
     assert "cannot be used" in refusal(write)
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "string", "maxLength": 100_000},
+        {"type": "string", "maxLength": 10**12},
+        {"type": "object", "properties": {"a": {"type": "array", "items": {"type": "null"}, "minItems": 1001}}},
+        {"type": "string", "pattern": "^(((a?){50}){50}){50}$"},
+        {"type": "string", "pattern": "^a{99999999999999}$"},
+        {"anyOf": [{"type": "string", "minLength": 1e300}]},
+        {"type": "string", "minLength": -(2**70), "maxLength": 5},
+    ],
+    ids=str,
+)
+def test_a_schema_that_counts_too_far_is_refused_before_llama_cpp_ends_the_process(schema):
+    assert re.search("counts to|too many characters", refusal(grammar_text, json.dumps(schema)))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "size"),
+    [
+        ("abc", 3),
+        ("a{3}", 3),
+        ("(ab{2}){5}c", 16),
+        ("[a-z]{2,5}x", 6),
+        (r"\\{5}", 5),
+        ("((a{9}){9}){9}", 729),
+        (")(", 1),
+    ],
+)
+def test_counts_of_a_pattern_multiply_where_they_are_nested(pattern, size):
+    assert written_out(pattern) == size
 
 
 # Archives -------------------------------------------------------------------------------------------------------------

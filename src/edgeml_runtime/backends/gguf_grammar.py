@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeml_runtime.backends.gguf_model import Floats, Model, complaint, library
+from edgeml_runtime.backends.schema_bounds import check_bounds
 from edgeml_runtime.errors import EdgemlError
 
 SHORTLIST = 512  # tokens that are tried before the whole vocabulary is, which takes ten times as long
@@ -95,7 +96,9 @@ def grammar_text(schema: str) -> str:
     """
     converter = _converter()
     try:
-        converter.visit(converter.resolve_refs(json.loads(schema), "schema"), "")
+        plain = json.loads(schema)
+        check_bounds(plain)
+        converter.visit(converter.resolve_refs(plain, "schema"), "")
     except (AssertionError, AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
         problem = f"the schema cannot become a grammar: {str(error) or type(error).__name__}"
         raise EdgemlError(problem, hint="keep to types, properties, enum, anyOf and local references") from error
