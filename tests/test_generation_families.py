@@ -94,7 +94,8 @@ def test_a_decoder_writes_the_tokens_of_pytorch_from_one_copy_of_its_weights(fam
     with torch.no_grad():
         ids = torch.tensor([prompt])
         expected = model(ids).logits[0].numpy()
-        tokens = model.generate(ids, max_new_tokens=NEW, do_sample=False, eos_token_id=None, pad_token_id=0)
+        greedy = {"max_new_tokens": NEW, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
+        tokens = model.generate(ids, attention_mask=torch.ones_like(ids), **greedy)
 
     np.testing.assert_allclose(session.logits(prompt), expected, atol=1e-4 * np.abs(expected).max())
     expected_tokens = tokens[0, len(prompt) :].tolist()
@@ -111,14 +112,15 @@ def check_weights(model, made):
     assert whole.earned
     assert small.earned
     assert small.parameters == whole.parameters
-    # PyTorch counts a head that is the embedding once; a second copy of it here would be a tenth more.
-    assert whole.parameters == pytest.approx(sum(one.numel() for one in model.parameters()), rel=0.01)
+    # PyTorch counts a head that is the embedding once; a second copy of it here would be a tenth more. Vectors that are
+    # all zeros or ones, as only untrained models have them, are stored once here.
+    assert whole.parameters == pytest.approx(sum(one.numel() for one in model.parameters()), rel=0.02)
     assert whole.bits_per_weight == pytest.approx(32, rel=0.015)  # the table of GPT-J's positions is all that is more
     assert small.share_quantized > 0.9
 
 
 @pytest.mark.parametrize("architecture", DECODERS)
-def test_its_int8_comes_near_its_fp32_by_the_measures_of_bench(families, architecture, record_property):
+def test_its_int8_comes_near_its_fp32_by_the_measures_of_bench(families, architecture):
     made = families[architecture]
     job = Job(
         variant=str(made.small.path), task="perplexity", target="laptop", threads=1, warmups=0, repeats=1, seed=0,
@@ -127,8 +129,6 @@ def test_its_int8_comes_near_its_fp32_by_the_measures_of_bench(families, archite
 
     found = {one.metric: float(np.mean(one.values)) for one in run(job).samples}
 
-    for metric in ("kl_divergence", "same_top"):
-        record_property(f"{architecture}.{metric}", found[metric])
     assert found["kl_divergence"] < 0.1
     assert found["same_top"] > 0.8
 

@@ -7,6 +7,7 @@ import pytest
 from edgeml.formats.onnx_chat import keep_template
 from edgeml.wheels import PACKAGES, requirements, runtime_of
 from edgeml_runtime.backends.onnx_chat import Chat, open_chat
+from edgeml_runtime.backends.onnx_decoder import OnnxDecoder
 from edgeml_runtime.chat_template import ChatTemplate
 from edgeml_runtime.errors import EdgemlError, UnfitError
 from edgeml_runtime.records import read_record
@@ -62,6 +63,29 @@ def test_words_around_reasoning_stay_what_a_template_looks_for():
 
     assert "hm" not in made._tokenizer.decode(made.said(turns), skip_special_tokens=False)
     assert made.marks == (("<think>", "</think>"),)
+
+
+def test_a_prompt_that_opens_the_reasoning_is_known_to(tmp_path):
+    plain_one = open_session(decoder_variant(tmp_path / "model"), threads=1)
+    made = chat("thinking")
+    session = OnnxDecoder(plain_one.manifest, plain_one._session, made._tokenizer, made)
+    prompt = session.prompt(None, "a")
+
+    assert session.thinking(prompt) == (made.marks, True)
+    assert session.thinking(prompt[:-8]) == (made.marks, False)
+    assert plain_one.thinking(prompt) == ((), False)
+
+
+def test_marks_that_are_special_tokens_stand_in_the_text_and_other_special_tokens_do_not(tmp_path):
+    plain_one = open_session(decoder_variant(tmp_path / "model"), threads=1)
+    tokenizer = chat_tokenizer()
+    tokenizer.add_special_tokens(["[THINK]", "[/THINK]"])
+    made = Chat(ChatTemplate(template="{{ '[THINK]' }}{{ '[/THINK]' }}"), tokenizer)
+    session = OnnxDecoder(plain_one.manifest, plain_one._session, tokenizer, made)
+    words = [tokenizer.token_to_id(word) for word in ("<s>", "[THINK]", "a", "[/THINK]", "b", "<|im_end|>")]
+
+    assert session._text(words) == "[THINK]a[/THINK]b"
+    assert plain_one._text([]) == ""
 
 
 def test_a_text_with_every_private_character_is_refused():

@@ -102,6 +102,8 @@ def share_heads(model: ModelProto) -> ModelProto:
             )
             model.graph.node.remove(node)
             model.graph.node.insert(index, made)
+    if not any(one.domain == MICROSOFT for one in model.opset_import):
+        model.opset_import.append(helper.make_opsetid(MICROSOFT, 1))
     return model
 
 

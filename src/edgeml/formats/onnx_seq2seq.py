@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgeml.formats.onnx_export import exporter_settings, load_model
+from edgeml.formats.onnx_export import exporter_settings, load_model, share_heads
 from edgeml.formats.onnx_graph import COPIED, keep, load, rename, replace, save
+from edgeml_runtime.session import Kind
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
 GRAPHS = {"encoder": "encoder.onnx", "decoder": "decoder.onnx"}
+PAIRS: tuple[Kind, ...] = ("seq2seq", "speech")  # consist of both
 _CROSS, _OWN = "cross_attention_cache", "self_attention_cache"
 
 
@@ -30,7 +32,7 @@ def export_seq2seq(source: Path, folder: Path) -> None:
     model = load_model(AutoModelForSeq2SeqLM, source)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix="parts-") as scratch:
         reads = _only(_exported(model, _reading(model), Path(scratch) / "encoder"), _CROSS)
-        writes = _only(_exported(model, _writing(model), Path(scratch) / "decoder"), _OWN, "logits")
+        writes = share_heads(_only(_exported(model, _writing(model), Path(scratch) / "decoder"), _OWN, "logits"))
     mark_copies(reads, writes)
     folder.mkdir()
     save(reads, folder / GRAPHS["encoder"])
