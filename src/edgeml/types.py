@@ -125,9 +125,9 @@ class Scheme(Record, frozen=True, kw_only=True):
         known = [f"{format}:{name}" for format, names in SCHEMES.items() for name in names]
         wanted = text.lower().replace("-", ":", 1) if ":" not in text else text.lower()
         if wanted not in known:
-            near = get_close_matches(wanted, known, n=1)
+            near = [name for name in known if name.startswith(wanted)] or get_close_matches(wanted, known, n=1)
             names = "; ".join(f"{format}:{{{','.join(names)}}}" for format, names in SCHEMES.items())
-            hint = f"did you mean {near[0]}?" if near else f"known schemes: {names}"
+            hint = f"did you mean {' or '.join(near)}?" if near else f"known schemes: {names}"
             raise EdgemlError(f"unknown scheme {text!r}", hint=hint)
         format, _, name = wanted.partition(":")
         return cls(format=format, name=name)
