@@ -1,4 +1,5 @@
 import struct
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,9 +13,12 @@ from edgeml.formats.gguf_matrix import Entry, Matrix, check_fits, read_matrix, w
 from edgeml.formats.gguf_matrix_child import MatrixJob
 from edgeml.formats.gguf_process import compute_matrix
 from edgeml.progress import silent
+from edgeml_runtime.session import open_session
 from test_gguf import request_of
 from tiny.gguf import bert_gguf, llama_gguf
+from tiny.variants import gguf_variant
 
+WIKITEXT = Path(__file__).parent.parent.parent / "shared/data/wikitext2-valid.txt"
 TEXTS = tuple(f"{number} green bottles hang on the wall" for number in range(12))
 CALIBRATION = Calibration(name="bottles.txt", sha256="0" * 64, texts=TEXTS)
 
@@ -248,3 +252,33 @@ def test_a_matrix_that_lacks_a_tensor_is_refused_where_llama_cpp_needs_it(tmp_pa
     with pytest.raises(EdgemlError, match=r"Missing importance matrix for tensor blk\.0\.ffn_up") as error:
         made(wide, "gguf:q2_k_s", tmp_path / "out", imatrix=str(tmp_path / "few.gguf"))
     assert "--calibration FILE" in error.value.hint
+
+
+def log_probabilities(path, text, folder):
+    """Of each next token in a text's first chunks, by a file's weights."""
+    session = open_session(gguf_variant(folder, path), threads=2)
+    tokens, rows = list(session.tokenize(text))[: 4 * 128], []
+    for start in range(0, len(tokens), 128):
+        logits = session.logits(tokens[start : start + 128])[32:].astype(np.float64)
+        logits -= logits.max(axis=1, keepdims=True)
+        rows.append(logits - np.log(np.exp(logits).sum(axis=1, keepdims=True)))
+    session.close()
+    return np.concatenate(rows)
+
+
+@pytest.mark.real
+def test_a_real_model_stays_closer_to_itself_with_a_matrix_of_other_text(tmp_path, smollm_file):
+    if not WIKITEXT.exists():
+        pytest.skip("there is no text here")
+    text = WIKITEXT.read_text(encoding="utf-8")
+    half = tmp_path / "f16/model.gguf"
+    made(smollm_file, "gguf:f16", half.parent, calibration=None)
+    learned = replace(CALIBRATION, texts=tuple(text[300_000:315_000].splitlines()))
+    expected = log_probabilities(half, text[900_000:], tmp_path / "half")
+    divergences = []
+    for name, calibration in (("plain", None), ("weighed", learned)):
+        made(half, "gguf:q4_0", tmp_path / name, calibration=calibration)
+        found = log_probabilities(tmp_path / name / "model.gguf", text[900_000:], tmp_path / f"{name}-v")
+        divergences.append(float((np.exp(expected) * (expected - found)).sum(axis=1).mean()))
+
+    assert divergences[1] < 0.8 * divergences[0]

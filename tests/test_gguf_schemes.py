@@ -82,6 +82,12 @@ def test_a_mistyped_scheme_is_answered_with_the_nearest():
     assert error.value.hint.startswith("did you mean gguf:iq3_x")
 
 
+def test_the_beginning_of_a_scheme_is_answered_with_all_that_begin_so():
+    with pytest.raises(EdgemlError) as error:
+        Scheme.parse("gguf:Q4")
+    assert error.value.hint == "did you mean gguf:q4_k_m or gguf:q4_k_s or gguf:q4_1 or gguf:q4_0?"
+
+
 def test_schemes_stand_in_the_order_of_what_a_weight_takes(wide):
     sizes = [audit(wide[name], name).bits_per_weight for name in SCHEMES["gguf"] if name in wide]
     rising = sum(after > before + 1.0 for before, after in pairwise(sizes))
