@@ -30,6 +30,7 @@ from edgeml.download import download
 from edgeml.quantize import quantize
 from edgeml.scores import token_classification as judge
 from edgeml.stats import difference, interval, mcnemar_p, paired_shares
+from edgeml.store import Store
 from edgeml.targets import profile
 from edgeml.types import ModelRef, Scheme, Variant
 from edgeml_runtime.records import sha256
@@ -74,11 +75,15 @@ def crf(*arguments: str) -> str:
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
+def digest(files: Sequence[Path]) -> str:
+    """Twelve letters that stand for the content of some files."""
+    return hashlib.sha256("".join(map(sha256, files)).encode()).hexdigest()[:12]
+
+
 def trained(verb: str, *splits: str) -> Path:
     """A CRF of the peer's verb `train` or `tune`, in the benchmarks' cache; made once for these splits."""
     files = [DATA / f"{split}.jsonl" for split in splits]
-    digest = hashlib.sha256("".join(map(sha256, files)).encode()).hexdigest()[:12]
-    made = store().root.parent / "usaddress" / f"{verb}-{digest}.crfsuite"
+    made = store().root.parent / "usaddress" / f"{verb}-{digest(files)}.crfsuite"
     if not made.exists():
         made.parent.mkdir(parents=True, exist_ok=True)
         part = made.with_suffix(".part")
@@ -93,10 +98,11 @@ def crf_tags(model: Path | str) -> Tags:
 
 
 def our_variants() -> list[Variant]:
-    """The trained model in int8 and in full precision."""
-    model = download(ModelRef.parse(str(MODEL)), store=store())
+    """The trained model in int8 and in full precision; a model that was trained anew has a store of its own."""
+    own = Store(store().root.parent / "usaddress" / digest(sorted(MODEL.iterdir())))
+    model = download(ModelRef.parse(str(MODEL)), store=own)
     schemes = [Scheme.parse("onnx:int8"), Scheme.parse("onnx:fp32")]
-    return quantize(model, schemes, profile=profile(None), store=store())
+    return quantize(model, schemes, profile=profile(None), store=own)
 
 
 def our_tags(variant: Variant, rows: Sequence[dict[str, Any]]) -> Tags:

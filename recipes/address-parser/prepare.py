@@ -42,7 +42,7 @@ ABOUT = f"""\
 about: Words of US addresses, each with the label that people gave it.
 origin: training/labeled.xml in the source archive of usaddress {VERSION}
 licence: mit
-collected: by the authors of usaddress and its users, until 2025
+collected: by the authors of usaddress and its users; published on 2025-08-07
 split: each address once; addresses that differ only in numbers, case and punctuation lie in one split
 languages: [en]
 personal_data: addresses, some with the name of a firm or a person
