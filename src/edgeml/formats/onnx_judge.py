@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeml.formats.onnx_inputs import Feeds, Reader, spread
+from edgeml.formats.onnx_seq2seq import PAIRS
 from edgeml_runtime.session import Kind
 
 if TYPE_CHECKING:
@@ -36,9 +37,10 @@ class Judge:
         An answer that holds no finite number agrees by 0.
         """
         rows = range(len(self.inputs.lengths))
-        chosen = spread(rows, _QUICK) if quick else rows
+        chosen = spread(rows, _QUICK) if quick else list(rows)
+        self._answer([row for row in chosen if row not in self._answers])
         session = _opened(path)
-        found = [self._cosine(row, self._outputs(session, self.inputs.feeds(row))) for row in chosen]
+        found = [_cosine(self._outputs(session, self.inputs.feeds(row)), self._answers[row]) for row in chosen]
         return float(np.mean(found))
 
     def times_ms(self, paths: Mapping[str, Path]) -> dict[str, float]:
@@ -60,25 +62,29 @@ class Judge:
                 taken[name].append(1000 * (time.perf_counter() - start_s))
         return {name: round(median(values), 4) for name, values in taken.items()}
 
-    def _cosine(self, row: int, outputs: list[Any]) -> float:
-        if row not in self._answers:
-            self._answers[row] = self._outputs(_opened(self.reference), self.inputs.feeds(row))
-        ours = np.concatenate([value.ravel() for value in outputs])
-        theirs = np.concatenate([value.ravel() for value in self._answers[row]])
-        if not np.isfinite(ours).all():
-            return 0.0
-        lengths = float(np.linalg.norm(ours)) * float(np.linalg.norm(theirs))
-        return float(ours @ theirs) / lengths if lengths else float(ours.any() == theirs.any())
+    def _answer(self, rows: list[int]) -> None:
+        """Keep what the reference gives for these inputs."""
+        session = _opened(self.reference) if rows else None
+        for row in rows:
+            self._answers[row] = self._outputs(session, self.inputs.feeds(row))
 
-    def _outputs(self, session: ort.InferenceSession, feeds: Feeds) -> list[Any]:
+    def _outputs(self, session: Any, feeds: Feeds) -> list[Any]:
         """What counts of a run: the first output, or of a graph that only feeds another all of them."""
         names = [item.name for item in session.get_outputs()]
         first = names[0] if "cross_attention" not in names[0] else None
         found = session.run([first] if first else names, feeds)
-        if self.kind not in ("decoder", "seq2seq") or first is None:
-            return [value.astype(np.float64) for value in found]
-        logits = found[0][:, -_LAST:].astype(np.float64)
+        if self.kind not in ("decoder", *PAIRS) or first is None:
+            return list(found)
+        logits = found[0][:, -_LAST:]
         return [logits - logits.mean(-1, keepdims=True)]  # what is added to every logit changes no probability
+
+
+def _cosine(ours: list[Any], theirs: list[Any]) -> float:
+    one, other = (np.concatenate([value.ravel().astype(np.float64) for value in values]) for values in (ours, theirs))
+    if not np.isfinite(one).all():
+        return 0.0
+    lengths = float(np.linalg.norm(one)) * float(np.linalg.norm(other))
+    return float(one @ other) / lengths if lengths else float(one.any() == other.any())
 
 
 def _median_row(lengths: tuple[int, ...]) -> int:

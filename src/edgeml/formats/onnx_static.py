@@ -24,6 +24,11 @@ CHAINED = (
     "Add", "AveragePool", "Clip", "Concat", "Conv", "Gemm", "GlobalAveragePool", "MatMul", "MaxPool", "Mul", "Relu",
 )  # fmt: skip
 _PRODUCTS = ("Gather", "Gemm", "MatMul")
+_SETTINGS = {
+    "MatMulConstBOnly": True,
+    "OpTypesToExcludeOutputQuantization": ["Gemm", "MatMul"],  # their sums go on in floating point
+    "DefaultTensorType": 1,  # floating point, in a graph that carries no types
+}
 
 
 def operators(model: ModelProto) -> tuple[str, ...]:
@@ -58,7 +63,6 @@ def write_static(
     The nodes need names (`onnx_nodes.name_nodes`). A range of (0, 0) gets the scale 1.
     """
     import numpy as np
-    from onnx import TensorProto
     from onnxruntime.quantization import CalibrationMethod, QuantType
     from onnxruntime.quantization.calibrate import TensorsData
     from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
@@ -66,9 +70,6 @@ def write_static(
 
     model = update_opset_version(load(source), QuantType.QInt8)
     _tell_types(model, ranges)
-    small = operators(model)
-    nodes = {node.name for node in weighted(model)}
-    bare = [node.name for node in model.graph.node if node.op_type in WEIGHTED and node.name not in nodes]
     floats = {name: (np.float32(low), np.float32(high)) for name, (low, high) in ranges.items()}
     quantizer = QDQQuantizer(
         model,
@@ -78,18 +79,20 @@ def write_static(
         activation_qType=QuantType.QUInt8 if INTEGERS[kernels].unsigned else QuantType.QInt8,
         tensors_range=TensorsData(CalibrationMethod.MinMax, floats),
         nodes_to_quantize=list(only),
-        nodes_to_exclude=[*kept, *bare],
-        op_types_to_quantize=list(small),
-        extra_options={
-            "MatMulConstBOnly": True,
-            "OpTypesToExcludeOutputQuantization": ["Gemm", "MatMul"],  # their sums go on in floating point
-            "DefaultTensorType": TensorProto.FLOAT,
-        },
+        nodes_to_exclude=[*kept, *_bare(model)],
+        op_types_to_quantize=list(operators(model)),
+        extra_options=dict(_SETTINGS),
     )
     quantizer.quantize_model()
     size = sum(tensor.ByteSize() for tensor in quantizer.model.model.graph.initializer)
     quantizer.model.save_model_to_file(str(target), size > EXTERNAL_BYTES)
     return target
+
+
+def _bare(model: ModelProto) -> list[str]:
+    """Names of nodes whose operator may hold a matrix, and which hold none: no range of theirs is known."""
+    nodes = {node.name for node in weighted(model)}
+    return [node.name for node in model.graph.node if node.op_type in WEIGHTED and node.name not in nodes]
 
 
 def _tell_types(model: ModelProto, names: Iterable[str]) -> None:
