@@ -220,6 +220,8 @@ def test_a_chat_template_with_an_endless_number_is_refused():
         {"type": "object", "properties": {"a": {"type": "array", "items": {"type": "null"}, "minItems": 1001}}},
         {"type": "string", "pattern": "^(((a?){50}){50}){50}$"},
         {"type": "string", "pattern": "^a{99999999999999}$"},
+        {"type": "string", "pattern": "^a{ 9_999_999 }$"},
+        {"type": "string", "pattern": "^a{-99999999,1}$"},
         {"anyOf": [{"type": "string", "minLength": 1e300}]},
         {"type": "string", "minLength": -(2**70), "maxLength": 5},
     ],
@@ -227,6 +229,18 @@ def test_a_chat_template_with_an_endless_number_is_refused():
 )
 def test_a_schema_that_counts_too_far_is_refused_before_llama_cpp_ends_the_process(schema):
     assert re.search("counts to|too many characters", refusal(grammar_text, json.dumps(schema)))
+
+
+@pytest.mark.parametrize("pattern", ["]", "^Ya-z]{2}$", "a}", "[]a]", "*", "^+$", "a{", "["])
+def test_a_pattern_at_which_the_converter_would_never_end_is_refused(pattern):
+    schema = {"type": "object", "properties": {"a": {"type": "string", "pattern": pattern}}}
+    with limits():
+        assert re.search("nothing opened|cannot become a grammar", refusal(grammar_text, json.dumps(schema)))
+
+
+@pytest.mark.parametrize("pattern", [r"^[^\]]+$", r"^a\]\}$", r"^\d{2}[}{]$", "^(a|b){2,3}$"])
+def test_brackets_that_are_opened_or_escaped_are_taken(pattern):
+    assert grammar_text(json.dumps({"type": "string", "pattern": pattern})).startswith("root")
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,8 @@ def _hashed(bill: Any) -> Iterator[tuple[str, str]]:
         pending += component.get("components", [])
         for one in component.get("properties", []):
             if one["name"] == PATH:
-                yield one["value"], next(hash["content"] for hash in component["hashes"] if hash["alg"] == "SHA-256")
+                sha256 = next(hash["content"] for hash in component["hashes"] if hash["alg"] == "SHA-256")
+                yield str(one["value"]), str(sha256)
 
 
 def _bom(parts: Parts) -> Bom:

@@ -87,6 +87,10 @@ def _stuck() -> EdgemlError:
     return EdgemlError("no token of the vocabulary continues this schema", hint="simplify the schema")
 
 
+# What llama-cpp-python's converter raises for a schema that it does not take.
+_BROKEN = (AssertionError, AttributeError, LookupError, OverflowError, RecursionError, TypeError, ValueError)
+
+
 @lru_cache(maxsize=8)
 def grammar_text(schema: str) -> str:
     """A JSON Schema as llama.cpp's grammar language (GBNF).
@@ -99,7 +103,7 @@ def grammar_text(schema: str) -> str:
         plain = json.loads(schema)
         check_bounds(plain)
         converter.visit(converter.resolve_refs(plain, "schema"), "")
-    except (AssertionError, AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+    except _BROKEN as error:
         problem = f"the schema cannot become a grammar: {str(error) or type(error).__name__}"
         raise EdgemlError(problem, hint="keep to types, properties, enum, anyOf and local references") from error
     rules = converter.format_grammar().splitlines()

@@ -15,7 +15,9 @@ from edgeml_runtime.errors import EdgemlError
 MOST = 1000  # llama.cpp refuses grammars that repeat more than some 1000 times
 _MOST_IN_PATTERN = 10_000  # characters, once a pattern's counts are written out
 _COUNTS = ("maxItems", "maxLength", "maxProperties", "minItems", "minLength", "minProperties")
-_REPEATED = re.compile(r"\{(\d{0,7})\d*(?:,(\d{0,7})\d*)?\}")
+_WHOLE = re.compile(r"\\.|\[(?:\\.|[^\]\\])*\]|\{[^}]*\}", re.DOTALL)  # an escape, a set of letters, a count
+_REPEATED = re.compile(r"\{([^}]*)\}")
+_NO_DIGIT = re.compile(r"\D")  # the converter's numbers may have a sign, blanks and underscores in them
 
 
 def check_bounds(schema: Any) -> None:
@@ -31,9 +33,18 @@ def check_bounds(schema: Any) -> None:
                 if isinstance(count := part.get(key), int | float) and not 0 <= count <= MOST:
                     problem = f"the schema counts to {count} by {key}, and a grammar to {MOST}"
                     raise EdgemlError(problem, hint=f"leave {key} out, or ask for 0 to {MOST}")
-            if isinstance(pattern := part.get("pattern"), str) and written_out(pattern) > _MOST_IN_PATTERN:
-                problem = f"the pattern {pattern[:60]!r} stands for too many characters to become a grammar"
-                raise EdgemlError(problem, hint="count less in it, such as [a-z]+ for [a-z]{1,5000}")
+            if isinstance(pattern := part.get("pattern"), str):
+                _check_pattern(pattern)
+
+
+def _check_pattern(pattern: str) -> None:
+    if written_out(pattern) > _MOST_IN_PATTERN:
+        problem = f"the pattern {pattern[:60]!r} stands for too many characters to become a grammar"
+        raise EdgemlError(problem, hint="count less in it, such as [a-z]+ for [a-z]{1,5000}")
+    rest = _WHOLE.sub("", pattern)
+    if "]" in rest or "}" in rest:  # at which the converter never ends
+        problem = f"the pattern {pattern[:60]!r} closes a bracket that nothing opened"
+        raise EdgemlError(problem, hint="write \\] or \\} for the character itself")
 
 
 def written_out(pattern: str) -> int:
@@ -42,7 +53,7 @@ def written_out(pattern: str) -> int:
     while place < len(pattern):
         letter, repeated = pattern[place], _REPEATED.match(pattern, place)
         if repeated:
-            groups[-1][1] *= max(int(number or 1) for number in repeated.groups(default="1"))
+            groups[-1][1] *= max(int(_NO_DIGIT.sub("", one)[:7] or 1) for one in repeated[1].split(","))
             place = repeated.end()
             continue
         if letter == "(":
