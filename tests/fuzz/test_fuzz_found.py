@@ -324,6 +324,16 @@ def test_a_wheel_whose_directory_lies_is_broken(tmp_path, place):
     assert caught.value.hint
 
 
+def test_a_file_of_a_wheel_that_is_longer_than_the_wheel_takes_no_memory(tmp_path):
+    path = write_wheel(tmp_path, {"a": b"x"})
+    content = bytearray(path.read_bytes())
+    place = content.rindex(b"PK\x01\x02")  # RECORD's entry: its packed size is 20 bytes on
+    content[place + 20 : place + 24] = (2**32 - 2).to_bytes(4, "little")
+    path.write_bytes(content)
+    with limits(), pytest.raises(Exception, match="longer than it is itself"), opened(path):
+        pass
+
+
 def test_a_wheel_whose_record_is_no_table_is_broken(tmp_path):
     path = tmp_path / "a-1.0-py3-none-any.whl"
     with zipfile.ZipFile(path, "w") as wheel:

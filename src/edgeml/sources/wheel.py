@@ -113,6 +113,8 @@ class Wheel:
 
     def _check_sizes(self) -> None:
         unpacked = sum(member.file_size for member in self._members.values())
+        if max((member.compress_size for member in self._members.values()), default=0) > self.path.stat().st_size:
+            raise self._refused("a file in it is longer than it is itself")  # Python would make room for it at once
         if unpacked > _LARGEST_RATIO * self.path.stat().st_size:
             raise self._refused(f"it would unpack to {unpacked} bytes")
 
