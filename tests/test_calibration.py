@@ -1,17 +1,21 @@
 """The user's inputs that a scheme may look at: read once, digested, and never a label of theirs."""
 
 import hashlib
+import platform
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from edgeml.calibration import read_calibration
 from edgeml.formats import Wishes, unused_wish, wishes_for
+from edgeml.package import bundle_path, package
 from edgeml.quantize import Terms, quantize
 from edgeml.store import Store
 from edgeml.targets import profile
 from edgeml.types import Model, Scheme
-from edgeml_runtime.records import describe
+from edgeml.verify import Rebuild, verify
+from edgeml_runtime.records import describe, write_record
 from edgeml_runtime.session import open_session
 from tiny.graphs import onnx_source
 from tiny.pictures import picture_folder
@@ -156,3 +160,23 @@ def test_what_needs_inputs_is_refused_without_any(model, tmp_path, scheme, wishe
     )
 
     assert said in found
+
+
+def test_a_calibrated_bundle_is_made_again_from_its_inputs_and_from_no_others(model, tmp_path):
+    store, lines = Store(tmp_path / "artifacts"), text(tmp_path / "lines.txt", "\n".join(LINES))
+    write_record(store.root / "tiny" / "model.json", model)
+    here = replace(profile("laptop"), machine=platform.machine())
+    (made,) = quantize(model, [STATIC], profile=here, store=store, terms=terms(lines))
+    bundle = bundle_path(store, package(made, store=store, profile=here, kind="dir", wheels=False))
+    others = text(tmp_path / "others.txt", "a\nb\n")
+
+    def rebuilt(path=None):
+        found = verify(bundle, store=store, rebuild=Rebuild(path))
+        return {one.name: (one.result, one.detail) for one in found.checks}["rebuild"]
+
+    state, detail = rebuilt()
+    assert state == "not done"
+    assert hashlib.sha256(lines.read_bytes()).hexdigest() in detail
+    assert refusal(rebuilt, others) == f"{others} is not what tiny/onnx-int8-static was calibrated with"
+    state, detail = rebuilt(lines)
+    assert (state, detail) == ("done", "2 files came out equal from pypi:tiny==1.0")
