@@ -16,7 +16,20 @@ RUNTIME = [path for path in FILES if path.is_relative_to(SRC / "edgeml_runtime")
 LEVELS = (
     ("__init__", "children", "errors", "progress", "yaml_files"),
     ("types", "metrics"),
-    ("store", "sources", "targets", "devices", "stats", "wheels", "crossbuild", "preprocessing", "images", "formats"),
+    (
+        "store",
+        "sources",
+        "targets",
+        "devices",
+        "stats",
+        "wheels",
+        "crossbuild",
+        "preprocessing",
+        "images",
+        "speech",
+        "sounds",
+        "formats",
+    ),
     ("scores", "dataset", "traits", "bundles", "privacy", "pulled", "threshold", "inventory", "calibration"),
     (
         "measurements",

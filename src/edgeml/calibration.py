@@ -27,6 +27,8 @@ def read_calibration(path: Path, *, task: str, columns: Mapping[str, str]) -> Ca
         found = read_images(path, columns=columns)
         files = tuple(str(row["file"]) for row in found.rows)
         return Calibration(name=path.name, sha256=found.sha256, images=files)
+    if task == "automatic-speech-recognition":
+        raise EdgemlError("a model that hears takes no calibration inputs yet", hint="leave --calibration out")
     rows = rename(read_rows(path), dict(columns), str(path))
     if task == "token-classification":
         words = tuple(tuple(row["tokens"]) for row in ready(task, rows, str(path)))

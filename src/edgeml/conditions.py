@@ -36,7 +36,7 @@ SEED = 20
 PROCESSES_TO_COMPARE = 5  # of a cost that has a bound: one process cannot show how processes differ
 _TIMED = ("max-latency", "max-energy")
 _UNQUANTIZED = ("onnx:fp32", "gguf:f32", "gguf:f16", "gguf:bf16")
-_GENERATING = ("text-generation", "text2text-generation", "perplexity")
+_GENERATING = ("text-generation", "text2text-generation", "automatic-speech-recognition", "perplexity")
 
 
 class Conditions(Record, frozen=True, kw_only=True):

@@ -10,6 +10,7 @@ from typing import Any
 from edgeml.errors import EdgemlError
 from edgeml.images import read_images
 from edgeml.scores import as_text
+from edgeml.sounds import read_sounds
 from edgeml.types import Dataset
 from edgeml_runtime.records import parse_json, sha256
 from edgeml_runtime.rows import check_columns, read_rows, rename
@@ -54,6 +55,8 @@ def read_dataset(
         return Dataset(name=path.name, text=_plain_text(path), sha256=sha256(path), path=str(path.resolve()))
     if task == "image-classification":
         return read_images(path, columns=columns, limit=limit)
+    if task == "automatic-speech-recognition":
+        return read_sounds(path, columns=columns, limit=limit)
     found = rename(read_rows(path), dict(columns))
     if task == "sentence-similarity":
         _require_pairs(found[0], path)
@@ -87,8 +90,9 @@ def dataset_for(
         raise EdgemlError("a reference is for data of yours, and none was given", hint="--data FILE")
     task_of(task)  # an unknown one is refused, before it is said to need data
     if task not in _ON_PLAIN_TEXT:
-        pictures = " of rows that name pictures, or a FOLDER of them" if task == "image-classification" else ""
-        raise EdgemlError(f"{task} needs data", hint=f"--data FILE{pictures}")
+        named = {"image-classification": "pictures", "automatic-speech-recognition": "sounds"}.get(task)
+        more = f" of rows that name {named}, or a FOLDER of them" if named else ""
+        raise EdgemlError(f"{task} needs data", hint=f"--data FILE{more}")
     rows = _enough(ready(task, [{"text": line} for line in NEUTRAL_LINES[:limit]], "the neutral lines"), task)
     text = "\n".join(NEUTRAL_LINES).encode()
     return Dataset(name="neutral lines (no --data)", sha256=hashlib.sha256(text).hexdigest(), rows=rows)

@@ -54,6 +54,7 @@ def _check_in(tasks: str) -> str | None:
 
 
 _GENERATION = "text-generation, text2text-generation"
+_WRITING = f"{_GENERATION}, automatic-speech-recognition"
 _TIMES = "median, mad, p90, p95, p99"
 _WHOLE_TEXTS = "sentence-similarity, feature-extraction, text-classification, token-classification"
 METRICS = (
@@ -73,6 +74,8 @@ METRICS = (
     _of_rows("contract.valid_free", "mean", "text-generation, with a schema and the check `constrained`"),
     _of_rows("exact_match", "mean", _GENERATION),
     _of_rows("chrf", "mean", "text2text-generation"),
+    _of_rows("wer", "rate", "automatic-speech-recognition", less=True),
+    _of_rows("cer", "rate", "automatic-speech-recognition", less=True),
     _of_rows("fidelity.agreement", "mean", "all whose answers are the same or not, with a baseline"),
     _of_rows("fidelity.spearman", "spearman", "sentence-similarity, with a baseline"),
     _of_rows("fidelity.cosine", "mean", "sentence-similarity, feature-extraction, with a baseline"),
@@ -80,16 +83,17 @@ METRICS = (
     _of_rows("kl_divergence", "mean", "perplexity, with a baseline", unit="nat", less=True),
     _of_rows("same_top", "mean", "perplexity, with a baseline", unit="share"),
     _cost("latency", "ms", _TIMES, "all but perplexity"),
-    _cost("latency_first_token", "ms", _TIMES, _GENERATION),
+    _cost("latency_first_token", "ms", _TIMES, _WRITING),
     _cost("latency_first_character", "ms", _TIMES, _GENERATION),
     _cost("latency_load", "ms", "once"),
     _cost("latency_first", "ms", "once"),
     _cost("prefill_rate", "token/s", "median", "text-generation, text2text-generation, perplexity", less=False),
-    _cost("decode_rate", "token/s", "median", _GENERATION, less=False),
+    _cost("decode_rate", "token/s", "median", _WRITING, less=False),
     _cost("decode_rate_free", "token/s", "median", "text-generation, with the check `constrained`", less=False),
     _cost("throughput", "text/s", "median", _WHOLE_TEXTS, less=False),
     _cost("throughput", "image/s", "median", "image-classification", less=False),
-    _cost("generated", "token", "median", _GENERATION),
+    _cost("throughput", "s/s", "median", "automatic-speech-recognition", less=False),
+    _cost("generated", "token", "median", _WRITING),
     _cost("reasoning", "token", "median", "text-generation, of models that think aloud"),
     _cost("truncated", "text", "sum", _WHOLE_TEXTS),
     _of_rows("tokens", "mean", f"{_WHOLE_TEXTS}, {_GENERATION}", unit="token", less=True),
@@ -123,14 +127,14 @@ METRICS = (
     _of_rows(
         "parity.kl_divergence",
         "mean",
-        f"{_GENERATION}, perplexity, with a target that is emulated",
+        f"{_WRITING}, perplexity, with a target that is emulated",
         unit="nat",
         less=True,
     ),
     _of_rows(
         "parity.same_top",
         "mean",
-        f"{_GENERATION}, perplexity, classifications, with a target that is emulated",
+        f"{_WRITING}, perplexity, classifications, with a target that is emulated",
         unit="share",
     ),
     _cost("instructions", "instruction", "once", "all, with a target that is emulated and --count-instructions"),

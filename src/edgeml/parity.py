@@ -172,7 +172,7 @@ def _metrics(task: str) -> list[str]:
 
 
 def _by_position(task: str) -> bool:
-    return task == "perplexity" or writes_text(task)
+    return task == "perplexity" or writes_text(task) or kind_of(task) == "speech"
 
 
 def _pairs(here: Outcome, there: Outcome, *, by_position: bool) -> list[Pair]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from edgeml.formats import (
     wishes_for,
 )
 from edgeml.progress import Counter, Progress, beating, silent, within
-from edgeml.store import Store, alone, fresh_folder, load_variant, scratch_folder
+from edgeml.store import Store, alone, fresh_folder, load_variant, scratch_folder, unused
 from edgeml.targets.types import Profile
 from edgeml.traits import read_traits
 from edgeml.types import Model, Scheme, Variant
@@ -143,11 +144,12 @@ def _digest(request: Request) -> str | None:
 
 def _write(request: Request, store: Store, terms: Terms, progress: Progress) -> Variant:
     folder = store.variant_folder(request.model.name, request.scheme.folder_name)
-    with fresh_folder(folder, replace=terms.force) as part:
+    with ExitStack() as until_replaced, fresh_folder(folder, replace=terms.force) as part:
         named = within(progress, f"{request.model.name}/{request.scheme.folder_name}")
         made = format_of(request.scheme).convert(request, part, progress=named)
         _check_earned(request.scheme, made.audit, terms)
         write_record(part / "variant.json", _manifest(request, made, part, named))
+        until_replaced.enter_context(unused(folder, named))
     return load_variant(folder)
 
 
@@ -176,6 +178,7 @@ def _manifest(request: Request, made: Converted, folder: Path, progress: Progres
         first_token=traits.first_token,
         chat_template=made.chat_template,
         pixels=traits.pixels,
+        speech=traits.speech,
         pooling=traits.pooling,
         normalize=traits.normalize,
         inputs=made.inputs,

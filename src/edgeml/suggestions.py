@@ -173,7 +173,7 @@ def anytime(store: Store) -> list[str]:
 
 def _bench(variant: Variant) -> str:
     """All variants of that model; pictures must be the user's, for nobody else's cost the same to decode."""
-    data = " --data FOLDER" if variant.manifest.pixels else ""
+    data = " --data FOLDER" if variant.manifest.pixels or variant.manifest.speech else ""
     return f"edgeml bench {variant.name.partition('/')[0]}{data}"
 
 

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from edgeml.errors import EdgemlError, why
 from edgeml.preprocessing import read_pixels
+from edgeml.speech import read_speech
 from edgeml.types import Model, Traits
 from edgeml_runtime.records import parse_json
 from edgeml_runtime.types import Pooling
@@ -23,6 +24,7 @@ from edgeml_runtime.types import Pooling
 _OFFSET_POSITIONS = {"roberta", "xlm-roberta", "camembert", "mpnet"}
 _UNLIMITED = 1_000_000  # Transformers writes 1e30 as `model_max_length` where a tokenizer knows no limit
 _TASKS = {
+    "WhisperForConditionalGeneration": "automatic-speech-recognition",  # before the ending that it shares
     "ForCausalLM": "text-generation",
     "LMHeadModel": "text-generation",
     "ForConditionalGeneration": "text2text-generation",
@@ -59,6 +61,7 @@ class _Read(msgspec.Struct, frozen=True):
     max_seq_length: _Limit | None = None
     model_max_length: _Limit | None = None
     max_length: _Limit | None = None
+    max_target_positions: _Count | None = None
     eos_token_id: _Count | tuple[_Count, ...] | None = None
     decoder_start_token_id: _Count | None = None
     forced_bos_token_id: _Count | None = None
@@ -92,14 +95,15 @@ def folder_traits(folder: Path, *, licence: str | None = None) -> Traits:
     modules = _modules(folder)
     quantization = config.get("quantization_config")
     task = "sentence-similarity" if modules else _task(architecture)
-    image = task == "image-classification"
+    image, speech = task == "image-classification", task == "automatic-speech-recognition"
     return Traits(
         architecture=architecture,
         task=task,
-        max_tokens=0 if image else _max_tokens(folder, config),
+        max_tokens=0 if image else _most_written(folder, config) if speech else _max_tokens(folder, config),
         start_token=_start_token(folder, config) if task == "text2text-generation" else None,
         first_token=_stated(folder, config, "forced_bos_token_id") if task == "text2text-generation" else None,
         pixels=read_pixels(folder) if image else None,
+        speech=read_speech(folder) if speech else None,
         pooling=_pooling(folder) if task in ("sentence-similarity", "feature-extraction") else None,
         normalize="Normalize" in modules,
         labels=_labels(config, folder.name) if task.endswith("-classification") else (),
@@ -157,6 +161,15 @@ def _max_tokens(folder: Path, config: dict[str, Any]) -> int:
             f"{folder.name} states no sequence limit", hint="set model_max_length in tokenizer_config.json"
         )
     return min(usable[0], positions or usable[0])
+
+
+def _most_written(folder: Path, config: dict[str, Any]) -> int:
+    """How many tokens a model that hears can write, start tokens included."""
+    found = config.get("max_target_positions")
+    if not found:
+        problem = f"{folder.name} does not say how much it writes"
+        raise EdgemlError(problem, hint="set max_target_positions in config.json")
+    return int(found)
 
 
 def _end_tokens(folder: Path, config: dict[str, Any]) -> tuple[int, ...]:

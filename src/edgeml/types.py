@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from difflib import get_close_matches
+from os.path import realpath  # unlike Path.resolve, it names a link that leads to itself, too
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +20,7 @@ from edgeml_runtime.types import (
     Pooling,
     Record,
     Row,
+    Speech,
     VariantManifest,
 )
 
@@ -26,11 +28,9 @@ SOURCES = ("hf", "pypi")
 SCHEMES: dict[str, tuple[str, ...]] = {
     "onnx": ("fp32", "fp16", "int8", "int8-dynamic", "int8-static", "int4"),
     "gguf": (
-        *("f32", "f16", "bf16", "q8_0", "q6_k", "q5_k_m", "q5_k_s", "q5_1"),
-        *("q5_0", "q4_k_m", "q4_k_s", "q4_1", "q4_0", "iq4_nl", "iq4_xs", "mxfp4_moe"),
-        *("q3_k_l", "q3_k_m", "q3_k_s", "iq3_m", "iq3_s", "iq3_xs", "iq3_xxs"),
-        *("q2_k", "q2_k_s", "q2_0", "iq2_m", "iq2_s", "iq2_xs", "iq2_xxs"),
-        *("tq2_0", "tq1_0", "iq1_m", "iq1_s", "q1_0"),
+        *("f32", "f16", "bf16", "q8_0", "q6_k", "q5_k_m", "q5_k_s", "q5_1", "q5_0", "q4_k_m", "q4_k_s", "q4_1", "q4_0"),
+        *("iq4_nl", "iq4_xs", "mxfp4_moe", "q3_k_l", "q3_k_m", "q3_k_s", "iq3_m", "iq3_s", "iq3_xs", "iq3_xxs"),
+        *("q2_k", "q2_k_s", "q2_0", "iq2_m", "iq2_s", "iq2_xs", "iq2_xxs", "tq2_0", "tq1_0", "iq1_m", "iq1_s", "q1_0"),
     ),
 }
 REPORT = ".report.json"  # ends the names of reports, which lie among runs
@@ -86,7 +86,7 @@ class ModelRef(Record, frozen=True, kw_only=True):
     @property
     def short_name(self) -> str:
         """The last part of the id in lower case, fit for a folder's name."""
-        last = Path(self.id).resolve().stem if self.source == "local" else self.id.rpartition("/")[2]
+        last = Path(realpath(self.id)).stem if self.source == "local" else self.id.rpartition("/")[2]
         return re.sub(r"[^a-z0-9._-]+", "-", last.lower()).strip("-.")
 
 
@@ -153,6 +153,7 @@ class Traits(Record, frozen=True, kw_only=True):
     start_token: int | None = None
     first_token: int | None = None
     pixels: Pixels | None = None
+    speech: Speech | None = None
     pooling: Pooling | None = None
     normalize: bool = False
     labels: tuple[str, ...] = ()

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 130
 _INPUTS = {
+    "automatic-speech-recognition": ("file",),
     "feature-extraction": ("text",),
     "image-classification": ("file",),
     "sentence-similarity": ("sentence1", "sentence2"),
@@ -292,6 +293,8 @@ def _reads(manifest: VariantManifest) -> str:
 
     if manifest.pixels:
         return f"pictures, resized to {manifest.pixels.width} by {manifest.pixels.height} pixels"
+    if manifest.speech:
+        return f"sounds of at most {manifest.speech.sound.window_s} s; what is longer is refused"
     meaning = {
         "decoder": "with the answer",
         "seq2seq": "a text with its instruction; what is longer is refused",

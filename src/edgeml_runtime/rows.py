@@ -89,6 +89,14 @@ def located(rows: Sequence[Row], path: Path) -> list[Row]:
     return [{**row, "file": str(folder / row["file"])} for row in named]
 
 
+def content(file: str) -> bytes:
+    """The bytes of a file that a row names; raises EdgemlError for one that cannot be read."""
+    try:
+        return Path(file).read_bytes()
+    except OSError as error:
+        raise EdgemlError(f"cannot read it: {error.strerror}", hint="check the path") from error
+
+
 def _read(path: Path) -> str:
     try:
         raw = path.read_bytes()
@@ -127,6 +135,7 @@ def _tsv(text: str, path: Path) -> Iterator[Row]:
 
 
 def _csv(text: str, path: Path) -> Iterator[Row]:
+    csv.field_size_limit(max(csv.field_size_limit(), len(text)))  # else a cell of 128 KiB would be called no CSV
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
         yield from _table(((reader.line_num, cells) for cells in reader if cells), path)

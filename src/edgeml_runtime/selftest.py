@@ -20,11 +20,12 @@ from edgeml_runtime.records import read_record
 from edgeml_runtime.session import kind_of, open_session, writes_text
 from edgeml_runtime.tasks.encoding import require_answers_differ
 from edgeml_runtime.tolerances import SAME_TOP, of_cosine
+from edgeml_runtime.tones import SOUNDS, tone
 from edgeml_runtime.trace import raw
 from edgeml_runtime.types import Generate
 
 if TYPE_CHECKING:
-    from edgeml_runtime.session import Classifier, Decoder, Encoder, Tagger
+    from edgeml_runtime.session import Classifier, Decoder, Encoder, Floats, Tagger, Transcriber
     from edgeml_runtime.trace import Reader
 
 SYNTHETIC = (
@@ -40,6 +41,7 @@ SYNTHETIC = (
 LONGEST_TOKENS = 2048  # a model that reads more gets no text beyond its limit: a self-test should take seconds
 DECODER_TOKENS = 48  # a text's logits take this many times the vocabulary, some 30 MB for 150 000 tokens
 GREEDY = Generate(max_new_tokens=8)
+_MADE = {"pictures": PATTERNS, "sounds": SOUNDS}
 THREADS = 1  # the order of additions, and so the last bits, depend on the number of threads
 
 
@@ -57,7 +59,7 @@ def selftest(folder: Path, *, tick: Callable[[int], None] | None = None) -> Self
         texts=len(goldens.texts),
         agreement=agreement,
         minimum=goldens.minimum,
-        read="pictures" if set(goldens.texts) <= set(PATTERNS) else "texts",
+        read=next((what for what, names in _MADE.items() if set(goldens.texts) <= set(names)), "texts"),
     )
 
 
@@ -67,9 +69,13 @@ def record(folder: Path, texts: Sequence[str] | None = None) -> Goldens:
         raise EdgemlError("goldens need two different texts, and none that is empty", hint="give another file")
     session = open_session(folder, threads=THREADS, gpu=False)  # what every device can come near
     try:
-        if texts is not None and kind_of(session.manifest.task) == "image":
-            hint = "leave --goldens out: drawn pictures are used"
-            raise EdgemlError("the goldens of a model that reads pictures cannot be texts", hint=hint)
+        kind = kind_of(session.manifest.task)
+        if texts is not None and kind in ("image", "speech"):
+            does, made = ("reads pictures", "drawn pictures") if kind == "image" else ("hears", "made sounds")
+            hint = f"leave --goldens out: {made} are used"
+            raise EdgemlError(f"the goldens of a model that {does} cannot be texts", hint=hint)
+        if kind == "speech":
+            return _sound_goldens(cast("Transcriber", session))
         if writes_text(session.manifest.task):
             return _decoder_goldens(cast("Decoder", session), texts)
         return _reader_goldens(cast("Reader", session), texts)
@@ -85,7 +91,9 @@ def compare(folder: Path, goldens: Goldens) -> float:
     """
     session = open_session(folder, threads=THREADS)
     try:
-        if writes_text(session.manifest.task):
+        if kind_of(session.manifest.task) == "speech":
+            agreement = _share_of_heard(cast("Transcriber", session), goldens)
+        elif writes_text(session.manifest.task):
             agreement = _share_of_tokens(cast("Decoder", session), goldens)
         else:
             agreement = _worst_cosine(cast("Reader", session), goldens)
@@ -129,6 +137,32 @@ def _decoder_goldens(session: Decoder, texts: Sequence[str] | None) -> Goldens:
         top_tokens=tuple(tuple(row) for row in _likeliest(session, heads)),
         greedy=_greedy(session, chosen[0]),
     )
+
+
+def _sound_goldens(session: Transcriber) -> Goldens:
+    written = [session.transcribe(tone(name), GREEDY) for name in SOUNDS]
+    minimum, reason = SAME_TOP
+    tokens = tuple(made.tokens for made in written)
+    return Goldens(
+        texts=SOUNDS,
+        synthetic=True,
+        token_counts=tuple(len(tone(name)) for name in SOUNDS),
+        minimum=minimum,
+        reason=reason,
+        tokens=tokens,
+        top_tokens=tuple(tuple(row) for row in _tops([*_heard(session, SOUNDS, tokens)], session.manifest.name)),
+        greedy=written[0].text,
+    )
+
+
+def _share_of_heard(session: Transcriber, goldens: Goldens) -> float:
+    found = _tops([*_heard(session, goldens.texts, goldens.tokens)], session.manifest.name)
+    return _agreeing(found, goldens)
+
+
+def _heard(session: Transcriber, names: Sequence[str], tokens: Sequence[Sequence[int]]) -> Iterable[Floats]:
+    """The logits of each made sound's answer, teacher-forced."""
+    return (session.logits(tone(name), row) for name, row in zip(names, tokens, strict=True))
 
 
 def _synthetic(session: Reader) -> tuple[str, ...]:
@@ -185,9 +219,14 @@ def _share_of_tokens(session: Decoder, goldens: Goldens) -> float:
     _same_tokens([len(row) for row in tokens], goldens.token_counts, goldens)
     _same_tokens([tuple(row[:DECODER_TOKENS]) for row in tokens], goldens.tokens, goldens)
     _greedy(session, goldens.texts[0])
+    return _agreeing(_likeliest(session, tokens), goldens)
+
+
+def _agreeing(found: Sequence[Sequence[int]], goldens: Goldens) -> float:
+    """The share of likeliest tokens that are the goldens'."""
     agreeing = [
         ours == theirs
-        for row, expected in zip(_likeliest(session, tokens), goldens.top_tokens, strict=True)
+        for row, expected in zip(found, goldens.top_tokens, strict=True)
         for ours, theirs in zip(row, expected, strict=True)
     ]
     return sum(agreeing) / len(agreeing)
@@ -195,12 +234,16 @@ def _share_of_tokens(session: Decoder, goldens: Goldens) -> float:
 
 def _likeliest(session: Decoder, rows: Iterable[Sequence[int]]) -> list[list[int]]:
     """The likeliest successor at each position of each row's beginning; refuses logits that never change."""
-    logits = [session.logits(row[:DECODER_TOKENS]) for row in rows]
+    return _tops([session.logits(row[:DECODER_TOKENS]) for row in rows], session.manifest.name)
+
+
+def _tops(logits: Sequence[Floats], name: str) -> list[list[int]]:
+    """The likeliest at each position; refuses logits that are no numbers, or never change."""
     if not all(np.isfinite(one).all() for one in logits):
-        raise EdgemlError(f"{session.manifest.name} is broken: it answers with NaN", hint="use another scheme")
+        raise EdgemlError(f"{name} is broken: it answers with NaN", hint="use another scheme")
     if all(np.allclose(one, logits[0][0], atol=1e-5) for one in logits):
         raise EdgemlError(
-            f"{session.manifest.name} is broken: its answer does not depend on the text",
+            f"{name} is broken: its answer does not depend on what it reads",
             hint="make the variant again, or use another scheme",
         )
     return [[int(token) for token in one.argmax(1)] for one in logits]

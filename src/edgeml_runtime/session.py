@@ -125,6 +125,24 @@ class ImageClassifier(Protocol):
         """Give the model's memory back."""
 
 
+class Transcriber(Protocol):
+    """Writes down what is said in a sound; `manifest.speech` says how it hears and how its answers begin."""
+
+    manifest: VariantManifest
+
+    def seconds(self, sound: bytes) -> float:
+        """How long a sound lasts; raises EdgemlError for one that cannot be heard."""
+
+    def transcribe(self, sound: bytes, options: Generate) -> Generation:
+        """What is said, until an end token or `max_new_tokens`; a sound is the content of its file."""
+
+    def logits(self, sound: bytes, tokens: Sequence[int]) -> Floats:
+        """Teacher-forced logits after the last start token and each of the tokens, `(1 + len(tokens), vocabulary)`."""
+
+    def close(self) -> None:
+        """Give the model's memory back."""
+
+
 class Decoder(Protocol):
     """Continues text, or reads one text and writes another."""
 
@@ -167,13 +185,14 @@ class Decoder(Protocol):
 
 
 PROMPT_END = 16  # tokens at a prompt's end in which a chat template may open the reasoning
-Session = Encoder | Classifier | Tagger | ImageClassifier | Decoder
-Kind = Literal["encoder", "classifier", "tagger", "image", "decoder", "seq2seq"]
+Session = Encoder | Classifier | Tagger | ImageClassifier | Transcriber | Decoder
+Kind = Literal["encoder", "classifier", "tagger", "image", "speech", "decoder", "seq2seq"]
 _KINDS: dict[str, Kind] = {
     "text-classification": "classifier",
     "token-classification": "tagger",
     "text-generation": "decoder",
     "image-classification": "image",
+    "automatic-speech-recognition": "speech",
     "text2text-generation": "seq2seq",
 }
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from edgeml_runtime.errors import UnfitError
 from edgeml_runtime.session import kind_of, writes_text
-from edgeml_runtime.tasks import task_of
+from edgeml_runtime.tasks import automatic_speech_recognition, task_of
 from edgeml_runtime.tasks.encoding import encoder
 from edgeml_runtime.tasks.image_classification import together
 from edgeml_runtime.tasks.perplexity import chunks_of
@@ -38,9 +38,10 @@ def trace(session: Session, job: Job, tick: Tick) -> tuple[Array, ...]:
     """One array a row of the job, in its order; for `perplexity`, a chunk of the text.
 
     An encoder's is `(texts of the row, width)`, the logits of a text or picture `(1, labels)`, those of words
-    `(words that were read, labels)`. Of a model that writes text it is teacher-forced logits, `(tokens, vocabulary)`:
-    of the last `context_tokens` tokens of the row's prompt, or of a chunk of so many, of which `limit` says how many.
-    NaN is kept. Raises EdgemlError for a model that does not do the task, or a row that it cannot read.
+    `(words that were read, labels)`, those of a sound's first token `(1, vocabulary)`. Of a model that
+    writes text it is teacher-forced logits, `(tokens, vocabulary)`: of the last `context_tokens` tokens of the row's
+    prompt, or of a chunk of so many, of which `limit` says how many. NaN is kept. Raises EdgemlError for a model that
+    does not do the task, or a row that it cannot read.
     """
     outputs = _outputs(session, job)
     found = []
@@ -79,6 +80,8 @@ def _of_row(session: Session, job: Job, row: Row) -> Floats:
     kind = kind_of(job.task)
     if kind == "image":
         return together(session, [row["file"]])
+    if kind == "speech":
+        return automatic_speech_recognition.logits(session, row["file"])
     model = _NAMED[kind](session)
     return np.concatenate([raw(model, row[column]) for column in task_of(job.task).COLUMNS])
 

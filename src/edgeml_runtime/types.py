@@ -58,13 +58,49 @@ class Pixels(Record, frozen=True, kw_only=True):
     shortest_edge: int | None = None
 
 
+class Sound(Record, frozen=True, kw_only=True):
+    """How a sound becomes a model's input: a log-mel spectrogram, as `edgeml_runtime.mel` computes it.
+
+    It is heard in one channel at `sampling_hz`, and ended by silence so that it lasts `window_s` seconds. A window of
+    `fft_size` samples moves by `hop` of them; each place gives `mel_bins` numbers.
+    """
+
+    sampling_hz: int
+    fft_size: int
+    hop: int
+    mel_bins: int
+    window_s: int
+
+    @property
+    def frames(self) -> int:
+        """How many places the window takes."""
+        return self.window_s * self.sampling_hz // self.hop
+
+
+class Speech(Record, frozen=True, kw_only=True):
+    """How a model writes down what is said in a `sound`, in token ids.
+
+    `start_tokens` stand before every answer: that one begins, its `language` where the model knows several, that it is
+    no translation, and that no times are written. Tokens of `never` are not written, those of `not_first` not as the
+    first one. From `first_timestamp` on, tokens are times and no text.
+    """
+
+    sound: Sound
+    start_tokens: tuple[int, ...]
+    language: str | None = None
+    never: tuple[int, ...] = ()
+    not_first: tuple[int, ...] = ()
+    first_timestamp: int | None = None
+
+
 class VariantManifest(Record, frozen=True, kw_only=True, tag_field="schema", tag="edgeml.variant/1"):
     """`variant.json`: a model in one scheme, complete in its own folder.
 
     `max_tokens` is the one resolved sequence limit, special tokens included, absent where no text is read; padding is
     always to the longest row of a batch. `weights` is the file that holds the model, or of several the one that writes
     the answer; `graphs` are then all of them by what they do. `start_token` begins an answer where the model that
-    reads the text is not the one that writes. `pixels` is there where pictures are read. `source_quantized` names the
+    reads the text is not the one that writes. `pixels` is there where pictures are read, `speech` where sounds are; of
+    these, `max_tokens` is the limit of what is written, start tokens included. `source_quantized` names the
     type of a source that was already quantized. `built_for` is the CPU family whose integer kernels the weights were
     prepared for, where that matters. `asked` is what the user wished of its making, `settings` what was chosen and
     measured on the way; `calibration_sha256` is the digest of the inputs that it was made with, if with any.
@@ -88,6 +124,7 @@ class VariantManifest(Record, frozen=True, kw_only=True, tag_field="schema", tag
     first_token: int | None = None
     chat_template: Literal["none", "kept", "left out"] | None = None
     pixels: Pixels | None = None
+    speech: Speech | None = None
     pooling: Pooling | None = None
     normalize: bool = False
     inputs: tuple[str, ...] = ()

@@ -30,7 +30,8 @@ from edgeml.formats.onnx_graph import load, plain, save, settle, split_heads
 from edgeml.formats.onnx_image import export_image, lookups_of_positions, products_of_patches
 from edgeml.formats.onnx_order import Answer, Order
 from edgeml.formats.onnx_schemes import make
-from edgeml.formats.onnx_seq2seq import GRAPHS, export_seq2seq
+from edgeml.formats.onnx_seq2seq import GRAPHS, PAIRS, export_seq2seq
+from edgeml.formats.onnx_speech import export_speech, lookups_of_places, products_of_frames
 from edgeml_runtime.records import encode, read_record
 from edgeml_runtime.session import Kind
 from edgeml_runtime.types import Refusal
@@ -42,6 +43,7 @@ EXPORTS: dict[Kind, Callable[[Path, Path], None]] = {
     "classifier": export_classifier,
     "tagger": export_tagger,
     "image": export_image,
+    "speech": export_speech,
     "decoder": export_decoder,
     "seq2seq": export_seq2seq,
 }
@@ -88,7 +90,7 @@ def _exported(source: Path, goal: Path, kind: Kind) -> dict[str, Path]:
         EXPORTS[kind](source, part)
         gc.collect()  # the exporter's cycles would keep the model's weights in memory
         part.rename(goal)
-    return {name: goal / name for name in (GRAPHS.values() if kind == "seq2seq" else (WEIGHTS,))}
+    return {name: goal / name for name in (GRAPHS.values() if kind in PAIRS else (WEIGHTS,))}
 
 
 def _shaped(exported: Path, scratch: Path, *, source: Path, kind: Kind, small: bool) -> Path:
@@ -103,6 +105,9 @@ def _shaped(exported: Path, scratch: Path, *, source: Path, kind: Kind, small: b
         split_skip_norms(model)
     elif small:
         split_heads(model)
+        if kind == "speech":
+            products_of_frames(model)
+            lookups_of_places(model)
     path = scratch / ("small.onnx" if small else "plain.onnx")
     save(model, path)
     return path

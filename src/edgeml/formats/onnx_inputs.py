@@ -30,7 +30,7 @@ NEUTRAL = (
     "She had read the book twice, and still could not say why its ending troubled her so much.",
 )
 _HELD = 4  # every fourth input judges
-_JUDGES = 64  # at most
+_JUDGES = (64, 16)  # at most, and of a decoder, whose answers are as wide as its vocabulary
 _ALONE: tuple[Kind, ...] = ("decoder", "seq2seq")  # their graphs take one row
 
 
@@ -62,7 +62,7 @@ class Reader(NamedTuple):
 
 
 def parts(reader: Reader) -> tuple[Reader, Reader]:
-    """Inputs to find ranges with, and others to judge by: every fourth, and at most 64.
+    """Inputs to find ranges with, and others to judge by: every fourth, and at most 64, or 16 of a decoder.
 
     Raises EdgemlError where there are not two.
     """
@@ -71,14 +71,15 @@ def parts(reader: Reader) -> tuple[Reader, Reader]:
         raise EdgemlError("the calibration inputs are too few: one sets ranges, another judges", hint="give 2 or more")
     held = list(range(_HELD - 1, count, _HELD)) or [count - 1]
     rest = [row for row in range(count) if row not in set(held)]
-    return reader.chosen(rest), reader.chosen(spread(held, _JUDGES))
+    return reader.chosen(rest), reader.chosen(spread(held, _JUDGES[not reader.batches]))
 
 
 def judged_on(order: Order, count: int) -> str:
     """In words, which inputs decide."""
     if order.calibration:
         return f"{count} calibration inputs that set no range"
-    return f"{count} neutral {'pictures' if order.kind == 'image' else 'lines'}, since no calibration inputs were given"
+    made = {"image": "pictures", "speech": "sounds"}.get(order.kind, "lines")
+    return f"{count} neutral {made}, since no calibration inputs were given"
 
 
 def spread(rows: Sequence[int], most: int) -> list[int]:
@@ -96,6 +97,8 @@ def open_inputs(order: Order, graph: Path, *, encoder: Path | None = None) -> Re
     found = order.calibration
     if order.kind == "image":
         return _pictures(found.images if found else (), order, graph)
+    if order.kind == "speech":
+        return _sounds(order, graph, encoder)
     rows = _ids(order, found.texts or found.words if found else NEUTRAL)
     return _texts(rows, order.kind, graph, encoder, order.start_token)
 
@@ -118,6 +121,23 @@ def _pictures(paths: Sequence[str], order: Order, graph: Path) -> Reader:
     return Reader(feeds, (1,) * (len(paths) or len(PATTERNS)))
 
 
+def _sounds(order: Order, graph: Path, encoder: Path | None) -> Reader:
+    from edgeml.formats.onnx_sounds import Heard
+    from edgeml_runtime.tones import SOUNDS
+
+    assert order.speech is not None
+    heard, empty = Heard(order.speech), _empty(_inputs(graph))
+    read = _reading(encoder) if encoder else None
+
+    def feeds(row: int) -> Feeds:
+        features = heard.features(row)
+        if read is None:
+            return {"input_features": features}
+        return {"decoder_input_ids": heard.tokens(row), **empty, **read(features)}
+
+    return Reader(feeds, (1,) * len(SOUNDS), batches=False)
+
+
 def _ids(order: Order, texts: Sequence[Any]) -> list[list[int]]:
     from tokenizers import Tokenizer
 
@@ -134,11 +154,7 @@ def _ids(order: Order, texts: Sequence[Any]) -> list[list[int]]:
 
 def _texts(rows: list[list[int]], kind: Kind, graph: Path, encoder: Path | None, start: int | None) -> Reader:
     names = _inputs(graph)
-    empty = {
-        name: np.zeros((1, int(shape[1]), 0, int(shape[3])), np.float32)
-        for name, shape in names
-        if "past_key_values" in name and "cross_attention" not in name
-    }
+    empty = _empty(names)
     read = _reading(encoder) if encoder else None
 
     def feeds(row: int) -> Feeds:
@@ -158,13 +174,22 @@ def _texts(rows: list[list[int]], kind: Kind, graph: Path, encoder: Path | None,
     return Reader(feeds, tuple(map(len, rows)), kind not in _ALONE)
 
 
-def _reading(encoder: Path) -> Callable[[Any], Feeds]:
-    """What the writing graph is fed of a text: the keys and values that the reading graph makes of it."""
-    session = _session(encoder)
-    names = [item.name for item in session.get_outputs()]
+def _empty(names: list[tuple[str, list[Any]]]) -> Feeds:
+    """The caches of a graph that has written nothing yet."""
+    return {
+        name: np.zeros((1, int(shape[1]), 0, int(shape[3])), np.float32)
+        for name, shape in names
+        if "past_key_values" in name and "cross_attention" not in name
+    }
 
-    def read(ids: Any) -> Feeds:
-        found = session.run(names, {"input_ids": ids})
+
+def _reading(encoder: Path) -> Callable[[Any], Feeds]:
+    """What the writing graph is fed of a text or sound: the keys and values that the reading graph makes of it."""
+    session = _session(encoder)
+    names, fed = [item.name for item in session.get_outputs()], session.get_inputs()[0].name
+
+    def read(item: Any) -> Feeds:
+        found = session.run(names, {fed: item})
         return {f"input.{name}": value for name, value in zip(names, found, strict=True)}
 
     return read

@@ -6,15 +6,15 @@ from typing import Any
 
 from edgeml.formats import Calibration, Wishes
 from edgeml_runtime.session import Kind
-from edgeml_runtime.types import Pixels, Record
+from edgeml_runtime.types import Pixels, Record, Speech
 
 
 class Order(Record, frozen=True, kw_only=True, tag_field="schema", tag="edgeml.onnx-order/1"):
     """One conversion: read `source`, write into `folder`; the export is kept in `shared` for the next scheme.
 
-    `kernels` are those of the target, and `here` says whether they are this machine's as well. `max_tokens`, `pixels`
-    and `start_token` say how the model reads its inputs. `settled` are the settings of an earlier conversion, which
-    this one repeats without choosing anew.
+    `kernels` are those of the target, and `here` says whether they are this machine's as well. `max_tokens`, `pixels`,
+    `speech` and `start_token` say how the model reads its inputs. `settled` are the settings of an earlier conversion,
+    which this one repeats without choosing anew.
     """
 
     source: str
@@ -26,6 +26,7 @@ class Order(Record, frozen=True, kw_only=True, tag_field="schema", tag="edgeml.o
     here: bool = False
     max_tokens: int = 0
     pixels: Pixels | None = None
+    speech: Speech | None = None
     start_token: int | None = None
     calibration: Calibration | None = None
     wishes: Wishes = Wishes()

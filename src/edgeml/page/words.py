@@ -23,6 +23,8 @@ _TITLES = {
     "macro_f1": "macro F1",
     "entity_f1": "entity F1",
     "chrf": "chrF",
+    "wer": "word error rate",
+    "cer": "character error rate",
     "contract.valid": "valid JSON",
     "fidelity.agreement": "same answer as the baseline's",
     "fidelity.spearman": "rank correlation with the baseline",
@@ -46,7 +48,7 @@ _TITLES = {
     "memory_peak_file": "file-backed memory",
     "memory_peak_pss": "proportional memory (PSS)",
 }
-_TOLD = {"once", "mean", "exp_mean", "sum", "spearman", "pearson", "f1", "macro_f1", "share"}  # by the metric's name
+_TOLD = {"once", "mean", "exp_mean", "sum", "spearman", "pearson", "f1", "macro_f1", "share", "rate"}  # by its name
 _STATISTICS = {"mad": "median absolute deviation", "max": "largest", "min": "least"}
 
 

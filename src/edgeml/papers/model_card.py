@@ -274,6 +274,9 @@ def _limits(manifest: VariantManifest, profile: Profile) -> list[str]:
         limits = [f"Text and answer together have at most {manifest.max_tokens} tokens."]
     elif manifest.pixels:
         limits = [f"Sees pictures as {manifest.pixels.width} by {manifest.pixels.height} pixels."]
+    elif manifest.speech:
+        language = f", and writes down {manifest.speech.language}" if manifest.speech.language else ""
+        limits = [f"Hears at most {manifest.speech.sound.window_s} s of a sound{language}; refuses what is longer."]
     elif kind_of(manifest.task) == "seq2seq":
         limits = [f"Reads at most {manifest.max_tokens} tokens of a text with its instruction; refuses what is longer."]
     else:

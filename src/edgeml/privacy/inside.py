@@ -66,7 +66,7 @@ class Run:
     def _predict(self) -> None:
         for step, content in (("predict", self._rows("predict")), ("predict, broken", self._broken())):
             if content is None:
-                self._did(step, "not tried: pictures are not marked")
+                self._did(step, "not tried: pictures and sounds are not marked")
                 continue
             path = self._space / GIVEN / f"{step}.jsonl"
             path.write_bytes(content)

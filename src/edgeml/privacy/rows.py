@@ -13,6 +13,7 @@ def row_of(task: str, canary: Canary, *, short: bool = False) -> dict[str, Any] 
     """A marked row of a task, None for pictures; a short one has a single word."""
     text, tokens = (canary.words, [canary.words]) if short else (canary.text, canary.tokens)
     rows: dict[str, dict[str, Any] | None] = {
+        "automatic-speech-recognition": None,
         "image-classification": None,
         "sentence-similarity": {"sentence1": text, "sentence2": text},
         "token-classification": {"tokens": tokens},

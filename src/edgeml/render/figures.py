@@ -32,6 +32,8 @@ FIGURES: dict[tuple[str, str], Figure] = {
     ("entity_f1", "f1"): Figure(title="entity F1\n[95 %]", digits=3, interval=True, change=True),
     ("exact_match", "mean"): Figure(title="exact match\n[95 %]", digits=3, interval=True, change=True),
     ("chrf", "mean"): Figure(title="chrF\n[95 %]", digits=3, interval=True, change=True),
+    ("wer", "rate"): Figure(title="WER\n[95 %]", digits=3, interval=True, change=True),
+    ("cer", "rate"): Figure(title="CER\n[95 %]", digits=3, interval=True, rank=8),
     ("fidelity.agreement", "mean"): Figure(title="as baseline\n[95 %]", digits=3, interval=True, rank=7),
     ("fidelity.cosine", "mean"): Figure(title="cosine to\nbaseline", digits=4, rank=8),
     ("contract.valid", "mean"): Figure(title="valid\nJSON", digits=3, rank=1),

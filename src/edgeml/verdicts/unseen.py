@@ -20,10 +20,12 @@ def cost_of_a_row(score: Score) -> float:
     `mean`: a value of 1 becomes 0. `spearman`, `pearson`: the answer becomes the run's lowest or highest, whichever
     does more harm; the mean over rows, so whatever breaks is taken to do so at any score. Where it were the outermost
     rows alone, one would cost up to 6. `f1`, `share`: every entity, or word, of a row becomes a wrong one; rows count
-    by what they hold (sum of squares by sum), so it is taken to break rows whatever their length. `macro_f1`: a right
-    row of the label that loses most gets the label that suffers most from it, a rare one.
+    by what they hold (sum of squares by sum), so it is taken to break rows whatever their length. `rate`: as
+    many words as were said are wrong, though an answer that never ends may have more. `macro_f1`: a right row of the
+    label that loses most gets the label that suffers most from it, a rare one.
     """
-    cost = {"f1": _f1, "share": _share, "macro_f1": _macro_f1, "spearman": _correlation, "pearson": _correlation}
+    cost = {"f1": _f1, "share": _share, "rate": _rate, "macro_f1": _macro_f1}
+    cost |= {"spearman": _correlation, "pearson": _correlation}
     of: Callable[[Score], float] = cost.get(score.statistic_name, lambda _: 1.0)
     return max(of(score), 1.0)
 
@@ -54,6 +56,11 @@ def _f1(score: Score) -> float:
 def _share(score: Score) -> float:
     right, all_words = _columns(score)
     return _by_size(right, float(all_words.sum()))
+
+
+def _rate(score: Score) -> float:
+    _, all_words = _columns(score)
+    return _by_size(all_words, float(all_words.sum()))
 
 
 def _by_size(right: Any, whole: float) -> float:

@@ -28,6 +28,7 @@ _MODULES: dict[Kind, str] = {
     "classifier": "onnx_classifier",
     "tagger": "onnx_classifier",
     "image": "onnx_image",
+    "speech": "onnx_speech",
     "decoder": "onnx_decoder",
     "seq2seq": "onnx_seq2seq",
 }

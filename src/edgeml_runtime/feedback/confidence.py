@@ -6,6 +6,7 @@ from typing import Any
 
 # Why a task has none, told wherever somebody asks for it.
 NONE = {
+    "automatic-speech-recognition": "a written answer comes without a probability that it is right",
     "feature-extraction": "a vector says nothing of how sure the model is",
     "perplexity": "perplexity is of a whole text, and answers no single rows",
     "sentence-similarity": "a cosine says how alike two texts are, not how sure the model is of that",

@@ -12,7 +12,7 @@ from edgeml_runtime.errors import EdgemlError
 from edgeml_runtime.types import Record
 
 Kind = Literal["correction", "low-confidence"]
-_PICTURES = "image-classification"
+_NO_TEXTS = {"image-classification": "pictures", "automatic-speech-recognition": "sounds"}
 
 
 class Posted(Record, frozen=True, kw_only=True):
@@ -86,8 +86,8 @@ def _checked(plain: Any) -> Posted:
         raise EdgemlError("the feedback has no correction", hint="say in `correction` what would have been right")
     if not posted.input:
         raise EdgemlError("the feedback has an empty input", hint='give the row that was asked, such as {"text": ...}')
-    if posted.task == _PICTURES:
-        raise EdgemlError("feedback keeps texts, and this task reads pictures", hint="keep the pictures yourself")
+    if what := _NO_TEXTS.get(posted.task or ""):
+        raise EdgemlError(f"feedback keeps texts, and this task reads {what}", hint=f"keep the {what} yourself")
     return posted
 
 

@@ -73,8 +73,8 @@ class Corrections:
         return JSONResponse({"id": id}, 201)
 
     async def notice(self, row: Row, task: str, answer: Any) -> None:
-        """Keep an answer of which the model is unsure; pictures are not. One that cannot be is given anyway."""
-        if "image" in row:
+        """Keep an answer of which the model is unsure; pictures and sounds are not. One that cannot be is given."""
+        if "image" in row or "audio" in row:
             return
         entry = self._entry("low-confidence", task, row, answer, confidence=confidence_of(task, answer))
         try:

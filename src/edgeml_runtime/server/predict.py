@@ -15,12 +15,13 @@ from edgeml_runtime.server.refusals import wrong
 from edgeml_runtime.server.schemas import check_schema
 from edgeml_runtime.server.work import Ask, GivenUpError
 from edgeml_runtime.session import Decoder, Session, is_encoder, kind_of, writes_text
+from edgeml_runtime.sound import read_wave
 from edgeml_runtime.tasks import ready, task_of
 from edgeml_runtime.tasks.text_classification import likeliest
 from edgeml_runtime.types import Generate, Record, Row, VariantManifest
 
 if TYPE_CHECKING:
-    from edgeml_runtime.session import ImageClassifier
+    from edgeml_runtime.session import ImageClassifier, Transcriber
 
 LARGEST_PIXELS = 50_000_000  # decoded to RGB, 150 MB
 LONGEST_SIDE = 20  # times the shorter one: resized by its shorter side, a longer picture would need far more memory
@@ -41,14 +42,15 @@ class Predict(Record, frozen=True, kw_only=True):
 def checked(asked: Predict, manifest: VariantManifest) -> tuple[str, list[Row]]:
     """The task and the rows as it reads them; raises the refusal of rows that it cannot read."""
     task = _task(asked, manifest)
-    pictures = kind_of(manifest.task) == "image"
+    if kind_of(manifest.task) == "image":
+        return task, [{"image": _picture(row.get("image"), place)} for place, row in enumerate(asked.rows)]
+    if manifest.speech:
+        most_s = manifest.speech.sound.window_s
+        return task, [{"audio": _sound(row.get("audio"), place, most_s)} for place, row in enumerate(asked.rows)]
     try:
-        rows = list(asked.rows) if pictures else ready(task, asked.rows, "the request")
+        return task, ready(task, asked.rows, "the request")
     except EdgemlError as error:
         raise wrong(error.message, "rows") from error
-    if pictures:
-        return task, [{"image": _picture(row.get("image"), place)} for place, row in enumerate(rows)]
-    return task, rows
 
 
 def answers(session: Session, asked: Predict, task: str, rows: Sequence[Row], ask: Ask[Any], **room: int) -> list[Any]:
@@ -68,6 +70,10 @@ def _answer(session: Session, asked: Predict, task: str, row: Row, ask: Ask[Any]
     if kind_of(session.manifest.task) == "image":
         logits = cast("ImageClassifier", session).classify_images([row["image"]])[0]
         return likeliest(logits, session.manifest.labels), 0, 0
+    if session.manifest.speech:
+        options = Generate(max_new_tokens=asked.max_new_tokens or room["max_new_tokens"])
+        made = cast("Transcriber", session).transcribe(row["audio"], options)
+        return made.text, made.prompt_tokens, len(made.tokens)
     columns = task_of(task).COLUMNS
     tokens = sum(counted(cast("Any", session), [row[column] for column in columns]))
     return task_of(task).predict(session, {column: row[column] for column in columns}, Generate()), tokens, 0
@@ -116,4 +122,17 @@ def _picture(value: Any, place: int) -> bytes:
     if width * height > LARGEST_PIXELS or max(width, height) > LONGEST_SIDE * min(width, height):
         limits = f"at most {LARGEST_PIXELS} pixels and {LONGEST_SIDE} times as long as wide"
         raise wrong(f"the picture has {width} by {height} pixels, and may have {limits}", name)
+    return content
+
+
+def _sound(value: Any, place: int, most_s: float) -> bytes:
+    """A sound's file, no longer than the model hears."""
+    name = f"rows[{place}].audio"
+    try:
+        content = base64.b64decode(value, validate=True)
+        read_wave(content, most_s=most_s)
+    except (TypeError, binascii.Error) as error:
+        raise wrong("audio must be a WAV file in base64", name) from error
+    except EdgemlError as error:
+        raise wrong(f"audio: {error.message}", name) from error
     return content

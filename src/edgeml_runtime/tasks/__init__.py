@@ -14,6 +14,7 @@ from edgeml_runtime.types import Absent, Generate, Job, Record, Row, Samples, Ve
 
 T = TypeVar("T")
 NAMES = (
+    "automatic-speech-recognition",
     "feature-extraction",
     "image-classification",
     "perplexity",

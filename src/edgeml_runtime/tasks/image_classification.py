@@ -15,7 +15,7 @@ import numpy as np
 
 from edgeml_runtime.errors import EdgemlError
 from edgeml_runtime.meters.clock import steady_s, timed_s
-from edgeml_runtime.rows import located
+from edgeml_runtime.rows import content, located
 from edgeml_runtime.tasks import Answers, shuffled
 from edgeml_runtime.tasks.encoding import THROUGHPUT_BATCHES, require_answers_differ, singles
 from edgeml_runtime.tasks.text_classification import likeliest
@@ -49,7 +49,7 @@ def cost(session: Session, job: Job) -> list[Samples]:
         _shuffled(job),
         warmups=job.warmups,
         repeats=job.repeats,
-        prepare=_content,
+        prepare=content,
     )
     latency = Samples(
         metric="latency",
@@ -109,7 +109,7 @@ def image_classifier(session: Session) -> ImageClassifier:
 def _throughput(model: ImageClassifier, job: Job) -> Samples:
     files, size, rates = _shuffled(job), job.batch_size, []
     for start in range(0, min(len(files), THROUGHPUT_BATCHES * size), size):
-        batch = [_content(file) for file in files[start : start + size]]
+        batch = [content(file) for file in files[start : start + size]]
         rates.append(len(batch) / timed_s(partial(model.classify_images, batch)))
     return Samples(
         metric="throughput",
@@ -128,13 +128,6 @@ def _shuffled(job: Job) -> list[str]:
 def _logits(model: ImageClassifier, files: Sequence[str]) -> Floats:
     """Raises EdgemlError naming the file that cannot be read or decoded."""
     try:
-        return model.classify_images([_content(file) for file in files])
+        return model.classify_images([content(file) for file in files])
     except EdgemlError as error:
         raise EdgemlError(f"{', '.join(files)}: {error.message}", hint=error.hint) from error
-
-
-def _content(file: str) -> bytes:
-    try:
-        return Path(file).read_bytes()
-    except OSError as error:
-        raise EdgemlError(f"cannot read it: {error.strerror}", hint="check the path") from error

@@ -16,7 +16,7 @@ from edgeml_runtime.types import VariantManifest
 
 _TYPE = "application/vnd.cncf.model"
 _LAYERS = {"weights": "weight", "config": "weight.config", "papers": "doc"}
-_IMAGES = {"image-classification": ["image"]}
+_INPUTS = {"image-classification": ["image"], "automatic-speech-recognition": ["audio"]}
 _ANSWERS = {"feature-extraction": ["embedding"], "sentence-similarity": ["embedding"]}
 
 
@@ -34,7 +34,7 @@ def model_config(folder: Path, layers: dict[str, Layer]) -> dict[str, Any]:
             "paramSize": f"{millions / 1e3:.1f}B" if millions >= 1000 else f"{millions:.1f}M",
             "precision": scheme,
             "capabilities": {
-                "inputTypes": _IMAGES.get(manifest.task, ["text"]),
+                "inputTypes": _INPUTS.get(manifest.task, ["text"]),
                 "outputTypes": _ANSWERS.get(manifest.task, ["text"]),
             },
         },

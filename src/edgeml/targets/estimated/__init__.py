@@ -84,7 +84,7 @@ def _of_onnx(variant: Variant, profile: Profile, workload: Workload) -> Estimate
     kind = kind_of(manifest.task)
     need = memory.need("onnx", Weights(file_bytes=manifest.size_bytes))
     fit = memory.fit(variant.name, need, profile, None)
-    if kind in ("decoder", "seq2seq"):
+    if kind in ("decoder", "seq2seq", "speech"):
         reason = "nothing was published of models that write, in ONNX Runtime on such devices"
         figures: Figures = (Absent(metric=name, reason=reason, hint=_ON_DEVICE) for name in _metrics(variant, workload))
     else:
@@ -96,7 +96,7 @@ def _metrics(variant: Variant, workload: Workload) -> tuple[str, ...]:
     """The metrics that a variant has beside memory."""
     if workload.task == "perplexity":
         return ("prefill_rate",)
-    if kind_of(variant.manifest.task) in ("decoder", "seq2seq"):
+    if kind_of(variant.manifest.task) in ("decoder", "seq2seq", "speech"):
         return ("latency", "latency_first_token", "prefill_rate", "decode_rate", "energy", "energy_decode")
     return ("latency", "energy")
 
