@@ -400,7 +400,8 @@ def test_a_bart_writes_the_tokens_of_pytorch_after_the_one_that_is_forced(tmp_pa
         different |= set(found.tokens)
     assert len(different) > 5
     assert small.manifest.audit.earned
-    assert whole.manifest.audit.parameters == pytest.approx(sum(one.numel() for one in model.parameters()), rel=0.01)
+    # Vectors that are all zeros or ones, as only untrained models have them, are stored once.
+    assert whole.manifest.audit.parameters == pytest.approx(sum(one.numel() for one in model.parameters()), rel=0.02)
     table = model.get_input_embeddings().weight.numel()  # in each graph once, and counted once
     assert whole.manifest.audit.bits_per_weight == pytest.approx(32 + 32 * table / whole.manifest.audit.parameters)
     assert (whole.manifest.start_token, whole.manifest.first_token) == (BART_START, BART_FIRST)

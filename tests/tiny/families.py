@@ -64,6 +64,7 @@ def family_folder(path: Path, architecture: str, **more: Any) -> Path:
     model = kind(kind.config_class(**settings))
     if architecture == "Gemma3ForCausalLM":  # which multiplies them by the root of the width: it would repeat a word
         model.get_input_embeddings().weight.data.mul_(0.05)
+        model.model.norm.weight.data.fill_(19)  # and one more: logits as large as before
     model.save_pretrained(path)
     return path
 

@@ -53,9 +53,11 @@ def bart_folder(path: Path) -> Path:
     special = {"pad_token_id": START, "bos_token_id": BART_FIRST, "eos_token_id": BART_START}
     special |= {"decoder_start_token_id": BART_START, "forced_eos_token_id": BART_START}
     model = transformers.BartForConditionalGeneration(
-        transformers.BartConfig(vocab_size=words, init_std=0.3, **sizes | special)
+        transformers.BartConfig(vocab_size=words, init_std=0.1, **sizes | special)
     )
     model.final_logits_bias.copy_(torch.randn_like(model.final_logits_bias))
+    for part in (model.model.encoder, model.model.decoder):
+        part.embed_positions.weight.data.mul_(10)  # so that words differ from place to place
     model.generation_config.forced_bos_token_id = BART_FIRST
     model.generation_config.num_beams = 4
     model.save_pretrained(path)
