@@ -1,15 +1,19 @@
 """What the spoiled files found, each once: a crash, a hang or too much memory before, and a sentence now."""
 
+import csv
 import gzip
 import io
 import json
 import re
 import sqlite3
+import struct
 import tarfile
 import zipfile
+import zlib
 
 import pytest
 import safetensors
+from PIL import Image
 
 from edgeml.bundles import oci, tar
 from edgeml.bundles.extraction import Intake, first_file
@@ -29,6 +33,7 @@ from edgeml_runtime.backends.schema_bounds import written_out
 from edgeml_runtime.chat_template import ChatTemplate, Writer
 from edgeml_runtime.feedback.settings import FeedbackSettings
 from edgeml_runtime.feedback.store import FeedbackStore, items_of
+from edgeml_runtime.pixels import decoded
 from edgeml_runtime.records import decode, parse_json
 from edgeml_runtime.rows import read_rows
 from edgeml_runtime.session import Said
@@ -335,6 +340,7 @@ def test_a_file_of_a_wheel_that_is_longer_than_the_wheel_takes_no_memory(tmp_pat
 
 
 def test_a_wheel_whose_record_is_no_table_is_broken(tmp_path):
+    csv.field_size_limit(131_072)  # Python's own; reading rows of data raises it
     path = tmp_path / "a-1.0-py3-none-any.whl"
     with zipfile.ZipFile(path, "w") as wheel:
         wheel.writestr("a-1.0.dist-info/RECORD", 'a,"' + "x" * 200_000)
@@ -360,6 +366,22 @@ def test_a_bundles_manifest_of_other_types_is_none(tmp_path, manifest):
 
 
 # Data and devices -----------------------------------------------------------------------------------------------------
+
+
+def test_a_long_cell_is_a_cell(tmp_path):
+    path = tmp_path / "data.csv"
+    path.write_text("text,label\n" + "word " * 100_000 + ",a\n")
+    assert len(read_rows(path)[0]["text"]) == 500_000
+
+
+def test_a_picture_that_would_fill_the_memory_is_refused_by_its_header():
+    packed = io.BytesIO()
+    Image.new("1", (1, 1)).save(packed, "PNG")
+    content = bytearray(packed.getvalue())
+    content[16:24] = struct.pack(">II", 60_000, 60_000)
+    content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
+    with limits():
+        assert "cannot be decoded" in refusal(decoded, bytes(content))
 
 
 def test_a_row_that_is_too_deep_is_refused_with_its_line(tmp_path):
