@@ -84,7 +84,7 @@ def test_a_limit_below_the_models_own_memory_says_what_that_is(tmp_path):
 
     said = refusal(counts, path, names, arrays((2,)), tmp_path / "scratch", limit=_MIB)
 
-    assert said.startswith("--memory allows 1 MB, and the model alone takes ")
+    assert said.startswith("--memory allows 1 MB, and the model with its libraries takes ")
 
 
 def test_a_limit_that_holds_not_even_one_activation_says_how_much_does(tmp_path):

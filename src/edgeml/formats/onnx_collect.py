@@ -105,7 +105,8 @@ def _room_bytes(limit_bytes: int | None, tensors: int) -> int:
         return ROOM_BYTES
     held = resident_bytes() + _COUNTING_BYTES + tensors * _BINS_BYTES
     if held >= limit_bytes:
-        message = f"--memory allows {limit_bytes / 1e6:.0f} MB, and the model alone takes {held / 1e6:.0f} MB"
+        alone = f"the model with its libraries takes {held / 1e6:.0f} MB"
+        message = f"--memory allows {limit_bytes / 1e6:.0f} MB, and {alone}"
         raise EdgemlError(message, hint="allow more")
     return limit_bytes - held
 

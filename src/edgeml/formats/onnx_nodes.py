@@ -65,7 +65,7 @@ def excluded(nodes: Sequence[Node], patterns: Sequence[str]) -> list[str]:
             raise EdgemlError(f"--exclude {pattern} cannot be read: {error}", hint=hint) from error
         fitting = [node.name for node in nodes if any(expression.search(name) for name in node.names)]
         if not fitting:
-            known = [name for node in nodes for name in node.names]
+            known = list(dict.fromkeys(name for node in nodes for name in node.names))
             near = get_close_matches(pattern, known, n=_HINTED, cutoff=0.0)
             hint = f"the nearest are {', '.join(near)}" if near else "the scheme makes no node small"
             raise EdgemlError(f"--exclude {pattern} fits no node that the scheme makes small", hint=hint)
