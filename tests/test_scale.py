@@ -399,3 +399,23 @@ def test_artifacts_may_move_with_the_working_folder(store, tmp_path):
     done = edgeml("quantize", "tiny", "--to", "gguf:q8_0", "--artifacts", tmp_path / "elsewhere" / "artifacts")
 
     assert done.code == 0, done.err
+
+
+def test_a_bench_whose_figures_could_not_be_kept_does_not_begin(store):
+    onnx_variant(store.variant_folder("tiny", "onnx-fp32"))
+    (store.root / "tiny" / "measurements").write_text("a file")
+
+    done = inside("bench", "tiny", "--repeats", "4", "--threads", "1")
+
+    assert done.code == 3
+    assert done.refusal[0] == "cannot use artifacts/tiny/measurements: File exists"
+    assert "steady runs" not in done.err
+
+
+def test_a_link_that_leads_to_itself_is_no_model(store):
+    Path("loop").symlink_to("loop")
+
+    done = inside("download", "./loop")
+
+    assert done.code == 3
+    assert done.refusal[0].startswith("there is no ")

@@ -13,7 +13,7 @@ import pytest
 from msgspec.structs import replace
 
 from edgeml.progress import silent
-from edgeml.store import Store, alone, fresh_folder, load_variant
+from edgeml.store import Store, alone, fresh_folder, load_variant, using
 from edgeml.types import Model
 from edgeml_runtime.records import read_record, verify, write_record
 from tiny.commands import Done, gguf_model, inside, tree
@@ -195,3 +195,22 @@ def test_two_models_of_one_name_that_come_at_once_get_a_name_each(store):
 
     check_well(done, store)
     assert {Path(model.ref).parent.name for model in store.models()} == {"one", "other"}
+
+
+def test_a_variant_is_not_replaced_while_another_measures_it(store):
+    gguf_model(store)
+    assert inside("quantize", "tiny", "--to", "gguf:q8_0").code == 0
+    folder = store.variant_folder("tiny", "gguf-q8_0")
+    before = folder.stat().st_ino
+
+    with using([folder]), using([folder]):
+        forced = started(["quantize", "tiny", "--to", "gguf:q8_0", "--force"])
+        assert forced.stderr
+        said = next(line for line in forced.stderr if "wait" in line)
+        assert folder.stat().st_ino == before
+    _, err = forced.communicate(timeout=TIMEOUT_S)
+
+    assert said.endswith("wait for another edgeml that uses tiny/gguf-q8_0 ...\n")
+    assert forced.returncode == 0, err
+    assert folder.stat().st_ino != before
+    check_well([], store)

@@ -111,6 +111,8 @@ def _trial(
         gold(conditions.task, dataset.rows, variant.manifest.labels)  # right answers must be labels that it knows
         read = Sum(progress, f"verify {variant.name}", variant.manifest.size_bytes)
         verify(variant.path, variant.manifest.files, tick=read)
+    for model in {variant.name.partition("/")[0] for variant in order}:
+        store.require_measurements_folder(model)
     return Trial(order, dataset, conditions, store=store, baseline=baseline, progress=progress)
 
 

@@ -11,6 +11,7 @@ from difflib import get_close_matches
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from edgeml.errors import EdgemlError
 from edgeml.progress import Progress
@@ -205,6 +206,13 @@ class Store:
         """Where a model's runs and reports lie, whether there are any or not."""
         return self.root / model / "measurements"
 
+    def require_measurements_folder(self, model: str) -> None:
+        """Raise OSError, before hours of measuring, where nothing could be kept of it."""
+        folder = self.measurements_folder(model)
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
+
     def _called(self, text: str, models: Sequence[Model]) -> Model | None:
         """The model of exactly that name or, of those with that reference, the newest."""
         ref = str(_resolved(text))
@@ -254,7 +262,7 @@ def _unpinned(ref: str) -> str:
 def _resolved(text: str) -> ModelRef:
     """A reference as `model.json` keeps it: paths are absolute."""
     ref = ModelRef.parse(text)
-    return ModelRef(source="local", id=str(Path(ref.id).expanduser().resolve())) if ref.source == "local" else ref
+    return ModelRef(source="local", id=os.path.realpath(Path(ref.id).expanduser())) if ref.source == "local" else ref
 
 
 def _fetchable(text: str) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from os.path import realpath
 from pathlib import Path
 
 from edgeml.errors import EdgemlError
@@ -26,7 +27,7 @@ from edgeml_runtime.records import describe_file
 
 def fetch(ref: ModelRef, *, consent: Consent, progress: Progress) -> Fetched:
     """The files of the model at a path, checked and digested; the digests are what pins it."""
-    path = Path(ref.id).expanduser().resolve()
+    path = Path(realpath(Path(ref.id).expanduser()))
     if not path.exists():
         raise EdgemlError(f"there is no {path}", hint="check the path; a hub model is written hf:org/name")
     folder, choice = _chosen(path, consent)
