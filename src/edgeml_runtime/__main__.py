@@ -285,7 +285,7 @@ def _facts(bundle: Bundle, manifest: VariantManifest) -> list[tuple[str, str]]:
     built_for, was = manifest.built_for, manifest.source_quantized
     facts += [("limit", f"its integer weights are laid out for {built_for}")] if built_for else []
     facts += [("limit", f"its source was already quantized ({was})")] if was else []
-    return facts + [("limit", text) for text in manifest.audit.shortfalls]
+    return facts + [("limit", text) for text in (*manifest.audit.shortfalls, *manifest.notes)]
 
 
 def _reads(manifest: VariantManifest) -> str:
