@@ -32,6 +32,7 @@ from edgeml_runtime.types import Energy, Generate, Job, Window
 from tiny.bundles import tiny_bundle
 from tiny.gguf import llama_gguf
 from tiny.pictures import image_variant, picture_folder
+from tiny.speech import sound_folder, speech_variant
 from tiny.variants import gguf_variant, onnx_variant
 
 ROOT = Path(__file__).parent.parent
@@ -274,14 +275,14 @@ def test_no_file_names_the_machine_it_was_written_on_or_an_index_host():
 def test_the_table_of_metrics_is_what_the_tasks_give(tmp_path):
     given = {row for task in ("sentence-similarity", "feature-extraction") for row in encoder_metrics(tmp_path, task)}
     given |= {row for task in ("text-generation", "perplexity") for row in decoder_metrics(tmp_path, task)}
-    given |= image_metrics(tmp_path)
+    given |= image_metrics(tmp_path) | speech_metrics(tmp_path)
     given |= parity_metrics(tmp_path)
     given |= {("size", "byte", ("once",)), ("energy_estimated", "J", ("min", "max"))}
     given |= {("instructions", "instruction", ("once",))}  # which an emulator counts
     given |= {(one.metric, one.unit, one.statistics) for one in figures(ENERGY)}
     stated = {(one.name, one.unit, tuple(one.statistics.split(", "))) for one in METRICS}
 
-    accuracy = {"spearman", "pearson", "nearest_accuracy", "contract.valid", "exact_match", "chrf"}
+    accuracy = {"spearman", "pearson", "nearest_accuracy", "contract.valid", "exact_match", "chrf", "wer", "cer"}
     accuracy |= {"accuracy", "macro_f1", "token_accuracy", "entity_f1"}
     accuracy |= {f"contract.{name}" for name in ("schema", "keys", "grounded", "truncated")}
     accuracy |= {"reasoning"}  # of models that think aloud
@@ -300,6 +301,12 @@ def encoder_metrics(folder, task):
 def image_metrics(folder):
     rows = dataset_for("image-classification", picture_folder(folder / "pictures", 1), {}, limit=None).rows
     return metrics("image-classification", str(image_variant(folder / "image")), rows=rows)
+
+
+def speech_metrics(folder):
+    task = "automatic-speech-recognition"
+    rows = dataset_for(task, sound_folder(folder / "sounds", 2), {}, limit=None).rows
+    return metrics(task, str(speech_variant(folder / "speech")), rows=rows)
 
 
 def decoder_metrics(folder, task):
