@@ -226,7 +226,7 @@ def _card(parts: Parts) -> dict[str, Any]:
         metric = {"type": f"{one.metric} ({one.statistic}, {one.how} on {one.target})", "value": repr(one.value)}
         metric |= {"slice": one.slice} if one.slice else {}
         metrics.append(metric | ({"confidenceInterval": interval} if interval else {}))
-    limits = list(manifest.audit.shortfalls)
+    limits = [*manifest.audit.shortfalls, *manifest.notes]
     limits += [f"its source was already quantized: {manifest.source_quantized}"] if manifest.source_quantized else []
     refs = [{"ref": f"evaluation-{sha256[:12]}"} for sha256 in sorted({run.dataset_sha256 for run in parts.found.runs})]
     card: dict[str, Any] = {
