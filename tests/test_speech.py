@@ -1,5 +1,6 @@
 """Sounds are read and heard as Whisper's own processor hears them, refused where they cannot be, and written down."""
 
+import base64
 import json
 import struct
 import subprocess
@@ -26,6 +27,7 @@ from edgeml.types import Model, Scheme
 from edgeml.verdicts.unseen import cost_of_a_row
 from edgeml_runtime.__main__ import main
 from edgeml_runtime.errors import EdgemlError as RuntimeRefusal
+from edgeml_runtime.feedback.types import read_posted
 from edgeml_runtime.mel import Ear, filters
 from edgeml_runtime.records import describe
 from edgeml_runtime.selftest import compare, record
@@ -36,6 +38,7 @@ from edgeml_runtime.tones import SOUNDS, tone
 from edgeml_runtime.types import Generate, Job, Sound, Speech
 from edgeml_runtime.worker import run
 from tiny.graphs import graph_model
+from tiny.serving import served
 from tiny.speech import SOUND, TASK, sound_folder, speech_variant, wav, whisper_folder
 
 WHISPER = Sound(sampling_hz=16_000, fft_size=400, hop=160, mel_bins=80, window_s=1)
@@ -440,6 +443,46 @@ def test_predict_reads_the_files_that_rows_name(tmp_path, variant, capsys):
 
     wanted = open_session(variant, threads=1).transcribe(tone(SOUNDS[1]), Generate()).text
     assert json.loads(capsys.readouterr().out) == wanted
+
+
+@pytest.fixture(scope="module")
+def endpoint(variant):
+    with served(variant) as found:
+        yield found
+
+
+def test_the_endpoint_writes_down_sounds_that_are_sent(endpoint, variant):
+    rows = [{"audio": base64.b64encode(tone(name)).decode()} for name in SOUNDS[:2]]
+
+    found = endpoint.post("/v1/predict", {"rows": rows, "max_new_tokens": 6})
+
+    session = open_session(variant, threads=1)
+    wanted = [session.transcribe(tone(name), Generate(max_new_tokens=6)).text for name in SOUNDS[:2]]
+    assert (found.status, found.json["answers"]) == (200, wanted)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"file": "/etc/passwd"}, "audio must be a WAV file in base64"),
+        ({"text": "x"}, "audio must be a WAV file in base64"),
+        ({"audio": "no base64!"}, "audio must be a WAV file in base64"),
+        ({"audio": base64.b64encode(b"OggS").decode()}, "audio: it is no WAV file"),
+        ({"audio": base64.b64encode(wav(np.zeros(20_000))).decode()}, "audio: it lasts 1.2 s, and at most 1 s"),
+    ],
+)
+def test_the_endpoint_refuses_what_is_no_sound_that_it_can_hear(endpoint, row, message):
+    found = endpoint.post("/v1/predict", {"rows": [row]})
+
+    assert found.status == 400
+    assert message in found.error["message"]
+
+
+def test_feedback_keeps_no_sounds():
+    body = {"input": {"file": "x"}, "answer": "a", "correction": "b", "task": TASK}
+
+    with pytest.raises(RuntimeRefusal, match="this task reads sounds"):
+        read_posted(json.dumps(body).encode(), most_bytes=1000)
 
 
 def convolving(*, stride, pads, wide=3):
