@@ -64,7 +64,7 @@ def check_signature(folder: Path, key: Path) -> str:
     except InvalidSignature as error:
         message = f"the signature of {folder.name} is not by the key that it names"
         raise EdgemlError(message, hint="do not use this bundle: ask for it again") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         message = f"the signature of {folder.name} is not of these files: {_first_line(error)}"
         raise EdgemlError(message, hint="do not use this bundle: ask for it again") from error
     return own

@@ -138,7 +138,7 @@ def _read(path: Path) -> Packed:
         files = {file["path"]: file["sha256"] for file in found["files"]}
         wheels = {name.removeprefix("wheels/"): digest for name, digest in files.items() if name.startswith("wheels/")}
         words = [found["machine"], *found["python"], *wheels.values()]
-        if not all(isinstance(word, str) for word in words):
+        if not all(isinstance(word, str) and word.isprintable() for word in words):
             raise TypeError("a name in it is none")
         return Packed(found["machine"], found["python"], wheels)
     except OSError as error:

@@ -34,7 +34,7 @@ from edgeml_runtime.chat_template import ChatTemplate, Writer
 from edgeml_runtime.feedback.settings import FeedbackSettings
 from edgeml_runtime.feedback.store import FeedbackStore, items_of
 from edgeml_runtime.pixels import decoded
-from edgeml_runtime.records import decode, parse_json
+from edgeml_runtime.records import decode, parse_json, verify
 from edgeml_runtime.rows import read_rows
 from edgeml_runtime.session import Said
 from edgeml_runtime.tasks.token_classification import items
@@ -65,6 +65,11 @@ def test_json_that_is_too_deep_or_no_text_is_no_json(text):
 
 def test_a_pair_of_surrogates_is_a_character():
     assert parse_json('"\\ud83d\\ude00"') == "😀"
+
+
+@pytest.mark.parametrize("name", ["x" * 100_000, "a\0b"])
+def test_a_file_whose_name_no_disk_takes_is_missing(tmp_path, name):
+    assert "is missing" in refusal(verify, tmp_path, (File(path=name, size_bytes=1, sha256="0"),))
 
 
 def test_a_record_that_is_too_deep_is_refused():
@@ -432,6 +437,11 @@ def test_feedback_in_other_tables_is_refused_before_it_is_read(kept, statements)
     database.close()
 
     assert "other tables than edgeml makes" in refusal(items_of, content, None, where="what came home")
+
+
+def test_a_damaged_store_whose_damage_is_told_in_no_text_is_damaged(kept):
+    place = kept.index(b"CREATE INDEX kinds")
+    assert "damaged" in refusal(items_of, kept[:place] + b"\xc5\xff\xfe" + kept[place + 3 :], None, where="it")
 
 
 @pytest.mark.parametrize("item", ["5", "'text'", "x'ff'", f"'{DEEP}'", "'{}'"], ids=lambda item: item[:8])

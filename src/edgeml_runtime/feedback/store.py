@@ -284,7 +284,10 @@ def _make(database: sqlite3.Connection) -> None:
 
 
 def _check(where: str, database: sqlite3.Connection) -> None:
-    found = database.execute("PRAGMA integrity_check(1)").fetchone()[0]
+    try:
+        found = database.execute("PRAGMA integrity_check(1)").fetchone()[0]
+    except UnicodeDecodeError as broken:  # what SQLite says of it repeats a part
+        found = str(broken)
     if found != "ok":
         error = sqlite3.DatabaseError(found)
         error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
