@@ -95,6 +95,15 @@ def test_a_text_that_is_too_long_is_refused_with_its_length(tmp_path):
         session.generate(session.prompt(None, "a b c d e"), Generate())
 
 
+def test_an_answer_that_is_longer_than_a_bart_has_places_for_is_refused_with_both_counts(tmp_path):
+    session = opened(tmp_path / "one", architecture="BartForConditionalGeneration", max_tokens=8)
+
+    assert len(session.generate([2, 9, 3], Generate(max_new_tokens=7, past_end=True)).tokens) == 7
+    with pytest.raises(EdgemlError, match="8 tokens was asked for, and the model writes at most 7") as refused:
+        session.generate([2, 9, 3], Generate(max_new_tokens=8))
+    assert refused.value.hint == "--max-new-tokens 7"
+
+
 def test_a_schema_is_refused(tmp_path):
     with pytest.raises(EdgemlError, match="cannot be held to a schema"):
         opened(tmp_path / "one").generate([2, 3], Generate(schema={"type": "object"}))

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from edgeml_runtime.session import Floats
 
 GRAPHS = ("encoder", "decoder")
+# Families that learned a vector for each place of an answer, as many as of a text. T5 knows distances alone.
+_COUNTED = ("Bart",)
 _IN, _OUT, _OWN = "input.", "output.", "self_attention_cache"
 
 
@@ -103,3 +105,8 @@ class OnnxSeq2Seq(OnnxWriter):
                 "read",
                 hint="shorten the text, or split it",
             )
+        begun = 1 if self.manifest.first_token is None else 2
+        room = self.manifest.max_tokens - begun
+        if self.manifest.architecture.startswith(_COUNTED) and options.max_new_tokens > room:
+            problem = f"an answer of {options.max_new_tokens} tokens was asked for, and the model writes at most {room}"
+            raise UnfitError(problem, hint=f"--max-new-tokens {room}")

@@ -1,0 +1,170 @@
+"""Every family of the README's table: made small, scored against itself, packed, and run where torch cannot be loaded.
+
+The models are tiny, of the family's own class and with random weights: that the graph, the scheme and the runtime fit
+together is shown here, not what a scheme costs a trained model.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tiny import gguf_families, pictures
+from tiny.alone import alone
+from tiny.commands import Done, inside
+from tiny.families import family_folder
+from tiny.seq2seq import bart_folder, t5_folder
+
+README = Path(__file__).parent.parent / "README.md"
+_QUICK = ("--threads", "1", "--warmups", "1", "--repeats", "2", "--check", "none")
+
+
+class Cell(NamedTuple):
+    """One mark of the table; `least` is how near the small scheme's answers come to the full one's, by `metric`."""
+
+    family: str
+    task: str
+    full: str
+    small: str
+    architecture: str
+    metric: str = "fidelity.agreement"
+    least: float = 0.8
+
+    @property
+    def format(self) -> str:
+        """The column that the mark stands in."""
+        return self.small.partition(":")[0]
+
+    @property
+    def mark(self) -> tuple[str, str, str]:
+        """Where the mark stands."""
+        return self.family, self.task, self.format
+
+
+_ENCODERS = {
+    "BERT, MiniLM": "Bert",
+    "DistilBERT": "DistilBert",
+    "RoBERTa": "Roberta",
+    "MPNet": "MPNet",
+    "XLM-R": "XLMRoberta",
+}
+_HEADS = {"text-classification": "ForSequenceClassification", "token-classification": "ForTokenClassification"}
+_SHAPES = {"ViT": "ViT", "ResNet": "ResNet", "MobileNet": "MobileNetV2"}
+_DECODERS = {
+    "Llama, SmolLM": "LlamaForCausalLM",
+    "Mistral": "MistralForCausalLM",
+    "Qwen2": "Qwen2ForCausalLM",
+    "Qwen3": "Qwen3ForCausalLM",
+    "Gemma 3": "Gemma3ForCausalLM",
+    "Phi-3": "Phi3ForCausalLM",
+    "SmolLM3": "SmolLM3ForCausalLM",
+    "GPT-2": "GPT2LMHeadModel",
+    "GPT-J": "GPTJForCausalLM",
+    "GPT-NeoX, Pythia": "GPTNeoXForCausalLM",
+}
+_INT8 = ("onnx:fp32", "onnx:int8")
+
+CELLS = [
+    *(
+        Cell(family, "sentence-similarity", *_INT8, f"{name}Model", "fidelity.cosine", 0.95)
+        for family, name in _ENCODERS.items()
+    ),
+    *(
+        Cell(family, task, *_INT8, f"{name}{head}", least=0.5)  # every word's tag must be the same
+        for family, name in _ENCODERS.items()
+        for task, head in _HEADS.items()
+    ),
+    *(
+        Cell(family, "text-generation", *_INT8, architecture, "same_top", 0.7)
+        for family, architecture in _DECODERS.items()
+    ),
+    *(
+        Cell(family, "text-generation", "gguf:f16", "gguf:q8_0", architecture, "same_top", 0.7)
+        for family, architecture in _DECODERS.items()
+        if architecture in gguf_families.DECODERS
+    ),
+    *(
+        Cell(family, "sentence-similarity", "gguf:f16", "gguf:q8_0", f"{name}Model", "fidelity.cosine", 0.95)
+        for family, name in _ENCODERS.items()
+        if f"{name}Model" in gguf_families.ENCODERS
+    ),
+    Cell("T5", "text2text-generation", *_INT8, "T5ForConditionalGeneration", least=0.5),
+    Cell("BART", "text2text-generation", *_INT8, "BartForConditionalGeneration", least=0.5),
+    *(
+        Cell(family, "image-classification", *_INT8, f"{name}ForImageClassification")
+        for family, name in _SHAPES.items()
+    ),
+]
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("cell", CELLS, ids=lambda cell: "-".join(cell.mark))
+def test_a_family_is_made_small_scored_packed_and_run_without_torch(cell, tmp_path, monkeypatch, smollm_file):
+    monkeypatch.chdir(tmp_path)
+    _make(cell, tmp_path / "source", smollm_file)
+    made, asked, row = _inputs(cell, tmp_path)
+    _do("download", "./source", "--name", "tiny")
+    _do("quantize", "tiny", "--to", cell.full, "--to", cell.small, *made)
+    full, small = (f"tiny/{scheme.replace(':', '-', 1)}" for scheme in (cell.full, cell.small))
+    lines = _do("bench", small, "--baseline", full, *asked, *_QUICK, "--json").out.splitlines()
+    found = {line["metric"]: line for line in map(json.loads, lines) if line["schema"] == "edgeml.measurement/1"}
+    assert found[cell.metric]["value"] >= cell.least
+    assert {line["how"] for line in found.values()} == {"measured"}
+    _do("package", small, "--target", "laptop", "--as", "dir")
+    (bundle,) = (path.parent for path in (tmp_path / "artifacts" / "bundles").glob("*/bundle.json"))
+    assert "self-test passed" in alone(bundle, "selftest", ".")
+    (tmp_path / "in.jsonl").write_text(json.dumps(row), encoding="utf-8")
+    short = ("--max-new-tokens", "8") if cell.task.endswith("generation") else ()
+    assert alone(bundle, "predict", ".", "--input", str(tmp_path / "in.jsonl"), *short)
+
+
+def test_the_readme_marks_what_is_shown_here_and_nothing_else():
+    lines = README.read_text(encoding="utf-8").splitlines()
+    begin = next(number for number, line in enumerate(lines) if line.startswith("| family |"))
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[begin:] if line.startswith("|")]
+    head, _, *rows = rows[: 2 + len({cell.family for cell in CELLS})]
+    tasks = {cell.task for cell in CELLS}
+    assert set(head[1:]) == tasks
+    told = {
+        (row[0], task, format.strip().lower())
+        for row in rows
+        for task, marks in zip(head[1:], row[1:], strict=True)
+        for format in marks.split(",")
+        if format.strip()
+    }
+    assert told == {cell.mark for cell in CELLS}
+
+
+def _make(cell: Cell, folder: Path, merges: Path) -> None:
+    if cell.format == "gguf":
+        encodes = cell.task == "sentence-similarity"
+        make = gguf_families.encoder_folder if encodes else gguf_families.decoder_folder
+        make(folder, cell.architecture, merges)
+    elif cell.task == "image-classification":
+        pictures.save_image_model(pictures.image_model(cell.architecture), folder)
+    elif cell.task == "text2text-generation":
+        t5_folder(folder, initializer_factor=4.0) if cell.family == "T5" else bart_folder(folder)
+    else:
+        family_folder(folder, cell.architecture)
+
+
+def _inputs(cell: Cell, folder: Path) -> tuple[list[object], list[object], dict[str, str]]:
+    """Options of `quantize` and of `bench`, and a row to answer."""
+    if cell.task == "image-classification":
+        shown = pictures.picture_folder(folder / "pictures", 8)
+        return ["--calibration", shown], ["--data", shown], {"file": str(next(shown.rglob("*.png")))}
+    if cell.task == "text-generation":
+        text = folder / "text.txt"
+        text.write_text("rent of the office, paid late; two chairs and fuel for the van. " * 20, encoding="utf-8")
+        return [], ["--task", "perplexity", "--data", text, "--context", "32", "--limit", "8"], {"text": "rent 4 B"}
+    short = ["--max-new-tokens", "8"] if cell.task == "text2text-generation" else []
+    return [], short, {"text": "rent 4 B"}
+
+
+def _do(*arguments: object) -> Done:
+    done = inside(*arguments)
+    assert done.code == 0, done.err
+    return done
