@@ -9,6 +9,7 @@ from contextlib import suppress
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from edgeml.calibration import read_calibration
 from edgeml.dataset import dataset_for
@@ -406,6 +407,17 @@ def test_a_folder_of_whisper_is_for_speech_recognition(tmp_path):
     (folder / "config.json").write_text('{"architectures": ["WhisperForConditionalGeneration"]}')
     with pytest.raises(EdgemlError, match="does not say how much it writes"):
         read_traits(model_of(folder))
+
+
+def test_static_integers_are_refused_before_calibration_is_asked_for(tmp_path):
+    folder = settings(tmp_path / "model", {}, MANY)
+    save_file({"w": np.zeros((2, 2), np.float32)}, folder / "model.safetensors")
+
+    for scheme, message in (("onnx:int8-static", "not made of models that hear"), ("gguf:q8_0", "no Whisper")):
+        with pytest.raises(EdgemlError, match=message):
+            quantize(
+                model_of(folder), [Scheme.parse(scheme)], profile=profile("laptop"), store=Store(tmp_path / "made")
+            )
 
 
 def test_goldens_are_made_of_sounds_that_anybody_may_have(variant):

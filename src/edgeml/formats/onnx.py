@@ -119,6 +119,8 @@ def _require_inputs(request: Request) -> None:
             raise EdgemlError(message, hint="give some: --calibration FOLDER of pictures, or use onnx:fp32")
     if request.calibration is not None:
         return
+    if scheme.name == "int8-static" and request.traits.speech:
+        raise EdgemlError(f"{scheme} is not made of models that hear", hint="use onnx:int8")
     if scheme.name == "int8-static":
         raise EdgemlError(f"{scheme} needs calibration inputs, which show the range of activations", hint=hint)
     for option, asked in (

@@ -9,14 +9,19 @@ from edgeml.render.tables import MEGA, Column
 from edgeml.types import Difference, Measurement, Report
 from edgeml_runtime.types import Record
 
+_MANY = 10  # of what is counted in whole numbers; fewer have digits
 _CLOSE = 0.05  # two runs of one variant differ by as much: intervals within a run are too narrow to tell them apart
 
 
 class Figure(Record, frozen=True, kw_only=True):
-    """How one statistic is shown. `best` is the better end of a cost; accuracy has its paired `change`."""
+    """How one statistic is shown. `best` is the better end of a cost; accuracy has its paired `change`.
+
+    `few` are the digits of a value below 10, where it has others.
+    """
 
     title: str
     digits: int
+    few: int | None = None
     rank: int = 0
     interval: bool = False
     change: bool = False
@@ -53,7 +58,7 @@ FIGURES: dict[tuple[str, str], Figure] = {
     ("latency_first_token", "median"): Figure(title="first token\nms", digits=0, rank=4, best=min),
     ("prefill_rate", "median"): Figure(title="prefill\ntoken/s", digits=0, rank=3, best=max),
     ("decode_rate", "median"): Figure(title="decode\ntoken/s", digits=1, best=max),
-    ("throughput", "median"): Figure(title="throughput\ntext/s", digits=0, rank=5, best=max),
+    ("throughput", "median"): Figure(title="throughput\ntext/s", digits=0, few=2, rank=5, best=max),
     ("memory_peak", "max"): Figure(title="memory\nMiB", digits=0, rank=2, best=min),
     ("energy", "median"): Figure(title="energy\nJ", digits=3, rank=1, best=min),
     ("energy_estimated", "max"): Figure(title="energy at most\nJ, estimated", digits=3, rank=1),
@@ -94,9 +99,11 @@ def _cell(figure: Figure, one: Measurement | None, best: Measurement | None) -> 
     pad = " " if best else ""
     if one is None:
         return "-" + pad
-    text = f"{one.value * figure.scale:.{figure.digits}f}"
+    value = one.value * figure.scale
+    digits = figure.digits if figure.few is None or value >= _MANY else figure.few
+    text = f"{value:.{digits}f}"
     if figure.interval and one.low is not None and one.high is not None:
-        text += f" [{one.low:.{figure.digits}f}, {one.high:.{figure.digits}f}]"
+        text += f" [{one.low:.{digits}f}, {one.high:.{digits}f}]"
     return text + ("*" if best and _not_worse(one, best) else pad)
 
 
