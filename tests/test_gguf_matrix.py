@@ -1,3 +1,5 @@
+import hashlib
+import platform
 import struct
 from pathlib import Path
 
@@ -12,9 +14,16 @@ from edgeml.formats.gguf_header import read_header
 from edgeml.formats.gguf_matrix import Entry, Matrix, check_fits, read_matrix, write_matrix
 from edgeml.formats.gguf_matrix_child import MatrixJob
 from edgeml.formats.gguf_process import compute_matrix
+from edgeml.package import bundle_path, package
 from edgeml.progress import silent
+from edgeml.quantize import Terms, quantize
+from edgeml.store import Store
+from edgeml.targets import profile
+from edgeml.types import Scheme
+from edgeml.verify import Rebuild, verify
 from edgeml_runtime.session import open_session
 from test_gguf import request_of
+from tiny.commands import gguf_model
 from tiny.gguf import bert_gguf, llama_gguf
 from tiny.variants import gguf_variant
 
@@ -70,6 +79,27 @@ def test_the_same_text_makes_the_same_bytes(tmp_path, llama, matrix_file):
     computed(llama, tmp_path / "again.gguf")
 
     assert (tmp_path / "again.gguf").read_bytes() == matrix_file.read_bytes()
+
+
+def test_a_bundle_names_a_matrix_by_its_digest_and_is_made_again_with_that_one_alone(tmp_path, llama, matrix_file):
+    store, here = Store(tmp_path / "artifacts"), replace(profile("laptop"), machine=platform.machine())
+    model, file = gguf_model(store), tmp_path / "my own.gguf"
+    file.write_bytes(matrix_file.read_bytes())
+    terms = Terms(wishes=Wishes(imatrix=str(file)))
+    (made_of,) = quantize(model, [Scheme.parse("gguf:q4_0")], profile=here, store=store, terms=terms)
+    bundle = bundle_path(store, package(made_of, store=store, profile=here, kind="dir", wheels=False))
+
+    def rebuilt(path=None):
+        found = verify(bundle, store=store, rebuild=Rebuild(imatrix=path))
+        return {one.name: (one.result, one.detail) for one in found.checks}["rebuild"]
+
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    assert made_of.manifest.asked == {"imatrix": f"sha256:{digest}"}
+    assert not [path for path in bundle.rglob("*.json") if b"my own" in path.read_bytes()]
+    assert rebuilt() == ("not done", f"it needs the importance matrix of sha256:{digest}: --imatrix FILE")
+    assert rebuilt(file) == ("done", "1 files came out equal from local:tiny.gguf")
+    with pytest.raises(EdgemlError, match="is not what tiny/gguf-q4_0 was made with"):
+        rebuilt(llama)
 
 
 @pytest.mark.real

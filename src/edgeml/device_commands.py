@@ -227,6 +227,7 @@ def serve(session: Session, variant: str | None, **options: Any) -> None:
 @click.option("--key", type=click.Path(path_type=Path), help="The public key, in PEM, of whoever signed it.")
 @click.option("--rebuild", is_flag=True, help="Make the weights again from their source, and compare every byte.")
 @click.option("--calibration", type=click.Path(path_type=Path), help="With --rebuild: the inputs it was made with.")
+@click.option("--imatrix", type=click.Path(path_type=Path), help="With --rebuild: the importance matrix, likewise.")
 @click.option("--columns", multiple=True, metavar="YOURS=TASKS", help="Map a column of those, e.g. body=text.")
 @click.option("--private", is_flag=True, help="Run it without a network, and search for what it was asked.")
 @click.option(
@@ -247,9 +248,10 @@ def verify(session: Session, bundle: str | None, inventory: Path | None, **optio
         _tell_versions(session, _devices(None, inventory, ()))
         return
     assert bundle is not None
-    inputs = Rebuild(options.pop("calibration"), parse_columns(options.pop("columns")))
-    if inputs.calibration and not options["rebuild"]:
-        raise click.UsageError("--calibration says nothing without --rebuild")
+    inputs = Rebuild(options.pop("calibration"), options.pop("imatrix"), parse_columns(options.pop("columns")))
+    for name in ("calibration", "imatrix"):
+        if getattr(inputs, name) and not options["rebuild"]:
+            raise click.UsageError(f"--{name} says nothing without --rebuild")
     options["rebuild"] = inputs if options["rebuild"] else None
     path = bundle_at(bundle, session.store.root / "bundles")
     found = verb(path, store=session.store, progress=session.progress, **options)

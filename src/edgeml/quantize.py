@@ -19,6 +19,7 @@ from edgeml.formats import (
     Wishes,
     format_of,
     looks_at_inputs,
+    matrix_digest,
     unused_wish,
     wishes_for,
 )
@@ -133,8 +134,10 @@ def _written(requests: Sequence[Request], store: Store, terms: Terms, progress: 
 
 
 def _asked(request: Request) -> dict[str, Any]:
-    """The user's wishes, as a manifest keeps them."""
+    """The user's wishes, as a manifest keeps them: of a file its digest, for its path is nobody else's business."""
     plain: dict[str, Any] = to_builtins(request.wishes)
+    if path := request.wishes.imatrix:
+        plain["imatrix"] = matrix_digest(Path(path))
     return plain
 
 

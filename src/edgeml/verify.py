@@ -22,7 +22,7 @@ from edgeml.bundles.verification import Check, Verification, done, left_out
 from edgeml.calibration import read_calibration
 from edgeml.children import started
 from edgeml.errors import EdgemlError
-from edgeml.formats import Calibration, Request, Wishes, format_of
+from edgeml.formats import Calibration, Request, Wishes, format_of, matrix_digest
 from edgeml.papers.contents import check_around, check_papers, check_whole
 from edgeml.papers.origin import public_ref
 from edgeml.privacy.check import check_privacy, in_short
@@ -46,9 +46,13 @@ _UNASKED = "not asked for: --rebuild makes the weights again from their source"
 
 
 class Rebuild(NamedTuple):
-    """What making weights again needs beside their source: the file of calibration inputs, and how its columns map."""
+    """What making weights again needs beside their source: what of the user's they were made with.
+
+    `calibration` is the file of inputs, whose `columns` are mapped; `imatrix` that of llama.cpp's importance matrix.
+    """
 
     calibration: Path | None = None
+    imatrix: Path | None = None
     columns: Mapping[str, str] = MappingProxyType({})
 
 
@@ -222,6 +226,9 @@ def _rebuild(
         return left_out(
             "rebuild", f"it needs the calibration data of SHA-256 {manifest.calibration_sha256}: --calibration FILE"
         )
+    matrix = manifest.asked.get("imatrix")
+    if matrix and asked.imatrix is None:
+        return left_out("rebuild", f"it needs the importance matrix of {matrix}: --imatrix FILE")
     model = _source(manifest, store)
     verify_files(Path(model.path), model.files)
     scheme = Scheme.parse(manifest.scheme)
@@ -232,7 +239,7 @@ def _rebuild(
         scheme=scheme,
         profile=_profile(manifest, bundle),
         calibration=_calibration(manifest, traits.task, asked),
-        wishes=build(manifest.asked, Wishes, where="what was asked of the variant"),
+        wishes=build(manifest.asked | _matrix(manifest, asked), Wishes, where="what was asked of the variant"),
         settled=manifest.settings,
     )
     space.mkdir()
@@ -262,6 +269,16 @@ def _calibration(manifest: VariantManifest, task: str, asked: Rebuild) -> Calibr
         hint = f"give the file of SHA-256 {manifest.calibration_sha256}"
         raise EdgemlError(f"{asked.calibration} is not what {manifest.name} was calibrated with", hint=hint)
     return found
+
+
+def _matrix(manifest: VariantManifest, asked: Rebuild) -> dict[str, str]:
+    """The wish for an importance matrix, which must be the one of then; empty where there was none."""
+    if asked.imatrix is None or "imatrix" not in manifest.asked:
+        return {}
+    if matrix_digest(asked.imatrix) != manifest.asked["imatrix"]:
+        hint = f"give the file of {manifest.asked['imatrix']}"
+        raise EdgemlError(f"{asked.imatrix} is not what {manifest.name} was made with", hint=hint)
+    return {"imatrix": str(asked.imatrix.resolve())}
 
 
 def _source(manifest: VariantManifest, store: Store) -> Model:

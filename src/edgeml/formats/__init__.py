@@ -14,6 +14,7 @@ from edgeml.errors import EdgemlError
 from edgeml.progress import Progress
 from edgeml.targets.types import Profile
 from edgeml.types import Model, Scheme, Traits
+from edgeml_runtime.records import sha256
 from edgeml_runtime.types import Audit, Record
 
 _ONNX = "in a clone of edgeml: make onnx"
@@ -153,6 +154,14 @@ class Format(Protocol):
 
     def convert(self, request: Request, folder: Path, *, progress: Progress) -> Converted:
         """Write the variant's files (weights, tokenizer where it is not inside) into `folder`, which is empty."""
+
+
+def matrix_digest(path: Path) -> str:
+    """How a manifest names an importance matrix: by its digest, for a path is nobody else's business."""
+    try:
+        return f"sha256:{sha256(path)}"
+    except OSError as error:
+        raise EdgemlError(f"cannot read {path}: {error.strerror}", hint="check the path") from error
 
 
 @contextmanager
