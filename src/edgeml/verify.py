@@ -222,13 +222,8 @@ def _rebuild(
     if asked is None:
         return left_out("rebuild", _UNASKED)
     manifest = read_record(folder / VARIANT / "variant.json", VariantManifest)
-    if manifest.calibration_sha256 and asked.calibration is None:
-        return left_out(
-            "rebuild", f"it needs the calibration data of SHA-256 {manifest.calibration_sha256}: --calibration FILE"
-        )
-    matrix = manifest.asked.get("imatrix")
-    if matrix and asked.imatrix is None:
-        return left_out("rebuild", f"it needs the importance matrix of {matrix}: --imatrix FILE")
+    if lacking := _lacking(manifest, asked):
+        return left_out("rebuild", f"it needs the {lacking}")
     model = _source(manifest, store)
     verify_files(Path(model.path), model.files)
     scheme = Scheme.parse(manifest.scheme)
@@ -258,6 +253,14 @@ def _rebuild(
             raise EdgemlError(f"{file.path} comes out differently from {manifest.model}", hint=hint)
     tools = f", with other tools ({'; '.join(others)})" if others else ""
     return done("rebuild", f"{len(manifest.files)} files came out equal from {manifest.model}{tools}")
+
+
+def _lacking(manifest: VariantManifest, asked: Rebuild) -> str | None:
+    """What of the user's the weights were made with, and is not given now."""
+    if manifest.calibration_sha256 and asked.calibration is None:
+        return f"calibration data of SHA-256 {manifest.calibration_sha256}: --calibration FILE"
+    matrix = manifest.asked.get("imatrix")
+    return f"importance matrix of {matrix}: --imatrix FILE" if matrix and asked.imatrix is None else None
 
 
 def _calibration(manifest: VariantManifest, task: str, asked: Rebuild) -> Calibration | None:
