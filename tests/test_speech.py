@@ -372,6 +372,23 @@ def test_how_answers_begin_is_read_from_the_models_files(tmp_path):
     assert old == one
 
 
+def test_language_and_task_are_those_that_newer_or_older_settings_name(tmp_path):
+    asked = {
+        "forced": {"forced_decoder_ids": [[1, 50261], [2, 50358]]},
+        "unknown": {"forced_decoder_ids": [[1, None], [2, 50359]]},
+        "newer": {"forced_decoder_ids": [[1, 50261], [2, 50358]], "task": "transcribe"},
+        "translating": {"language": "de", "task": "translate"},
+    }
+    found = {name: read_speech(settings(tmp_path / name, {}, MANY | one)).start_tokens for name, one in asked.items()}
+
+    assert found == {
+        "forced": (50258, 50261, 50358, 50363),
+        "unknown": (50258, 50259, 50359, 50363),
+        "newer": (50258, 50259, 50359, 50363),
+        "translating": (50258, 50261, 50358, 50363),
+    }
+
+
 @pytest.mark.real
 def test_a_language_may_be_named_in_full(tmp_path):
     found = read_speech(settings(tmp_path / "many", {}, MANY | {"language": "german"}))
@@ -403,6 +420,9 @@ def test_a_folder_of_whisper_is_for_speech_recognition(tmp_path):
     traits = read_traits(model_of(folder))
 
     assert (traits.task, traits.max_tokens, traits.end_tokens) == (TASK, 448, (50257,))
+    assert traits.notes == (
+        "every sound is taken to be in the language en: another one is set as language in its generation_config.json",
+    )
     assert {one.format for one in recommended(model_of(folder), profile("pi5"))} == {"onnx"}
     (folder / "config.json").write_text('{"architectures": ["WhisperForConditionalGeneration"]}')
     with pytest.raises(EdgemlError, match="does not say how much it writes"):

@@ -15,7 +15,7 @@ from edgeml_runtime.records import parse_json
 from edgeml_runtime.types import Sound, Speech
 
 CONFIG = "preprocessor_config.json"
-_LANGUAGE = "en"  # of a model that knows several, where its files name none
+_LANGUAGE, _TASK = "en", "transcribe"  # of a model that knows several, where its files name none
 _PROCESSORS = ("WhisperFeatureExtractor",)
 _Token = Annotated[int, msgspec.Meta(ge=0, le=1 << 31)]
 _Positive = Annotated[int, msgspec.Meta(ge=1, le=1 << 20)]
@@ -42,6 +42,7 @@ class _Written(msgspec.Struct, frozen=True):
     lang_to_id: dict[str, _Token] = {}
     task_to_id: dict[str, _Token] = {}
     language: str | None = None
+    task: str | None = None
     no_timestamps_token_id: _Token | None = None
     suppress_tokens: tuple[int, ...] | None = None
     begin_suppress_tokens: tuple[int, ...] | None = None
@@ -50,7 +51,7 @@ class _Written(msgspec.Struct, frozen=True):
 def read_speech(folder: Path) -> Speech:
     """How the model in a folder hears and begins; raises EdgemlError for files that are missing or cannot be followed.
 
-    The language is the one that its generation settings name, or English where it knows several.
+    Language and task are those that its generation settings name; else, where it knows several, English is transcribed.
     """
     heard = _read(folder, CONFIG, _Heard)
     generation = folder / "generation_config.json"
@@ -68,6 +69,14 @@ def read_speech(folder: Path) -> Speech:
         not_first=tuple(token for token in written.begin_suppress_tokens or () if token >= 0),
         first_timestamp=None if times is None else times + 1,  # they follow it in every vocabulary of Whisper
     )
+
+
+def notes_on(speech: Speech | None) -> tuple[str, ...]:
+    """What a user must know of how a model hears: none of one that does not, or that knows one language alone."""
+    if speech is None or speech.language is None:
+        return ()
+    change = "another one is set as language in its generation_config.json"
+    return (f"every sound is taken to be in the language {speech.language}: {change}",)
 
 
 def _sound(heard: _Heard, name: str) -> Sound:
@@ -89,7 +98,7 @@ def _language(written: _Written, name: str) -> str | None:
     """The code of the language that an answer is in; None where the model knows one alone."""
     if not written.lang_to_id:
         return None
-    asked = written.language or _LANGUAGE
+    asked = written.language or _forced(written, written.lang_to_id) or _LANGUAGE
     code = asked.strip("<|>").lower()
     if f"<|{code}|>" not in written.lang_to_id:
         from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE
@@ -107,14 +116,22 @@ def _start(written: _Written, first: int, language: str | None) -> tuple[int, ..
     named = [first]
     if language is not None:
         named.append(written.lang_to_id[f"<|{language}|>"])
-        if "transcribe" in written.task_to_id:
-            named.append(written.task_to_id["transcribe"])
+        task = written.task or _forced(written, written.task_to_id) or _TASK
+        named += [written.task_to_id[task]] if task in written.task_to_id else []
     else:
-        named += [token for _, token in sorted(written.forced_decoder_ids or ()) if token is not None]
+        named += [token for _, token in written.forced_decoder_ids or () if token is not None]
     times = written.no_timestamps_token_id
     if times is not None and times not in named:
         named.append(times)
     return tuple(named)
+
+
+def _forced(written: _Written, known: dict[str, int]) -> str | None:
+    """Which of the names the older settings force, where newer ones name neither language nor task."""
+    if written.language or written.task:
+        return None
+    forced = {token for _, token in written.forced_decoder_ids or ()}
+    return next((name for name, token in known.items() if token in forced), None)
 
 
 def _read(folder: Path, name: str, kind: Any) -> Any:

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from edgeml.errors import EdgemlError, why
 from edgeml.preprocessing import read_pixels
-from edgeml.speech import read_speech
+from edgeml.speech import notes_on, read_speech
 from edgeml.types import Model, Traits
 from edgeml_runtime.records import parse_json
 from edgeml_runtime.types import Pooling
@@ -95,7 +95,8 @@ def folder_traits(folder: Path, *, licence: str | None = None) -> Traits:
     modules = _modules(folder)
     quantization = config.get("quantization_config")
     task = "sentence-similarity" if modules else _task(architecture)
-    image, speech = task == "image-classification", task == "automatic-speech-recognition"
+    image = task == "image-classification"
+    speech = read_speech(folder) if task == "automatic-speech-recognition" else None
     return Traits(
         architecture=architecture,
         task=task,
@@ -103,12 +104,12 @@ def folder_traits(folder: Path, *, licence: str | None = None) -> Traits:
         start_token=_start_token(folder, config) if task == "text2text-generation" else None,
         first_token=_stated(folder, config, "forced_bos_token_id") if task == "text2text-generation" else None,
         pixels=read_pixels(folder) if image else None,
-        speech=read_speech(folder) if speech else None,
+        speech=speech,
         pooling=_pooling(folder) if task in ("sentence-similarity", "feature-extraction") else None,
         normalize="Normalize" in modules,
         labels=_labels(config, folder.name) if task.endswith("-classification") else (),
         end_tokens=_end_tokens(folder, config),
-        notes=_notes(folder) if task in ("text-generation", "text2text-generation") else (),
+        notes=(*(_notes(folder) if speech or "generation" in task else ()), *notes_on(speech)),
         licence=licence,
         quantized=str(quantization.get("quant_method", "unknown")) if quantization else None,
     )

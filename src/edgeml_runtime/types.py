@@ -80,9 +80,9 @@ class Sound(Record, frozen=True, kw_only=True):
 class Speech(Record, frozen=True, kw_only=True):
     """How a model writes down what is said in a `sound`, in token ids.
 
-    `start_tokens` stand before every answer: that one begins, its `language` where the model knows several, that it is
-    no translation, and that no times are written. Tokens of `never` are not written, those of `not_first` not as the
-    first one. From `first_timestamp` on, tokens are times and no text.
+    `start_tokens` stand before every answer: that one begins, its `language` where the model knows several, whether
+    it is a translation, and that no times are written. Tokens of `never` are not written, those of `not_first` not as
+    the first one. From `first_timestamp` on, tokens are times and no text.
     """
 
     sound: Sound
