@@ -205,6 +205,17 @@ def test_a_second_run_reuses_what_is_there(folder):
     assert first.steps == ["edgeml bench tiny"]
 
 
+def test_a_model_that_was_made_anew_replaces_its_variants_where_that_is_wished(folder):
+    path = write(folder, bench=None)
+    assert inside("run", path).code == 0
+    llama_gguf(folder / "model" / "tiny.gguf", width=128)
+
+    refused, forced = inside("run", path), inside("run", path, "--force")
+
+    assert "add --force to replace it" in refused.err
+    assert (refused.code, forced.code) == (3, 0)
+
+
 def test_strict_holds_in_a_recipe(folder):
     llama_gguf(folder / "model" / "tiny.gguf", width=320)  # no multiple of 256: K-quants fall back
     path = write(folder, bench=None, quantize={"to": ["gguf:q4_k_m"], "strict": True})

@@ -263,8 +263,9 @@ def build_runtime(session: Session, target: str | None, wheel: Path | None, *, f
 
 @cli.command()
 @click.argument("recipe", type=click.Path(path_type=Path))
+@click.option("--force", is_flag=True, help="Replace variants that exist.")
 @common
-def run(session: Session, recipe: Path) -> None:
+def run(session: Session, recipe: Path, *, force: bool) -> None:
     """Run the verbs that RECIPE writes down, in order."""
     from edgeml import recipe as recipes
     from edgeml import suggestions
@@ -277,7 +278,7 @@ def run(session: Session, recipe: Path) -> None:
         session.warn(text)
     for text in away(plan.target) if plan.conditions and plan.conditions.is_away else ():
         session.note(text)
-    results = session.show(recipes.run(plan, store=session.store, progress=session.progress))
+    results = session.show(recipes.run(plan, store=session.store, force=force, progress=session.progress))
     last = results[-1]
     packed = suggestions.after_package(last, plan.target, session.store) if isinstance(last, Bundle) else []
     if plan.packed and isinstance(last, Report):

@@ -155,11 +155,13 @@ def check(recipe: Recipe, folder: Path) -> Plan:
     return _possible(_with_bench(plan, recipe.bench, folder) if recipe.bench else plan)
 
 
-def run(plan: Plan, *, store: Store, progress: Progress = silent) -> Iterator[Model | Variant | Report | Bundle]:
-    """Run the verbs in order, giving each one's results as soon as they are there."""
+def run(
+    plan: Plan, *, store: Store, force: bool = False, progress: Progress = silent
+) -> Iterator[Model | Variant | Report | Bundle]:
+    """Run the verbs in order, giving each one's results as soon as they are there; `force` replaces variants."""
     model = download(plan.ref, store=store, progress=progress)
     yield model
-    terms = terms_of(model, _typed(plan.quantize))
+    terms = terms_of(model, _typed(plan.quantize) | {"force": force})
     variants = quantize(model, plan.schemes, profile=plan.target, store=store, terms=terms, progress=progress)
     yield from variants
     packed = _variant(plan.packed, variants)

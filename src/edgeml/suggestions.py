@@ -16,7 +16,12 @@ from edgeml_runtime.bundle import Bundle
 
 # After a scheme that lost too much: the next one that keeps more.
 _GENTLER = {
+    "onnx:int4": "onnx:int8",
     "onnx:int8": "gguf:q8_0",
+    "gguf:q2_k": "gguf:q3_k_m",
+    "gguf:iq3_xxs": "gguf:iq4_xs",
+    "gguf:iq4_xs": "gguf:q5_k_m",
+    "gguf:q3_k_m": "gguf:q4_k_m",
     "gguf:q4_0": "gguf:q4_k_m",
     "gguf:q4_k_m": "gguf:q5_k_m",
     "gguf:q5_k_m": "gguf:q6_k",
