@@ -13,6 +13,7 @@ import threading
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from edgeml.console import Bars
 from edgeml.render import Column, as_json, as_text, size, table
@@ -85,6 +86,16 @@ def test_a_row_shows_figures_with_intervals_and_the_change_from_the_baseline():
     for words in ("p50, ms", "text/s", "MiB", "MB"):
         assert words in text
     assert "40.1" not in text  # p99 is only in the lines for programs
+
+
+def test_a_throughput_below_ten_is_shown_with_digits():
+    whole = report()
+    slow = [replace(one, value=one.value / 100, unit="s/s") for one in whole.measurements if one.metric == "throughput"]
+
+    text = as_text([replace(whole, measurements=tuple(slow), differences=())], 110)
+
+    assert "s/s" in text
+    assert row(text, "onnx-fp32").split() == ["onnx-fp32", "0.68"]
 
 
 def test_the_best_of_a_cost_is_marked_and_what_its_interval_cannot_tell_apart():
