@@ -17,6 +17,7 @@ from tiny.alone import alone
 from tiny.commands import Done, inside
 from tiny.families import family_folder
 from tiny.seq2seq import bart_folder, t5_folder
+from tiny.speech import sound_folder, whisper_folder
 
 README = Path(__file__).parent.parent / "README.md"
 _QUICK = ("--threads", "1", "--warmups", "1", "--repeats", "2", "--check", "none")
@@ -97,6 +98,7 @@ CELLS = [
         Cell(family, "image-classification", *_INT8, f"{name}ForImageClassification")
         for family, name in _SHAPES.items()
     ),
+    Cell("Whisper", "automatic-speech-recognition", *_INT8, "WhisperForConditionalGeneration", least=0.5),
 ]
 
 
@@ -145,6 +147,8 @@ def _make(cell: Cell, folder: Path, merges: Path) -> None:
         make(folder, cell.architecture, merges)
     elif cell.task == "image-classification":
         pictures.save_image_model(pictures.image_model(cell.architecture), folder)
+    elif cell.task == "automatic-speech-recognition":
+        whisper_folder(folder)
     elif cell.task == "text2text-generation":
         t5_folder(folder, initializer_factor=4.0) if cell.family == "T5" else bart_folder(folder)
     else:
@@ -156,6 +160,9 @@ def _inputs(cell: Cell, folder: Path) -> tuple[list[object], list[object], dict[
     if cell.task == "image-classification":
         shown = pictures.picture_folder(folder / "pictures", 8)
         return ["--calibration", shown], ["--data", shown], {"file": str(next(shown.rglob("*.png")))}
+    if cell.task == "automatic-speech-recognition":
+        sounds = sound_folder(folder / "sounds")
+        return [], ["--data", sounds, "--max-new-tokens", "2"], {"file": str(sounds / "0.wav")}
     if cell.task == "text-generation":
         text = folder / "text.txt"
         text.write_text("rent of the office, paid late; two chairs and fuel for the van. " * 20, encoding="utf-8")

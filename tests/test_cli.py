@@ -291,7 +291,7 @@ def test_looking_loads_no_heavy_library(encoders, command):
         ("edgeml quantize ti", {"tiny"}),
         ("edgeml bench tiny/onnx-i", {"tiny/onnx-int8"}),
         ("edgeml bench --baseline tiny/", {"tiny/onnx-fp32", "tiny/onnx-int8"}),
-        ("edgeml quantize --to onnx:", {"onnx:fp32", "onnx:int8"}),
+        ("edgeml quantize --to onnx:i", {"onnx:int8", "onnx:int8-dynamic", "onnx:int8-static", "onnx:int4"}),
         ("edgeml package --target pi", {"pi", "pi3", "pi3b", "pi4", "pi400", "pi5", "pi-zero2w"}),
         ("edgeml qu", {"quantize"}),
     ],

@@ -10,7 +10,6 @@ from edgeml.errors import EdgemlError
 from edgeml.types import Dataset
 from edgeml_runtime.errors import EdgemlError as RuntimeRefusal
 from edgeml_runtime.rows import content, located, read_rows, rename
-from edgeml_runtime.sound import read_wave
 from edgeml_runtime.types import Row
 
 ENDING = ".wav"
@@ -50,6 +49,8 @@ def _said(beside: Path) -> Row:
 
 def _checked(file: str, number: int) -> bytes:
     """The content of a sound that can be read."""
+    from edgeml_runtime.sound import read_wave
+
     try:
         found = content(file)
         read_wave(found)

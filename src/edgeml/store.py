@@ -209,8 +209,10 @@ class Store:
     def require_measurements_folder(self, model: str) -> None:
         """Raise OSError, before hours of measuring, where nothing could be kept of it."""
         folder = self.measurements_folder(model)
-        folder.mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=folder):
+        there = next(path for path in (folder, *folder.parents) if path.exists() or path.is_symlink())
+        if not there.is_dir():
+            folder.mkdir(parents=True)  # which tells why it cannot be
+        with TemporaryFile(dir=there):
             pass
 
     def _called(self, text: str, models: Sequence[Model]) -> Model | None:
