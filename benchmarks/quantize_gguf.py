@@ -20,8 +20,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from edgeml.formats.gguf_audit import MIXTURES
-from edgeml.formats.gguf_process import quantize_file
+from edgeml.formats.gguf.audit import MIXTURES
+from edgeml.formats.gguf.process import quantize_file
 from edgeml.progress import silent
 
 FTYPE = MIXTURES["q4_k_m"].ftype

@@ -14,8 +14,8 @@ from edgeml.bench import Conditions, bench
 from edgeml.dataset import dataset_for, read_dataset
 from edgeml.download import download
 from edgeml.errors import EdgemlError
-from edgeml.formats import onnx_graph
-from edgeml.formats.gguf import traits as gguf_traits
+from edgeml.formats.gguf.conversion import traits as gguf_traits
+from edgeml.formats.onnx import graph as onnx_graph
 from edgeml.package import bundle_path, package
 from edgeml.papers.model_card import model_card
 from edgeml.quantize import quantize

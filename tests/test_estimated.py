@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from onnx import TensorProto, helper
 
 from edgeml.errors import EdgemlError
-from edgeml.formats.gguf_header import read_header
+from edgeml.formats.gguf.header import read_header
 from edgeml.metrics import METRICS
 from edgeml.store import load_variant
 from edgeml.targets import profile

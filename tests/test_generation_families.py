@@ -9,8 +9,8 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from edgeml.formats import onnx as onnx_format
-from edgeml.formats import onnx_child
+from edgeml.formats.onnx import child as onnx_child
+from edgeml.formats.onnx import conversion as onnx_format
 from edgeml.package import bundle_path, package
 from edgeml.quantize import quantize
 from edgeml.store import Store

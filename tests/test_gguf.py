@@ -15,10 +15,10 @@ from msgspec.structs import replace
 from edgeml.errors import EdgemlError
 from edgeml.formats import Request
 from edgeml.formats.child import run_module
-from edgeml.formats.gguf import convert, source_type, traits
-from edgeml.formats.gguf_audit import audit
-from edgeml.formats.gguf_header import TENSOR_TYPES, read_header
-from edgeml.formats.gguf_mixtures import MIXTURES
+from edgeml.formats.gguf.audit import audit
+from edgeml.formats.gguf.conversion import convert, source_type, traits
+from edgeml.formats.gguf.header import TENSOR_TYPES, read_header
+from edgeml.formats.gguf.mixtures import MIXTURES
 from edgeml.formats.view import link_data
 from edgeml.progress import silent
 from edgeml.targets import profile
@@ -268,7 +268,7 @@ def test_a_folder_named_gguf_or_llama_cpp_where_the_user_stands_is_not_imported(
 @pytest.mark.real
 def test_a_full_disk_is_told_as_such(tmp_path, llama):
     script = (
-        "import sys; from edgeml.formats.gguf_process import QuantizeJob, quantize_file; "
+        "import sys; from edgeml.formats.gguf.process import QuantizeJob, quantize_file; "
         "quantize_file(QuantizeJob(source=sys.argv[1], target=sys.argv[2], ftype=7), progress=lambda *step: None)"
     )
     small = tmp_path / "small"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from edgeml.errors import EdgemlError
-from edgeml.formats.gguf import ARCHITECTURES
+from edgeml.formats.gguf.conversion import ARCHITECTURES
 from edgeml_runtime.session import open_session
 from edgeml_runtime.types import Generate
 from test_gguf import converted

@@ -3,7 +3,7 @@ import struct
 import pytest
 
 from edgeml.errors import EdgemlError
-from edgeml.formats.gguf_header import TENSOR_TYPES, read_header
+from edgeml.formats.gguf.header import TENSOR_TYPES, read_header
 from tiny.gguf import llama_gguf
 
 

@@ -9,11 +9,11 @@ from msgspec.structs import replace
 
 from edgeml.errors import EdgemlError
 from edgeml.formats import Calibration, Wishes
-from edgeml.formats.gguf import convert
-from edgeml.formats.gguf_header import read_header
-from edgeml.formats.gguf_matrix import Entry, Matrix, check_fits, read_matrix, write_matrix
-from edgeml.formats.gguf_matrix_child import MatrixJob
-from edgeml.formats.gguf_process import compute_matrix
+from edgeml.formats.gguf.conversion import convert
+from edgeml.formats.gguf.header import read_header
+from edgeml.formats.gguf.matrix import Entry, Matrix, check_fits, read_matrix, write_matrix
+from edgeml.formats.gguf.matrix_child import MatrixJob
+from edgeml.formats.gguf.process import compute_matrix
 from edgeml.package import bundle_path, package
 from edgeml.progress import silent
 from edgeml.quantize import Terms, quantize

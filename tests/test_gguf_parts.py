@@ -3,9 +3,9 @@ import shutil
 import pytest
 
 from edgeml.errors import EdgemlError
-from edgeml.formats.gguf import traits
-from edgeml.formats.gguf_header import read_header
-from edgeml.formats.gguf_parts import read_model
+from edgeml.formats.gguf.conversion import traits
+from edgeml.formats.gguf.header import read_header
+from edgeml.formats.gguf.parts import read_model
 from edgeml.progress import silent
 from edgeml.sources import Consent
 from edgeml.sources.local import fetch

@@ -7,10 +7,10 @@ from itertools import pairwise
 import pytest
 
 from edgeml.errors import EdgemlError
-from edgeml.formats.gguf_audit import audit, largest_bytes
-from edgeml.formats.gguf_header import read_header
-from edgeml.formats.gguf_matrix import Entry, Matrix, write_matrix
-from edgeml.formats.gguf_mixtures import DEMANDING_TYPES, MATRIX_TYPES, MIXTURES, REPLACED
+from edgeml.formats.gguf.audit import audit, largest_bytes
+from edgeml.formats.gguf.header import read_header
+from edgeml.formats.gguf.matrix import Entry, Matrix, write_matrix
+from edgeml.formats.gguf.mixtures import DEMANDING_TYPES, MATRIX_TYPES, MIXTURES, REPLACED
 from edgeml.types import SCHEMES, Scheme
 from test_gguf import converted
 from tiny.gguf import llama_gguf
@@ -19,7 +19,7 @@ SLOW = ("iq1_m", "iq1_s", "iq2_m", "iq2_s", "iq2_xs", "iq2_xxs", "iq3_m", "iq3_s
 QUICK = [name for name in MIXTURES if name not in SLOW]
 LOOP = """
 import json, sys
-from edgeml.formats.gguf_child import QuantizeJob, quantize
+from edgeml.formats.gguf.child import QuantizeJob, quantize
 jobs = json.loads(sys.argv[1])
 print([quantize(QuantizeJob(**job)) for job in jobs])
 """

@@ -1,9 +1,9 @@
 import pytest
 
 from edgeml.errors import EdgemlError
-from edgeml.formats.gguf_audit import audit
-from edgeml.formats.gguf_header import read_header
-from edgeml.formats.gguf_wishes import wished_types
+from edgeml.formats.gguf.audit import audit
+from edgeml.formats.gguf.header import read_header
+from edgeml.formats.gguf.wishes import wished_types
 from test_gguf_matrix import made
 from tiny.gguf import llama_gguf
 from tiny.safetensors import llama_folder

@@ -14,7 +14,7 @@ from PIL import Image
 from edgeml.dataset import dataset_for
 from edgeml.download import runtime_wheels
 from edgeml.errors import EdgemlError
-from edgeml.formats import onnx as onnx_format
+from edgeml.formats.onnx import conversion as onnx_format
 from edgeml.package import bundle_path, package
 from edgeml.preprocessing import PROCESSORS, read_pixels
 from edgeml.quantize import quantize, recommended
@@ -316,7 +316,7 @@ def test_patches_and_positions_become_what_the_quantizer_knows_and_answers_stay(
     import onnxruntime as ort
     from onnx import helper
 
-    from edgeml.formats.onnx_image import lookups_of_positions, products_of_patches
+    from edgeml.formats.onnx.image import lookups_of_positions, products_of_patches
     from tiny.graphs import graph_model
 
     chance = np.random.default_rng(0)
@@ -353,7 +353,7 @@ def test_patches_and_positions_become_what_the_quantizer_knows_and_answers_stay(
 def test_a_convolution_of_another_kind_stays(size, settings):
     from onnx import helper
 
-    from edgeml.formats.onnx_image import products_of_patches
+    from edgeml.formats.onnx.image import products_of_patches
     from tiny.graphs import graph_model
 
     node = helper.make_node("Conv", ["pixel_values", "weight"], ["logits"], **{"strides": [4, 2]} | settings)
@@ -528,7 +528,7 @@ def test_every_family_that_is_tested_is_supported(architecture):
 
 @pytest.mark.real
 def test_every_weight_of_a_vision_transformer_becomes_an_integer(models, tmp_path):
-    from edgeml.formats.onnx_audit import audit
+    from edgeml.formats.onnx.audit import audit
 
     models.convert("ViTForImageClassification", tmp_path, models.shared("ViTForImageClassification"), "int8")
 

@@ -9,8 +9,8 @@ import pytest
 from edgeml import bundles, doctor, sources
 from edgeml.cli import cli
 from edgeml.formats import _LIBRARIES
-from edgeml.formats.gguf_audit import MIXTURES
-from edgeml.formats.onnx_int8 import INTEGERS
+from edgeml.formats.gguf.audit import MIXTURES
+from edgeml.formats.onnx.int8 import INTEGERS
 from edgeml.targets import profile, profiles
 from edgeml.targets.types import Kernels
 from edgeml.types import SCHEMES, SOURCES, ModelRef, Scheme

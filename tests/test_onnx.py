@@ -10,9 +10,12 @@ from msgspec.structs import replace
 from onnx.numpy_helper import from_array, to_array
 
 from edgeml.errors import EdgemlError
-from edgeml.formats import Request, onnx_audit, onnx_export, onnx_graph
-from edgeml.formats import onnx as onnx_format
+from edgeml.formats import Request
 from edgeml.formats.child import run_module
+from edgeml.formats.onnx import audit as onnx_audit
+from edgeml.formats.onnx import conversion as onnx_format
+from edgeml.formats.onnx import export as onnx_export
+from edgeml.formats.onnx import graph as onnx_graph
 from edgeml.formats.view import link_data
 from edgeml.progress import silent
 from edgeml.quantize import quantize

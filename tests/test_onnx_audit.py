@@ -6,9 +6,9 @@ import pytest
 from onnx import helper, numpy_helper
 
 from edgeml.errors import EdgemlError
-from edgeml.formats.onnx_audit import audit, check_interface, interface, source_type
-from edgeml.formats.onnx_graph import split_heads
-from edgeml.formats.onnx_int8 import write_int8
+from edgeml.formats.onnx.audit import audit, check_interface, interface, source_type
+from edgeml.formats.onnx.graph import split_heads
+from edgeml.formats.onnx.int8 import write_int8
 from tiny.graphs import WIDTH, WORDS, graph_model, onnx_source
 
 SHAPE = ["batch", "tokens"]

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from edgeml.formats.onnx_chat import keep_template
+from edgeml.formats.onnx.chat import keep_template
 from edgeml.wheels import PACKAGES, requirements, runtime_of
 from edgeml_runtime.backends.onnx_chat import Chat, open_chat
 from edgeml_runtime.backends.onnx_decoder import OnnxDecoder

@@ -10,12 +10,12 @@ from msgspec.structs import replace
 from onnx import numpy_helper
 
 from edgeml.formats import Calibration, Wishes
-from edgeml.formats.onnx_choice import Candidate, Work, choose
-from edgeml.formats.onnx_graph import settle
-from edgeml.formats.onnx_inputs import NEUTRAL, open_inputs, parts, spread
-from edgeml.formats.onnx_judge import Judge
-from edgeml.formats.onnx_nodes import excluded, name_nodes, weighted
-from edgeml.formats.onnx_schemes import make
+from edgeml.formats.onnx.choice import Candidate, Work, choose
+from edgeml.formats.onnx.graph import settle
+from edgeml.formats.onnx.inputs import NEUTRAL, open_inputs, parts, spread
+from edgeml.formats.onnx.judge import Judge
+from edgeml.formats.onnx.nodes import excluded, name_nodes, weighted
+from edgeml.formats.onnx.schemes import make
 from tiny.graphs import graph_model
 from tiny.refusals import refusal
 from tiny.works import LINES, graph_work, picture_work, reader, text_work, two_products

@@ -9,8 +9,8 @@ import onnx
 import pytest
 from onnx import helper
 
-from edgeml.formats import onnx_collect
-from edgeml.formats.onnx_collect import collect
+from edgeml.formats.onnx import collect as onnx_collect
+from edgeml.formats.onnx.collect import collect
 from tiny.graphs import graph_model
 from tiny.refusals import refusal
 from tiny.works import reader
@@ -104,7 +104,7 @@ import re, sys
 from pathlib import Path
 import numpy as np
 import onnx, onnxruntime
-from edgeml.formats.onnx_collect import collect, resident_bytes
+from edgeml.formats.onnx.collect import collect, resident_bytes
 from tiny.works import reader
 model, scratch = map(Path, sys.argv[1:])
 def feeds(row):

@@ -6,9 +6,9 @@ import onnxruntime as ort
 import pytest
 from onnx import helper
 
-from edgeml.formats.onnx_audit import audit
-from edgeml.formats.onnx_export import name_tables, share_heads
-from edgeml.formats.onnx_graph import TABLE, plain
+from edgeml.formats.onnx.audit import audit
+from edgeml.formats.onnx.export import name_tables, share_heads
+from edgeml.formats.onnx.graph import TABLE, plain
 from tiny.graphs import graph_model
 
 WORDS, WIDTH = 12, 4

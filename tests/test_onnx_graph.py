@@ -8,7 +8,8 @@ import pytest
 from onnx import helper
 
 from edgeml.errors import EdgemlError
-from edgeml.formats import onnx_fuse, onnx_graph
+from edgeml.formats.onnx import fuse as onnx_fuse
+from edgeml.formats.onnx import graph as onnx_graph
 from tiny.graphs import HEADS, TOKENS, WIDTH, WORDS, attention_model, graph_model
 
 CAUSAL = np.triu(np.full((1, HEADS, TOKENS, TOKENS), -1e9), 1)

@@ -7,11 +7,11 @@ import pytest
 from onnx import helper, numpy_helper
 
 from edgeml.formats import Wishes
-from edgeml.formats.onnx_audit import audit
-from edgeml.formats.onnx_half import LARGEST, write_half
-from edgeml.formats.onnx_int4 import BLOCKS, PACKINGS, Packing, block_size, products_of_gemms, write_int4
-from edgeml.formats.onnx_nodes import name_nodes
-from edgeml.formats.onnx_schemes import make
+from edgeml.formats.onnx.audit import audit
+from edgeml.formats.onnx.half import LARGEST, write_half
+from edgeml.formats.onnx.int4 import BLOCKS, PACKINGS, Packing, block_size, products_of_gemms, write_int4
+from edgeml.formats.onnx.nodes import name_nodes
+from edgeml.formats.onnx.schemes import make
 from tiny.graphs import graph_model
 from tiny.refusals import refusal
 from tiny.works import graph_work, picture_work, text_work, two_products

@@ -5,13 +5,13 @@ import onnx
 import pytest
 from onnx import helper
 
-from edgeml.formats import onnx_ranges
-from edgeml.formats.onnx_collect import collect
-from edgeml.formats.onnx_inputs import open_inputs, parts
-from edgeml.formats.onnx_nodes import name_nodes
-from edgeml.formats.onnx_ranges import Histogram, count, range_of
-from edgeml.formats.onnx_schemes import make
-from edgeml.formats.onnx_static import activations
+from edgeml.formats.onnx import ranges as onnx_ranges
+from edgeml.formats.onnx.collect import collect
+from edgeml.formats.onnx.inputs import open_inputs, parts
+from edgeml.formats.onnx.nodes import name_nodes
+from edgeml.formats.onnx.ranges import Histogram, count, range_of
+from edgeml.formats.onnx.schemes import make
+from edgeml.formats.onnx.static import activations
 from tiny.graphs import graph_model
 from tiny.refusals import refusal
 from tiny.works import LINES, text_work

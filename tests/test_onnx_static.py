@@ -6,14 +6,14 @@ import onnxruntime
 import pytest
 from onnx import helper, numpy_helper
 
-from edgeml.formats.onnx_audit import audit
-from edgeml.formats.onnx_fuse import agree, fuse_attention, open_attention
-from edgeml.formats.onnx_inputs import open_inputs
-from edgeml.formats.onnx_int8 import INTEGERS, write_int8
-from edgeml.formats.onnx_judge import Judge
-from edgeml.formats.onnx_ranges import Range
-from edgeml.formats.onnx_schemes import make
-from edgeml.formats.onnx_static import write_static
+from edgeml.formats.onnx.audit import audit
+from edgeml.formats.onnx.fuse import agree, fuse_attention, open_attention
+from edgeml.formats.onnx.inputs import open_inputs
+from edgeml.formats.onnx.int8 import INTEGERS, write_int8
+from edgeml.formats.onnx.judge import Judge
+from edgeml.formats.onnx.ranges import Range
+from edgeml.formats.onnx.schemes import make
+from edgeml.formats.onnx.static import write_static
 from tiny.graphs import HEADS, WIDTH, WORDS, attention_model, graph_model
 from tiny.works import CHANNELS, graph_work, picture_work, text_work, two_products
 

@@ -17,10 +17,11 @@ from safetensors.numpy import load_file, save_file
 from edgeml.console import Bars
 from edgeml.download import download
 from edgeml.errors import EdgemlError
-from edgeml.formats import Request, onnx_graph
-from edgeml.formats import onnx as onnx_format
-from edgeml.formats.gguf_header import read_header
-from edgeml.formats.gguf_process import convert_folder
+from edgeml.formats import Request
+from edgeml.formats.gguf.header import read_header
+from edgeml.formats.gguf.process import convert_folder
+from edgeml.formats.onnx import conversion as onnx_format
+from edgeml.formats.onnx import graph as onnx_graph
 from edgeml.formats.room import available_bytes, full_bytes, need_memory
 from edgeml.formats.view import data_view
 from edgeml.progress import Pace, beating, silent
@@ -83,7 +84,7 @@ def stored(path: Path) -> dict[str, tuple[str, bytes]]:
 def test_shards_are_the_weights_that_the_exporter_sees(store, tmp_path):
     from transformers import AutoModelForCausalLM
 
-    from edgeml.formats.onnx_export import load_model
+    from edgeml.formats.onnx.export import load_model
 
     folder = llama_folder(tmp_path / "shards", width=64, layers=1)
     before = load_file(folder / "model.safetensors")

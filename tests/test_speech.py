@@ -14,8 +14,8 @@ from safetensors.numpy import save_file
 from edgeml.calibration import read_calibration
 from edgeml.dataset import dataset_for
 from edgeml.errors import EdgemlError
-from edgeml.formats.onnx_graph import load, save
-from edgeml.formats.onnx_speech import lookups_of_places, products_of_frames
+from edgeml.formats.onnx.graph import load, save
+from edgeml.formats.onnx.speech import lookups_of_places, products_of_frames
 from edgeml.package import bundle_path, package
 from edgeml.quantize import quantize, recommended
 from edgeml.scores import gold, scores

@@ -10,10 +10,10 @@ from onnx import helper, numpy_helper
 
 from edgeml.dataset import dataset_for
 from edgeml.errors import EdgemlError
-from edgeml.formats import onnx as onnx_format
-from edgeml.formats.onnx_audit import audit
-from edgeml.formats.onnx_graph import COPIED
-from edgeml.formats.onnx_seq2seq import mark_copies
+from edgeml.formats.onnx import conversion as onnx_format
+from edgeml.formats.onnx.audit import audit
+from edgeml.formats.onnx.graph import COPIED
+from edgeml.formats.onnx.seq2seq import mark_copies
 from edgeml.package import bundle_path, package
 from edgeml.quantize import quantize, recommended
 from edgeml.scores import scores

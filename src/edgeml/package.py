@@ -23,7 +23,7 @@ import edgeml_runtime
 from edgeml.bundles import Kind, kind_of
 from edgeml.children import started
 from edgeml.errors import EdgemlError
-from edgeml.formats.onnx_int8 import misfit
+from edgeml.formats.onnx.int8 import misfit
 from edgeml.papers import bom, licences, origin
 from edgeml.papers.data_card import data_card
 from edgeml.papers.evidence import evidence

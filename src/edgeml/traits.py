@@ -75,14 +75,14 @@ def read_traits(model: Model) -> Traits:
     """The traits of a downloaded model, whichever format it came in."""
     folder = Path(model.path)
     if model.format == "gguf":
-        from edgeml.formats.gguf import traits as gguf_traits
+        from edgeml.formats.gguf.conversion import traits as gguf_traits
 
         return gguf_traits(folder / next(file.path for file in model.files if file.path.endswith(".gguf")))
     if model.format != "onnx":
         return folder_traits(folder, licence=model.licence)
     if not (folder / "config.json").is_file():
         raise EdgemlError(f"{model.name} has no config.json", hint="put the model's config.json beside its .onnx file")
-    from edgeml.formats.onnx_audit import source_type
+    from edgeml.formats.onnx.audit import source_type
 
     graph = next(file.path for file in model.files if file.path.endswith(".onnx"))
     return replace(folder_traits(folder, licence=model.licence), quantized=source_type(folder / graph))

@@ -9,9 +9,9 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edgeml.formats.onnx_int8 import INTEGERS, misfit, write_int8
-from edgeml.formats.onnx_ranges import Histogram, range_of
-from edgeml.formats.onnx_static import activations, write_static
+from edgeml.formats.onnx.int8 import INTEGERS, misfit, write_int8
+from edgeml.formats.onnx.ranges import Histogram, range_of
+from edgeml.formats.onnx.static import activations, write_static
 from edgeml.store import load_variant
 from edgeml_runtime.records import describe, write_record
 from tiny.commands import inside

@@ -12,10 +12,10 @@ import pytest
 from onnx import helper, numpy_helper
 
 from edgeml.calibration import read_calibration
-from edgeml.formats.onnx_collect import collect
-from edgeml.formats.onnx_inputs import Reader
-from edgeml.formats.onnx_ranges import METHODS, Histogram, count, range_of
-from edgeml.formats.onnx_static import activations, write_static
+from edgeml.formats.onnx.collect import collect
+from edgeml.formats.onnx.inputs import Reader
+from edgeml.formats.onnx.ranges import METHODS, Histogram, count, range_of
+from edgeml.formats.onnx.static import activations, write_static
 from tiny.refusals import refusal
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the quantizer's own, about models without shapes

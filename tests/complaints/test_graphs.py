@@ -9,9 +9,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edgeml.formats.onnx_audit import audit
-from edgeml.formats.onnx_graph import load
-from edgeml.formats.onnx_int8 import write_int8
+from edgeml.formats.onnx.audit import audit
+from edgeml.formats.onnx.graph import load
+from edgeml.formats.onnx.int8 import write_int8
 from edgeml_runtime.backends.onnx import open_graph
 from tiny.refusals import refusal
 from tiny.variants import onnx_variant

@@ -12,7 +12,7 @@ from onnx import numpy_helper
 from safetensors.numpy import load_file, save_file
 
 from edgeml.formats.finite import check_finite
-from edgeml.formats.gguf_header import read_header
+from edgeml.formats.gguf.header import read_header
 from edgeml.store import Store
 from tiny.commands import edgeml, gguf_model, inside
 from tiny.gguf import llama_gguf

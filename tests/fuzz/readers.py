@@ -59,9 +59,9 @@ def _gguf_seeds(folder: Path) -> list[bytes]:
 
 
 def _read_gguf(path: Path) -> object:
-    from edgeml.formats.gguf import source_type, traits
-    from edgeml.formats.gguf_audit import audit
-    from edgeml.formats.gguf_header import read_header
+    from edgeml.formats.gguf.audit import audit
+    from edgeml.formats.gguf.conversion import source_type, traits
+    from edgeml.formats.gguf.header import read_header
     from edgeml.sources.headers import check_weights
 
     check_weights(path.parent, [path.name])
@@ -73,7 +73,7 @@ def _read_gguf(path: Path) -> object:
 def _quantize_gguf(path: Path) -> object:
     """What passes our own reader is given to llama.cpp, in the child process that may die of it."""
     from edgeml.formats import Request
-    from edgeml.formats.gguf import convert
+    from edgeml.formats.gguf.conversion import convert
     from edgeml.progress import silent
     from edgeml.targets import profile
     from edgeml.traits import read_traits
@@ -199,8 +199,8 @@ def _nest(graph: Any, depth: int) -> None:
 
 
 def _read_onnx(path: Path) -> object:
-    from edgeml.formats.onnx_audit import audit, check_interface, interface, source_type
-    from edgeml.formats.onnx_graph import load, plain
+    from edgeml.formats.onnx.audit import audit, check_interface, interface, source_type
+    from edgeml.formats.onnx.graph import load, plain
     from edgeml.sources.headers import check_weights
 
     path.with_name("weights.bin").write_bytes(bytes(8192))

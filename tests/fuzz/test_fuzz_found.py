@@ -17,7 +17,7 @@ from PIL import Image
 
 from edgeml.bundles import oci, tar
 from edgeml.bundles.extraction import Intake, first_file
-from edgeml.formats.onnx_audit import audit
+from edgeml.formats.onnx.audit import audit
 from edgeml.papers.bom import listed
 from edgeml.pulled import models_of, read_pulled
 from edgeml.sources import Consent

@@ -146,7 +146,7 @@ def _write_merges_of(path: Path, source: Path) -> int:
     """The byte-level tokenizer that a GGUF file of SmolLM's holds, as Transformers keeps it."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-    from edgeml.formats.gguf_header import read_header
+    from edgeml.formats.gguf.header import read_header
 
     names = ("tokenizer.ggml.tokens", "tokenizer.ggml.merges", "tokenizer.ggml.token_type")
     tokens, merges, kinds = (read_header(source, arrays=names).metadata[name] for name in names)

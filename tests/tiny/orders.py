@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from edgeml.formats import onnx_child
-from edgeml.formats.onnx_order import Answer, Order
+from edgeml.formats.onnx import child as onnx_child
+from edgeml.formats.onnx.order import Answer, Order
 
 
 def convert(source: Path, folder: Path, shared: Path, **fields: Any) -> Answer:

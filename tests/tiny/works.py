@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from edgeml.formats import Calibration
-from edgeml.formats.onnx_choice import Work
-from edgeml.formats.onnx_inputs import Reader
-from edgeml.formats.onnx_order import Order
+from edgeml.formats.onnx.choice import Work
+from edgeml.formats.onnx.inputs import Reader
+from edgeml.formats.onnx.order import Order
 from edgeml_runtime.types import Pixels
 from tiny.graphs import WIDTH, graph_model, onnx_source
 from tiny.pictures import picture_folder

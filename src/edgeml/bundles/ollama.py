@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from edgeml.bundles import dir as folders
 from edgeml.errors import EdgemlError
-from edgeml.formats.gguf_header import read_header
+from edgeml.formats.gguf.header import read_header
 from edgeml_runtime.bundle import VARIANT, read_bundle
 from edgeml_runtime.records import read_record
 from edgeml_runtime.types import VariantManifest

@@ -184,4 +184,4 @@ def missing_library(scheme: Scheme) -> EdgemlError | None:
 
 def format_of(scheme: Scheme) -> Format:
     """The module that writes this scheme, imported only now."""
-    return cast("Format", import_module(f"edgeml.formats.{scheme.format}"))
+    return cast("Format", import_module(f"edgeml.formats.{scheme.format}.conversion"))

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from edgeml.errors import EdgemlError
-from edgeml.formats.gguf_header import read_header
+from edgeml.formats.gguf.header import read_header
 from edgeml.sources.headers import stored_tensors
 
 _PIECE_BYTES = 16 << 20
@@ -78,7 +78,7 @@ def _check_graph(path: Path, tick: Callable[[int], None]) -> None:
     from onnx import TensorProto, numpy_helper
     from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
-    from edgeml.formats.onnx_graph import load, tensors
+    from edgeml.formats.onnx.graph import load, tensors
 
     for tensor in tensors(load(path, weights=False).graph):
         type = _ONNX.get(TensorProto.DataType.Name(tensor.data_type))

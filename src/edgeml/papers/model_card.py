@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from edgeml.formats.onnx_int8 import misfit
+from edgeml.formats.onnx.int8 import misfit
 from edgeml.metrics import METRICS
 from edgeml.papers.evidence import Evidence, is_accuracy
 from edgeml.papers.markdown import bounds, facts, table

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeml.errors import EdgemlError
-from edgeml.formats.gguf_header import Header, Tensor, read_header
-from edgeml.formats.onnx_graph import load
+from edgeml.formats.gguf.header import Header, Tensor, read_header
+from edgeml.formats.onnx.graph import load
 from edgeml.targets.estimated.points import Kernels
 from edgeml_runtime.types import Record
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgeml.formats.onnx_export import exporter_settings, load_model
-from edgeml.formats.onnx_graph import replace, settings
+from edgeml.formats.onnx.export import exporter_settings, load_model
+from edgeml.formats.onnx.graph import replace, settings
 from edgeml.preprocessing import read_pixels
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgeml.errors import EdgemlError
-from edgeml.formats.onnx_choice import Candidate, Work
-from edgeml.formats.onnx_judge import Judge
+from edgeml.formats.onnx.choice import Candidate, Work
+from edgeml.formats.onnx.judge import Judge
 
 
 def spare(work: Work, way: Candidate, judge: Judge, wanted: float) -> tuple[Path, list[str], float]:

@@ -7,17 +7,17 @@ from pathlib import Path
 
 from edgeml.errors import EdgemlError
 from edgeml.formats import CalibrationMethod
-from edgeml.formats.onnx_choice import Candidate, Made, Work, decide, repeat, rounded
-from edgeml.formats.onnx_collect import collect
-from edgeml.formats.onnx_fuse import open_attention
-from edgeml.formats.onnx_graph import load, save
-from edgeml.formats.onnx_half import write_half
-from edgeml.formats.onnx_int4 import OPERATORS, PACKINGS, Packing, block_size, products_of_gemms, write_int4
-from edgeml.formats.onnx_int8 import write_int8
-from edgeml.formats.onnx_judge import Judge
-from edgeml.formats.onnx_nodes import excluded, name_nodes, weighted
-from edgeml.formats.onnx_ranges import METHODS, range_of
-from edgeml.formats.onnx_static import activations, operators, write_static
+from edgeml.formats.onnx.choice import Candidate, Made, Work, decide, repeat, rounded
+from edgeml.formats.onnx.collect import collect
+from edgeml.formats.onnx.fuse import open_attention
+from edgeml.formats.onnx.graph import load, save
+from edgeml.formats.onnx.half import write_half
+from edgeml.formats.onnx.int4 import OPERATORS, PACKINGS, Packing, block_size, products_of_gemms, write_int4
+from edgeml.formats.onnx.int8 import write_int8
+from edgeml.formats.onnx.judge import Judge
+from edgeml.formats.onnx.nodes import excluded, name_nodes, weighted
+from edgeml.formats.onnx.ranges import METHODS, range_of
+from edgeml.formats.onnx.static import activations, operators, write_static
 
 STATIC = "static, "
 DYNAMIC = "dynamic"

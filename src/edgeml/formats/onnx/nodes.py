@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from edgeml.errors import EdgemlError
-from edgeml.formats.onnx_graph import load, save
+from edgeml.formats.onnx.graph import load, save
 
 if TYPE_CHECKING:
     from onnx import ModelProto

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 
 from edgeml.errors import EdgemlError
-from edgeml.formats.gguf_header import TENSOR_TYPES, Header, Tensor
-from edgeml.formats.gguf_mixtures import WISHABLE
+from edgeml.formats.gguf.header import TENSOR_TYPES, Header, Tensor
+from edgeml.formats.gguf.mixtures import WISHABLE
 
 # What llama.cpp never quantizes, by parts of its names (`tensor_allows_quantization` in `llama-quant.cpp`), as far as
 # the families that edgeml makes have them.

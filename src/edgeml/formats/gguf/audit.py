@@ -20,8 +20,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
-from edgeml.formats.gguf_header import TENSOR_TYPES, Header, Tensor
-from edgeml.formats.gguf_mixtures import BLOCK, K_BLOCK, MIXTURES, REPLACED, Mixture
+from edgeml.formats.gguf.header import TENSOR_TYPES, Header, Tensor
+from edgeml.formats.gguf.mixtures import BLOCK, K_BLOCK, MIXTURES, REPLACED, Mixture
 from edgeml_runtime.types import Audit
 
 _KEPT_TABLES = ("token_embd.weight", "output.weight")

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from edgeml.errors import EdgemlError
-from edgeml.formats.onnx_graph import load, replace
-from edgeml.formats.onnx_inputs import Reader
-from edgeml.formats.onnx_ranges import CHUNK, SIDE, Histogram, Tick, count
+from edgeml.formats.onnx.graph import load, replace
+from edgeml.formats.onnx.inputs import Reader
+from edgeml.formats.onnx.ranges import CHUNK, SIDE, Histogram, Tick, count
 
 if TYPE_CHECKING:
     import onnxruntime as ort

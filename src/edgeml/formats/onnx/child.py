@@ -1,6 +1,6 @@
 """A process of its own that exports and quantizes, so that the exporter's memory, threads and prints end with it.
 
-Run as `python -m edgeml.formats.onnx_child ORDER`, a file. Says `@done/total step` as it goes, `=` with an Answer at
+Run as `python -m edgeml.formats.onnx.child ORDER`, a file. Says `@done/total step` as it goes, `=` with an Answer at
 the end, and `!` with a Refusal when the user's files are at fault. Writes the graphs and `tokenizer.json` into the
 order's folder, and leaves the export, which takes longest, in the shared one for the next scheme.
 """
@@ -17,21 +17,21 @@ from pathlib import Path
 from typing import Any
 
 from edgeml.errors import EdgemlError
-from edgeml.formats.onnx_choice import Work
-from edgeml.formats.onnx_export import (
+from edgeml.formats.onnx.choice import Work
+from edgeml.formats.onnx.export import (
     export_classifier,
     export_decoder,
     export_encoder,
     export_tagger,
     write_tokenizer,
 )
-from edgeml.formats.onnx_fuse import fuse, split_skip_norms
-from edgeml.formats.onnx_graph import load, plain, save, settle, split_heads
-from edgeml.formats.onnx_image import export_image, lookups_of_positions, products_of_patches
-from edgeml.formats.onnx_order import Answer, Order
-from edgeml.formats.onnx_schemes import make
-from edgeml.formats.onnx_seq2seq import GRAPHS, PAIRS, export_seq2seq
-from edgeml.formats.onnx_speech import export_speech, lookups_of_places, products_of_frames
+from edgeml.formats.onnx.fuse import fuse, split_skip_norms
+from edgeml.formats.onnx.graph import load, plain, save, settle, split_heads
+from edgeml.formats.onnx.image import export_image, lookups_of_positions, products_of_patches
+from edgeml.formats.onnx.order import Answer, Order
+from edgeml.formats.onnx.schemes import make
+from edgeml.formats.onnx.seq2seq import GRAPHS, PAIRS, export_seq2seq
+from edgeml.formats.onnx.speech import export_speech, lookups_of_places, products_of_frames
 from edgeml_runtime.records import encode, read_record
 from edgeml_runtime.session import Kind
 from edgeml_runtime.types import Refusal

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from edgeml.errors import EdgemlError, why
-from edgeml.formats.onnx_order import Order
+from edgeml.formats.onnx.order import Order
 from edgeml_runtime.session import Kind
 
 Feeds = dict[str, Any]
@@ -122,7 +122,7 @@ def _pictures(paths: Sequence[str], order: Order, graph: Path) -> Reader:
 
 
 def _sounds(order: Order, graph: Path, encoder: Path | None) -> Reader:
-    from edgeml.formats.onnx_sounds import Heard
+    from edgeml.formats.onnx.sounds import Heard
     from edgeml_runtime.tones import SOUNDS
 
     assert order.speech is not None

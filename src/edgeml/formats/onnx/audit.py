@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeml.errors import EdgemlError
-from edgeml.formats.onnx_graph import COPIED, TABLE, load, settings, tensors
+from edgeml.formats.onnx.graph import COPIED, TABLE, load, settings, tensors
 from edgeml_runtime.session import Kind
 from edgeml_runtime.types import Audit, Record
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from edgeml.errors import EdgemlError
-from edgeml.formats.onnx_graph import EXTERNAL_BYTES, load, settings
-from edgeml.formats.onnx_nodes import weighted
+from edgeml.formats.onnx.graph import EXTERNAL_BYTES, load, settings
+from edgeml.formats.onnx.nodes import weighted
 
 if TYPE_CHECKING:
     from onnx import ModelProto

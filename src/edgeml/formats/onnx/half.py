@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgeml.formats.onnx_graph import load, save
+from edgeml.formats.onnx.graph import load, save
 
 if TYPE_CHECKING:
     from onnx import ModelProto

@@ -12,7 +12,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from edgeml.errors import EdgemlError
-from edgeml.formats.gguf_header import Header, read_header
+from edgeml.formats.gguf.header import Header, read_header
 
 _NAME = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf")
 _FETCH = "fetch or copy all parts into one folder, under their own names"

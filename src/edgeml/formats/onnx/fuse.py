@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgeml.formats.onnx_graph import keep, load, plain, replace, save, settings
+from edgeml.formats.onnx.graph import keep, load, plain, replace, save, settings
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto

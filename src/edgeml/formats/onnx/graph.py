@@ -1,6 +1,6 @@
 """Reading, cleaning and writing an ONNX graph; each step keeps the graph's answers.
 
-Knows nothing of how a graph was made. Fusions that may not fit are in `onnx_fuse`.
+Knows nothing of how a graph was made. Fusions that may not fit are in `fuse`.
 """
 
 from __future__ import annotations

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgeml.formats.onnx_export import exporter_settings, load_model
-from edgeml.formats.onnx_graph import keep, load, replace, save, settings
-from edgeml.formats.onnx_seq2seq import GRAPHS, mark_copies
+from edgeml.formats.onnx.export import exporter_settings, load_model
+from edgeml.formats.onnx.graph import keep, load, replace, save, settings
+from edgeml.formats.onnx.seq2seq import GRAPHS, mark_copies
 from edgeml.speech import read_speech
 
 if TYPE_CHECKING:

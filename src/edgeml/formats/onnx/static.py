@@ -11,10 +11,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeml.formats.onnx_graph import EXTERNAL_BYTES, load
-from edgeml.formats.onnx_int8 import INTEGERS
-from edgeml.formats.onnx_nodes import WEIGHTED, weighted
-from edgeml.formats.onnx_ranges import Range
+from edgeml.formats.onnx.graph import EXTERNAL_BYTES, load
+from edgeml.formats.onnx.int8 import INTEGERS
+from edgeml.formats.onnx.nodes import WEIGHTED, weighted
+from edgeml.formats.onnx.ranges import Range
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -60,7 +60,7 @@ def write_static(
 ) -> Path:
     """`target`, with the nodes of `source` in integers but for those `kept`, or with `only` these.
 
-    The nodes need names (`onnx_nodes.name_nodes`). A range of (0, 0) gets the scale 1.
+    The nodes need names (`nodes.name_nodes`). A range of (0, 0) gets the scale 1.
     """
     import numpy as np
     from onnxruntime.quantization import CalibrationMethod, QuantType

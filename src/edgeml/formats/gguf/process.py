@@ -15,8 +15,8 @@ from tempfile import TemporaryDirectory
 
 from edgeml.errors import EdgemlError
 from edgeml.formats.child import run_module
-from edgeml.formats.gguf_child import QuantizeJob
-from edgeml.formats.gguf_matrix_child import MatrixJob
+from edgeml.formats.gguf.child import QuantizeJob
+from edgeml.formats.gguf.matrix_child import MatrixJob
 from edgeml.formats.view import data_view
 from edgeml.progress import Progress
 from edgeml.types import Model
@@ -115,7 +115,7 @@ def quantize_file(job: QuantizeJob, *, progress: Progress) -> None:
     with _job_file(job) as path:
         what = f"quantizing {Path(job.source).name}"
         hint = _NOT_WEIGHED if job.matrix else _NOT_QUANTIZED
-        run_module("edgeml.formats.gguf_child", [str(path)], what=what, hint=hint, follow=follow)
+        run_module("edgeml.formats.gguf.child", [str(path)], what=what, hint=hint, follow=follow)
 
 
 def compute_matrix(job: MatrixJob, *, progress: Progress) -> None:
@@ -132,7 +132,7 @@ def compute_matrix(job: MatrixJob, *, progress: Progress) -> None:
     with _job_file(job) as path:
         what = f"computing an importance matrix of {Path(job.model).name}"
         try:
-            run_module("edgeml.formats.gguf_matrix_child", [str(path)], what=what, hint=_NOT_RUN, follow=follow)
+            run_module("edgeml.formats.gguf.matrix_child", [str(path)], what=what, hint=_NOT_RUN, follow=follow)
         except EdgemlError as error:
             if refusals:
                 raise EdgemlError(refusals[0].message, hint=refusals[0].hint) from error

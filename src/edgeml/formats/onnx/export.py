@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeml.errors import EdgemlError
-from edgeml.formats.onnx_graph import EXTERNAL_BYTES, MICROSOFT, TABLE, load, rename, save
+from edgeml.formats.onnx.graph import EXTERNAL_BYTES, MICROSOFT, TABLE, load, rename, save
 
 if TYPE_CHECKING:
     from onnx import ModelProto

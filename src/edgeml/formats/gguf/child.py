@@ -1,6 +1,6 @@
 """A process of its own that calls `llama_model_quantize`, because llama.cpp may end the process that calls it.
 
-Run as `python -m edgeml.formats.gguf_child JOB`, the path of a JSON file with a QuantizeJob. llama.cpp's own log goes
+Run as `python -m edgeml.formats.gguf.child JOB`, the path of a JSON file with a QuantizeJob. llama.cpp's own log goes
 to stderr.
 """
 
@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from edgeml.formats.gguf_header import TENSOR_TYPES
+from edgeml.formats.gguf.header import TENSOR_TYPES
 from edgeml_runtime.records import decode
 from edgeml_runtime.types import Record
 
@@ -64,7 +64,7 @@ def _overrides(llama: Any, types: dict[str, str]) -> Any:
 
 def _matrix(llama: Any, path: Path) -> Any:
     """llama.cpp's list, which ends with an empty one, of what each column weighs."""
-    from edgeml.formats.gguf_matrix import read_matrix
+    from edgeml.formats.gguf.matrix import read_matrix
 
     made = []
     for name, entry in read_matrix(path).entries.items():

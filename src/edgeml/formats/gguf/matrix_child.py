@@ -1,6 +1,6 @@
 """A process of its own that computes an importance matrix, because llama.cpp may end the process that runs a model.
 
-Run as `python -m edgeml.formats.gguf_matrix_child JOB`, the path of a JSON file with a MatrixJob. Says `@done/total`
+Run as `python -m edgeml.formats.gguf.matrix_child JOB`, the path of a JSON file with a MatrixJob. Says `@done/total`
 as it goes, and `!` with a Refusal when the text or the model is at fault.
 
 What is summed is what `llama-imatrix` sums (`tools/imatrix/imatrix.cpp`): the squares of what each matrix of a block is
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeml.errors import EdgemlError
-from edgeml.formats.gguf_matrix import Entry, Matrix, write_matrix
+from edgeml.formats.gguf.matrix import Entry, Matrix, write_matrix
 from edgeml_runtime.records import decode, encode
 from edgeml_runtime.types import Record, Refusal
 

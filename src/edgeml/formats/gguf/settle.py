@@ -14,12 +14,12 @@ from typing import Any
 
 from edgeml.errors import EdgemlError
 from edgeml.formats import Calibration, Request
-from edgeml.formats.gguf_header import Header
-from edgeml.formats.gguf_matrix import Matrix, check_fits, read_matrix
-from edgeml.formats.gguf_matrix_child import CHUNK_TOKENS, MatrixJob
-from edgeml.formats.gguf_mixtures import DEMANDING_TYPES, MATRIX_TYPES, MIXTURES
-from edgeml.formats.gguf_process import CONVERTER, QUANTIZER, compute_matrix, tool_version
-from edgeml.formats.gguf_wishes import parse_wish, wished_types
+from edgeml.formats.gguf.header import Header
+from edgeml.formats.gguf.matrix import Matrix, check_fits, read_matrix
+from edgeml.formats.gguf.matrix_child import CHUNK_TOKENS, MatrixJob
+from edgeml.formats.gguf.mixtures import DEMANDING_TYPES, MATRIX_TYPES, MIXTURES
+from edgeml.formats.gguf.process import CONVERTER, QUANTIZER, compute_matrix, tool_version
+from edgeml.formats.gguf.wishes import parse_wish, wished_types
 from edgeml.progress import Progress
 from edgeml_runtime.records import sha256
 from edgeml_runtime.types import Record

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgeml.formats.onnx_inputs import Feeds, Reader, spread
-from edgeml.formats.onnx_seq2seq import PAIRS
+from edgeml.formats.onnx.inputs import Feeds, Reader, spread
+from edgeml.formats.onnx.seq2seq import PAIRS
 from edgeml_runtime.session import Kind
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from edgeml.errors import EdgemlError
-from edgeml.formats.gguf_header import Header, read_header
+from edgeml.formats.gguf.header import Header, read_header
 
 if TYPE_CHECKING:
     import numpy as np

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgeml.formats.onnx_export import exporter_settings, load_model, share_heads
-from edgeml.formats.onnx_graph import COPIED, keep, load, rename, replace, save
+from edgeml.formats.onnx.export import exporter_settings, load_model, share_heads
+from edgeml.formats.onnx.graph import COPIED, keep, load, rename, replace, save
 from edgeml_runtime.session import Kind
 
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
 """ONNX: from a safetensors folder or another ONNX file to one graph of the wanted scheme, and its audit.
 
-The work is Transformers' exporter and ONNX Runtime's quantizer, in a child process (`onnx_child`); this module decides
+The work is Transformers' exporter and ONNX Runtime's quantizer, in a child process (`child`); this module decides
 what is asked of it and reads back what was written. It knows nothing about how variants are named or kept.
 """
 
@@ -15,11 +15,11 @@ from msgspec.structs import replace
 from edgeml.errors import EdgemlError
 from edgeml.formats import CONVOLUTIONAL, UNSUITED, Converted, Request, shared_folder
 from edgeml.formats.child import run_module
-from edgeml.formats.onnx_audit import audit, check_interface, interface
-from edgeml.formats.onnx_chat import Kept, keep_template
-from edgeml.formats.onnx_child import WEIGHTS
-from edgeml.formats.onnx_order import Answer, Order
-from edgeml.formats.onnx_seq2seq import GRAPHS, PAIRS
+from edgeml.formats.onnx.audit import audit, check_interface, interface
+from edgeml.formats.onnx.chat import Kept, keep_template
+from edgeml.formats.onnx.child import WEIGHTS
+from edgeml.formats.onnx.order import Answer, Order
+from edgeml.formats.onnx.seq2seq import GRAPHS, PAIRS
 from edgeml.formats.room import full_bytes, need_disk, need_memory
 from edgeml.formats.view import data_view
 from edgeml.progress import Progress
@@ -181,7 +181,7 @@ def _run_child(request: Request, order: Order, progress: Progress) -> Answer:
         path = Path(place) / "order.json"
         write_record(path, order)
         try:
-            run_module("edgeml.formats.onnx_child", [str(path)], what=what, hint=_NOT_EXPORTED, follow=follow)
+            run_module("edgeml.formats.onnx.child", [str(path)], what=what, hint=_NOT_EXPORTED, follow=follow)
         except EdgemlError as error:
             if refusals:
                 raise EdgemlError(refusals[0].message, hint=refusals[0].hint) from error

@@ -1,6 +1,6 @@
 """GGUF: from a safetensors folder or another GGUF file to one file of the wanted scheme, and its audit.
 
-The work is llama.cpp's own, in child processes (`gguf_process`); this module decides what is asked of it and whether
+The work is llama.cpp's own, in child processes (`process`); this module decides what is asked of it and whether
 the result is what was asked. It knows nothing about how variants are named or kept.
 """
 
@@ -13,13 +13,13 @@ from pathlib import Path
 
 from edgeml.errors import EdgemlError
 from edgeml.formats import Converted, Request, shared_folder
-from edgeml.formats.gguf_audit import audit, largest_bytes, most_used, share_quantized
-from edgeml.formats.gguf_child import QuantizeJob
-from edgeml.formats.gguf_header import Header, read_header
-from edgeml.formats.gguf_mixtures import MIXTURES
-from edgeml.formats.gguf_parts import read_model
-from edgeml.formats.gguf_process import CONVERTER, QUANTIZER, convert_folder, quantize_file, tool_version
-from edgeml.formats.gguf_settle import Settled, check_wishes, settle
+from edgeml.formats.gguf.audit import audit, largest_bytes, most_used, share_quantized
+from edgeml.formats.gguf.child import QuantizeJob
+from edgeml.formats.gguf.header import Header, read_header
+from edgeml.formats.gguf.mixtures import MIXTURES
+from edgeml.formats.gguf.parts import read_model
+from edgeml.formats.gguf.process import CONVERTER, QUANTIZER, convert_folder, quantize_file, tool_version
+from edgeml.formats.gguf.settle import Settled, check_wishes, settle
 from edgeml.progress import Progress
 from edgeml.types import Model, Traits
 from edgeml_runtime.types import Audit, Pooling

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from edgeml.errors import EdgemlError
-from edgeml.formats.onnx_inputs import Reader, judged_on, open_inputs, parts
-from edgeml.formats.onnx_judge import Judge
-from edgeml.formats.onnx_order import Order
+from edgeml.formats.onnx.inputs import Reader, judged_on, open_inputs, parts
+from edgeml.formats.onnx.judge import Judge
+from edgeml.formats.onnx.order import Order
 from edgeml_runtime.session import Kind
 
 MARGIN = 0.001  # of agreement, within which the faster one is taken
@@ -118,7 +118,7 @@ def _spared(
     work: Work, taken: Candidate, judge: Judge, agreement: dict[str, float], times_ms: dict[str, float]
 ) -> tuple[Path, dict[str, Any]]:
     """The graph with the most harmful nodes kept whole, and which; its agreement and time replace those before."""
-    from edgeml.formats.onnx_sensitivity import spare
+    from edgeml.formats.onnx.sensitivity import spare
 
     wanted = work.order.wishes.min_agreement
     assert wanted is not None

@@ -1,0 +1,1 @@
+"""GGUF: conversion and quantization by llama.cpp, in child processes, and the audit of what was written."""
