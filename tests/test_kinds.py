@@ -36,7 +36,7 @@ def test_every_gguf_scheme_has_its_mixture():
 
 @pytest.mark.parametrize("format", SCHEMES)
 def test_every_format_writes_runs_and_travels(format):
-    assert callable(import_module(f"edgeml.formats.{format}").convert)
+    assert callable(import_module(f"edgeml.formats.{format}.conversion").convert)
     assert callable(import_module(f"edgeml_runtime.backends.{format}").open_variant)
     assert PACKAGES[format]
     assert _LIBRARIES[format]
