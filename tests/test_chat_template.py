@@ -134,6 +134,15 @@ def test_what_a_template_looks_for_and_must_not_find_is_nothing(template):
     assert set(written(template)) <= set("[]UndefinedNone, TemplateReference<>")
 
 
+def test_a_template_with_more_branches_than_a_compiler_takes_is_refused():
+    refused("{% if 0 %}" + "{% elif 0 %}" * 7000 + "{% endif %}")
+
+
+def test_a_namespace_is_written_without_what_is_in_it():
+    loop = "{% for i in range(60) %}{% set ns.x = namespace(a=ns.x, b=ns.x) %}{% endfor %}"
+    assert written("{% set ns = namespace(x='ab') %}" + loop + "{{ ns.x }}") == "<Namespace>"
+
+
 @pytest.mark.parametrize(
     "template",
     [
@@ -173,8 +182,14 @@ def test_what_a_template_looks_for_and_must_not_find_is_nothing(template):
         "{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}",
         "{% for a in [1] %}" * 50 + "{% endfor %}" * 50,
         "x" * (LONGEST_TEMPLATE + 1),
+        growing("{'a': ns.x, 'b': ns.x}.values()").replace("|length", ""),
+        growing("{'a': ns.x, 'b': ns.x}.items()").replace("|length", "|string|length"),
+        growing("ns.x + ns.x", times=16).replace("ns.x|length", "range(3000)|list|tojson(separators=(ns.x, ':'))"),
+        growing("ns.x + ns.x", "['" + "9" * 4000 + "'|int]", times=15).replace("ns.x|length", "ns.x|tojson"),
+        "{% set r = range(400000) %}{% for i in range(300) %}{{ 'x' in r }}{% endfor %}",
+        "{% set r = range(400000) %}{% for i in range(300) %}{{ r|max }}{% endfor %}",
     ],
-    ids=range(36),
+    ids=range(42),
 )
 def test_a_template_that_would_take_too_long_or_too_much_memory_is_refused(template):
     refused(template)

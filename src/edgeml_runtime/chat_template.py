@@ -9,7 +9,7 @@ their length, so that it ends soon with little memory, whatever it tries.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, MappingView, Sequence
 from datetime import datetime
 from functools import wraps
 from types import BuiltinFunctionType
@@ -32,12 +32,14 @@ BUDGET, BUDGET_A_TURN, BUDGET_A_CHARACTER = 500_000, 10_000, 50  # units of work
 # Templates that ask for today's date get this one, so that the same turns are always the same prompt. It is the date
 # that Meta's templates of Llama 3.1 and later fall back to.
 TODAY = datetime(2024, 7, 26)
+_LONGEST_SEPARATOR = 8  # characters between the parts of JSON
 _LARGEST = 1 << 53  # numbers beyond are of no use to a template
 _BROKEN = (
     TemplateError,
     ArithmeticError,
     AttributeError,
     LookupError,
+    MemoryError,  # the compiler says so of a program with too many branches, too
     NameError,
     RuntimeError,
     SyntaxError,
@@ -99,7 +101,7 @@ class Writer:
         except _RefusedError as error:
             problem = f"the model's chat template refuses these turns: {str(error)[:200]}"
             raise UnfitError(problem, hint="say it in other turns") from error
-        except (*_BROKEN, MemoryError) as error:
+        except _BROKEN as error:
             raise _unusable(str(error)) from error
 
 
@@ -133,6 +135,9 @@ class _Names(Namespace):
     def __setitem__(self, name: str, value: Any) -> None:
         _require_plain(name)
         super().__setitem__(name, value)
+
+    def __repr__(self) -> str:
+        return "<Namespace>"  # all that is in it could be longer than the memory
 
 
 class _Environment(ImmutableSandboxedEnvironment):
@@ -168,7 +173,7 @@ class _Environment(ImmutableSandboxedEnvironment):
         parts = [value]
         while parts:
             one = parts.pop()
-            self.spend(1 + (len(one) if isinstance(one, str) else 0))
+            self.spend(1 + (len(one) if isinstance(one, str) else one.bit_length() >> 3 if isinstance(one, int) else 0))
             if isinstance(one, dict):
                 parts += [part for pair in one.items() for part in pair]
             elif isinstance(one, list | tuple):
@@ -227,11 +232,11 @@ class _Environment(ImmutableSandboxedEnvironment):
                 return self._replaced(owner, *values)
         return self._result(super().call(context, called, *values, **named))
 
-    def _range(self, *bounds: int) -> range:
+    def _range(self, *bounds: int) -> list[int]:
         found = range(*bounds)
         if len(found) > self.left:
             raise _OverspentError(f"it counts to {len(found)}")
-        return found
+        return list(found)  # whose length is paid for wherever it is searched
 
     def _charged(self, function: Any) -> Callable[..., Any]:
         @wraps(function)
@@ -246,6 +251,8 @@ class _Environment(ImmutableSandboxedEnvironment):
         """A result, paid for by its length; what would be made one by one is made now."""
         if isinstance(value, str | list | tuple | dict):
             self.spend(1 + len(value))
+        elif isinstance(value, MappingView):  # else it would be searched and written for nothing
+            return self.passed(value)
         elif hasattr(value, "__next__") and not isinstance(value, LoopContext):
             return iter(self.passed(value))
         return value
@@ -273,6 +280,8 @@ class _Environment(ImmutableSandboxedEnvironment):
         sort_keys: bool = False,  # noqa: FBT001, FBT002
     ) -> str:
         self.weighed(value)
+        if any(len(one) > _LONGEST_SEPARATOR for one in separators or ()):
+            raise SecurityError("it separates by long texts")
         wide = indent if indent is None else min(int(indent), 8)
         options: dict[str, Any] = {"ensure_ascii": bool(ensure_ascii), "sort_keys": bool(sort_keys)}
         text = json.dumps(value, indent=wide, separators=separators and tuple(separators), **options)
