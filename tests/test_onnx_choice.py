@@ -13,6 +13,7 @@ from edgeml.formats import Calibration, Wishes
 from edgeml.formats.onnx.choice import Candidate, Work, choose
 from edgeml.formats.onnx.graph import settle
 from edgeml.formats.onnx.inputs import NEUTRAL, open_inputs, parts, spread
+from edgeml.formats.onnx.int8 import write_int8
 from edgeml.formats.onnx.judge import Judge
 from edgeml.formats.onnx.nodes import excluded, name_nodes, weighted
 from edgeml.formats.onnx.schemes import make
@@ -144,6 +145,18 @@ def test_the_most_harmful_node_stays_whole_until_the_agreement_is_met(tmp_path):
     assert len(found["excluded"]) < 3
     assert found["agreement_before"] < 0.999 <= found["agreement"][found["chosen"]]
     assert stored(made.path)["table"].dtype == np.float32
+
+
+def test_a_graph_that_is_written_anew_holds_its_weights_once(tmp_path):
+    """onnx appends to weights that lie beside a graph already."""
+    source, target = tmp_path / "source.onnx", tmp_path / "small.onnx"
+    onnx.save(two_products(), source)
+
+    def written_bytes():
+        write_int8(source, target, "x86-64-vnni")
+        return (tmp_path / "small.onnx.data").stat().st_size
+
+    assert written_bytes() == written_bytes()
 
 
 def test_an_agreement_that_no_small_graph_reaches_is_refused(tmp_path):

@@ -78,13 +78,19 @@ def save(model: ModelProto, path: Path) -> None:
     """Write the graph, with its weights beside it where they are too large for one file."""
     import onnx
 
-    beside = path.with_name(f"{path.name}.data")
-    beside.unlink(missing_ok=True)  # else the weights would be appended to it
+    beside = drop_weights(path)
     if sum(tensor.ByteSize() for tensor in model.graph.initializer) > EXTERNAL_BYTES:
         onnx.save_model(model, path, save_as_external_data=True, location=beside.name)
         _readable(beside, path)
     else:
         onnx.save_model(model, path)
+
+
+def drop_weights(path: Path) -> Path:
+    """Where the weights beside a graph are to lie, and lie no more: onnx would append to those of an earlier one."""
+    beside = path.with_name(f"{path.name}.data")
+    beside.unlink(missing_ok=True)
+    return beside
 
 
 def settle(made: Path, target: Path) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from edgeml.errors import EdgemlError
-from edgeml.formats.onnx.graph import EXTERNAL_BYTES, load, settings
+from edgeml.formats.onnx.graph import EXTERNAL_BYTES, drop_weights, load, settings
 from edgeml.formats.onnx.nodes import weighted
 
 if TYPE_CHECKING:
@@ -80,6 +80,7 @@ def write_int4(
     finally:
         logging.disable(logging.NOTSET)
     size = sum(tensor.ByteSize() for tensor in quantizer.model.model.graph.initializer)
+    drop_weights(target)
     quantizer.model.save_model_to_file(str(target), size > EXTERNAL_BYTES)
     return target
 

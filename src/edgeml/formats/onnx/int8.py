@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from edgeml.formats.onnx.graph import drop_weights
+
 
 class Integers(NamedTuple):
     """How integers suit a CPU family: whether weights keep to 7 bits, and whether static activations are unsigned."""
@@ -43,6 +45,7 @@ def write_int8(source: Path, target: Path, kernels: str, *, kept: Sequence[str] 
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
+    drop_weights(target)
     quantize_dynamic(
         source,
         target,

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeml.formats.onnx.graph import EXTERNAL_BYTES, load
+from edgeml.formats.onnx.graph import EXTERNAL_BYTES, drop_weights, load
 from edgeml.formats.onnx.int8 import INTEGERS
 from edgeml.formats.onnx.nodes import WEIGHTED, weighted
 from edgeml.formats.onnx.ranges import Range
@@ -85,6 +85,7 @@ def write_static(
     )
     quantizer.quantize_model()
     size = sum(tensor.ByteSize() for tensor in quantizer.model.model.graph.initializer)
+    drop_weights(target)
     quantizer.model.save_model_to_file(str(target), size > EXTERNAL_BYTES)
     return target
 
