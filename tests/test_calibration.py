@@ -17,6 +17,7 @@ from edgeml.types import Model, Scheme
 from edgeml.verify import Rebuild, verify
 from edgeml_runtime.records import describe, write_record
 from edgeml_runtime.session import open_session
+from tiny.gguf import llama_gguf
 from tiny.graphs import onnx_source
 from tiny.pictures import picture_folder
 from tiny.refusals import refusal
@@ -107,6 +108,20 @@ def test_a_wish_that_no_scheme_has_a_use_for_is_refused(wishes, schemes, said, h
 
     assert found.message == said
     assert hint in found.hint
+
+
+def test_a_gguf_made_without_calibration_inputs_is_not_given_back_where_some_are_named(tmp_path):
+    (tmp_path / "tiny").mkdir()
+    path = llama_gguf(tmp_path / "tiny" / "tiny.gguf", width=256, layers=1)
+    files = describe(path.parent)
+    model = Model(name="t", ref="pypi:t==1", path=str(path.parent), files=files, format="gguf", downloaded="2026-01-01")
+    here = {"profile": profile("laptop"), "store": Store(tmp_path / "artifacts")}
+    q4_k, q8 = Scheme.parse("gguf:q4_k_m"), Scheme.parse("gguf:q8_0")
+    plain = quantize(model, [q4_k, q8], **here)
+    asked = terms(text(tmp_path / "lines.txt", "\n".join(LINES)))
+
+    assert refusal(quantize, model, [q4_k], terms=asked, **here) == "t/gguf-q4_k_m was made with other options"
+    assert quantize(model, [q8], terms=asked, **here) == plain[1:]
 
 
 @pytest.fixture

@@ -113,7 +113,7 @@ def _existing(request: Request, store: Store, terms: Terms) -> Variant | None:
     if made.built_for not in (None, profile.integer_kernels):
         message = f"{found.name} was made for {made.built_for}, and {profile.name} is {profile.integer_kernels}"
         raise EdgemlError(message, hint="add --force to replace it")
-    others = (_digest(request),) if looks_at_inputs(scheme) else (None, _digest(request))
+    others = (_digest(request),) if looks_at_inputs(scheme, request.wishes) else (None, _digest(request))
     if made.asked != _asked(request) or made.calibration_sha256 not in others:
         raise EdgemlError(f"{found.name} was made with other options", hint="add --force to replace it")
     _check_earned(scheme, made.audit, terms)

@@ -121,8 +121,12 @@ def unused_wish(wishes: Wishes, schemes: Sequence[Scheme]) -> EdgemlError | None
     return None
 
 
-def looks_at_inputs(scheme: Scheme) -> bool:
+def looks_at_inputs(scheme: Scheme, wishes: Wishes) -> bool:
     """Whether this scheme is made otherwise with calibration inputs than without, whatever the model."""
+    if scheme.format == "gguf":
+        from edgeml.formats.gguf.mixtures import MIXTURES
+
+        return MIXTURES[scheme.name].uses_matrix and wishes.imatrix is None
     return str(scheme) in _USED
 
 
