@@ -175,7 +175,7 @@ def test_the_quoted_demo_is_what_a_real_run_prints_but_for_its_figures():
 
 def without_figures(text):
     """The words of the tables: figures, rules, and what is this machine's own are left out."""
-    own = ("measured on ", "energy:", "warning:", "samples of ")
+    own = ("measured on ", "energy:", "warning:", "samples of ", "in doubt:")
     kept = " ".join(line for line in text.splitlines() if not line.startswith(own))
     return [word for word in re.sub(r"[+-]?\d[\d.,]*\*?", "#", kept).split() if not set(word) <= set("─#%")]
 

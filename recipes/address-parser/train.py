@@ -19,6 +19,7 @@ import hashlib
 import json
 import math
 import random
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -31,7 +32,7 @@ from edgeml.download import download
 from edgeml.errors import EdgemlError
 from edgeml.progress import Progress
 from edgeml.scores import token_classification as judge
-from edgeml.store import Store, cache_folder, fresh_folder
+from edgeml.store import Store, fresh_folder
 from edgeml.types import ModelRef
 from edgeml_runtime.machine import cores
 from edgeml_runtime.types import Generate
@@ -156,6 +157,7 @@ class Training:
             (part / "README.md").write_text(card, encoding="utf-8")
             (part / "NOTICE").write_text(NOTICE + licence.read_text(encoding="utf-8"), encoding="utf-8")
         self._kept.unlink(missing_ok=True)
+        shutil.rmtree(self._kept.with_suffix(".base"), ignore_errors=True)
 
     def _open(self, progress: Progress) -> None:
         """The base model with a new head, its tokenizer and the optimizer."""
@@ -164,9 +166,8 @@ class Training:
 
         transformers.utils.logging.set_verbosity_error()
         transformers.utils.logging.disable_progress_bar()
-        path = download(
-            ModelRef.parse(self._base), store=Store(cache_folder() / "address-parser"), progress=progress
-        ).path
+        kept = Store(self._kept.with_suffix(".base"))
+        path = download(ModelRef.parse(self._base), store=kept, progress=progress).path
         torch.manual_seed(self._settings["seed"])
         names = dict(enumerate(self._data["labels"]))
         self._ids = {name: number for number, name in names.items()}
