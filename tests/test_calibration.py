@@ -82,6 +82,7 @@ def test_a_file_that_is_not_there_is_refused(tmp_path):
 
 
 STATIC, INT4, FP32, Q4 = (Scheme.parse(name) for name in ("onnx-int8-static", "onnx:int4", "onnx:fp32", "gguf:q4_0"))
+F16 = Scheme.parse("gguf:f16")
 
 
 def test_a_wish_goes_to_the_schemes_that_have_a_use_for_it():
@@ -98,7 +99,13 @@ def test_a_wish_goes_to_the_schemes_that_have_a_use_for_it():
     ("wishes", "schemes", "said", "hint"),
     [
         (Wishes(block_size=32), [STATIC], "--block-size says nothing to onnx:int8-static", "it is for onnx:int4"),
-        (Wishes(tensor_types=("a=b",)), [INT4], "--tensor-type says nothing to onnx:int4", "it is for gguf: schemes"),
+        (
+            Wishes(tensor_types=("a=b",)),
+            [INT4],
+            "--tensor-type says nothing to onnx:int4",
+            "it is for quantized gguf: schemes",
+        ),
+        (Wishes(tensor_types=("a=q8_0",)), [F16], "--tensor-type says nothing to gguf:f16", "quantized gguf: schemes"),
         (Wishes(memory_bytes=1), [FP32, Q4], "--memory says nothing to onnx:fp32, gguf:q4_0", "onnx:int8-static"),
         (Wishes(min_agreement=0.0), [FP32], "--min-agreement says nothing to onnx:fp32", "onnx:int4"),
     ],

@@ -98,6 +98,7 @@ _USED: dict[str, tuple[str, ...]] = {
     "onnx:int8-dynamic": _NODES,
     "onnx:int8-static": (*_RANGES, *_NODES),
     "onnx:int4": ("block_size", *_NODES),
+    **dict.fromkeys(("gguf:f32", "gguf:f16", "gguf:bf16"), ()),  # written by the converter, which takes no wishes
 }
 _USED_BY_FORMAT = {"gguf": ("imatrix", "tensor_types")}
 _OPTIONS = {"memory_bytes": "--memory", "tensor_types": "--tensor-type"}
@@ -115,7 +116,7 @@ def unused_wish(wishes: Wishes, schemes: Sequence[Scheme]) -> EdgemlError | None
         if getattr(wishes, name) != default and not any(name in _used(scheme) for scheme in schemes):
             option = _OPTIONS.get(name, f"--{name.replace('_', '-')}")
             of = [*(known for known, names in _USED.items() if name in names)]
-            of += [f"{format}: schemes" for format, names in _USED_BY_FORMAT.items() if name in names]
+            of += [f"quantized {format}: schemes" for format, names in _USED_BY_FORMAT.items() if name in names]
             message = f"{option} says nothing to {', '.join(map(str, schemes))}"
             return EdgemlError(message, hint=f"it is for {', '.join(of)}")
     return None
