@@ -228,6 +228,18 @@ def test_who_reads_slowly_gets_all_of_every_answer(folders):
         assert came.count(b"HTTP/1.1 200") == 300
 
 
+def test_who_reads_an_answer_for_longer_than_may_be_left_unread_gets_all_of_it(folders):
+    content = json.dumps({"input": ["a"] * 200}).encode()
+    head = b"POST /v1/embeddings HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+    with slow_reader(folders["onnx"], 4096, write_timeout_s=0.2) as (_, connection):
+        connection.sendall(head + b"connection: close\r\ncontent-length: %d\r\n\r\n" % len(content) + content)
+        came = b""
+        while more := connection.recv(2048):
+            came += more
+            time.sleep(0.01)
+        assert len(json.loads(came.partition(b"\r\n\r\n")[2])["data"]) == 200
+
+
 def test_only_this_machine_s_names_reach_a_loopback_endpoint(encoder):
     assert encoder.ask("GET", "/v1/models", host="127.0.0.1:8080").status == 200
     assert encoder.ask("GET", "/v1/models", host="LOCALHOST").status == 200

@@ -7,8 +7,9 @@ import pytest
 from msgspec.structs import replace
 
 from edgeml_runtime.__main__ import main
-from edgeml_runtime.reasoning import spans
-from edgeml_runtime.session import Written, open_session
+from edgeml_runtime.reasoning import THINK, spans
+from edgeml_runtime.server.generation import Shown
+from edgeml_runtime.session import Thinking, Written, open_session
 from edgeml_runtime.stops import place_of, undecided, until
 from edgeml_runtime.types import Generate
 from tiny.gguf import llama_gguf
@@ -69,6 +70,15 @@ def test_no_word_ends_a_text_where_the_model_thinks_aloud():
 
     assert place_of(text, ("stop",), spans(text)) == text.rindex("stop")
     assert "".join(streamed(text, ("stop",), [3] * 20, hidden)) == text[: text.rindex("stop")]
+
+
+@pytest.mark.parametrize("size", [1, 3, 1000])
+@pytest.mark.parametrize("text", ["Two and two.</think>It is 4.", "The mark </think> ends what <think> began</think>."])
+def test_a_mark_that_closes_nothing_takes_nothing_of_what_was_shown(text, size):
+    shown = Shown((), Thinking((THINK,)))
+    parts = [shown.add(text[place : place + size]) for place in range(0, len(text), size)]
+    expected = text.replace("<think> began</think>", "")
+    assert "".join(parts) + shown.rest() == shown.text == expected
 
 
 def test_a_word_may_begin_within_another_that_was_none():

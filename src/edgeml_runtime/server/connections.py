@@ -59,7 +59,7 @@ class Bounded(H11Protocol):
     def pause_writing(self) -> None:
         """The system takes no more of what was written, since the client does not read."""
         super().pause_writing()
-        self._reading = self.loop.call_later(self.settings.write_timeout_s, self._unread)
+        self._wait_for_reading()
 
     def resume_writing(self) -> None:
         """All of it was taken."""
@@ -84,7 +84,14 @@ class Bounded(H11Protocol):
         if self.conn.their_state is h11.IDLE and not self.transport.is_closing():
             self._turn_away(408, b"Request Timeout")
 
-    def _unread(self) -> None:
+    def _wait_for_reading(self) -> None:
+        left = self.transport.get_write_buffer_size()
+        self._reading = self.loop.call_later(self.settings.write_timeout_s, self._unread, left)
+
+    def _unread(self, before: int) -> None:
+        if self.transport.get_write_buffer_size() < before:  # slow, but at it
+            self._wait_for_reading()
+            return
         with suppress(OSError):  # closed by now, or a system with another layout
             self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
         self.transport.abort()

@@ -104,7 +104,12 @@ class Shown:
     def _visible(self) -> str:
         if self._thinking is None:
             return self._raw
-        return visible(self._raw, spans(self._raw, self._thinking.marks, begun=self._thinking.begun))
+        found = spans(self._raw, self._thinking.marks, begun=self._thinking.begun)
+        return visible(self._raw, [span for span in found if self._thinking.begun or self._opens(span[0])])
+
+    def _opens(self, place: int) -> bool:
+        """Whether a mark opens reasoning there: what a mark closes that none opened has been shown already."""
+        return self._raw.startswith(self._marks, place)
 
     def _show(self, text: str, *, held: bool) -> str:
         place = place_of(text, self._stops)

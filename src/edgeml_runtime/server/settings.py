@@ -28,7 +28,7 @@ class Settings(Record, frozen=True, kw_only=True):
     without one, `host` must be this machine alone. At most `connections` are open at once.
 
     A request's body has at most `request_bytes` and `rows` rows or texts, and comes within `read_timeout_s`, its
-    headers too; who leaves a part of the answer unread for `write_timeout_s` is cut off. `queue` requests may wait for
+    headers too; who reads nothing of an unread answer for `write_timeout_s` is cut off. `queue` requests may wait for
     the one that runs; another is turned away. Where more come than can be done, for longer than a full queue takes,
     only `standing_queue` may wait. From its arrival to its answer a request has `time_limit_s`. At the end, what runs
     has `stop_s` to finish.
