@@ -508,5 +508,5 @@ def test_the_template_comes_on_stdout_alone():
 def test_the_name_is_completed_by_the_shell():
     (argument,) = [one for one in cli.commands["targets"].params if one.name == "target"]
 
-    context = cli.commands["targets"].make_context("targets", [], resilient_parsing=True)
+    context = cli.commands["targets"].make_context("targets", [], resilient_parsing=True, **cli.context_settings)
     assert [one.value for one in argument.shell_complete(context, "pi4")] == ["pi4", "pi400"]

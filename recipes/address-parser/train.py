@@ -19,10 +19,10 @@ import hashlib
 import json
 import math
 import random
-import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from augment import Augmenter
@@ -157,7 +157,6 @@ class Training:
             (part / "README.md").write_text(card, encoding="utf-8")
             (part / "NOTICE").write_text(NOTICE + licence.read_text(encoding="utf-8"), encoding="utf-8")
         self._kept.unlink(missing_ok=True)
-        shutil.rmtree(self._kept.with_suffix(".base"), ignore_errors=True)
 
     def _open(self, progress: Progress) -> None:
         """The base model with a new head, its tokenizer and the optimizer."""
@@ -166,8 +165,8 @@ class Training:
 
         transformers.utils.logging.set_verbosity_error()
         transformers.utils.logging.disable_progress_bar()
-        kept = Store(self._kept.with_suffix(".base"))
-        path = download(ModelRef.parse(self._base), store=kept, progress=progress).path
+        with TemporaryDirectory() as scratch:  # only the record of it: what was fetched stays in the cache
+            path = download(ModelRef.parse(self._base), store=Store(Path(scratch)), progress=progress).path
         torch.manual_seed(self._settings["seed"])
         names = dict(enumerate(self._data["labels"]))
         self._ids = {name: number for number, name in names.items()}

@@ -75,7 +75,8 @@ def parses(command: str) -> bool:
     from edgeml.cli import cli
 
     name, verb, *arguments = shlex.split(command)
-    return name == "edgeml" and bool(cli.commands[verb].make_context(verb, arguments))
+    settings = cli.context_settings  # click keeps a command's help option as it was first made
+    return name == "edgeml" and bool(cli.commands[verb].make_context(verb, arguments, **settings))
 
 
 def tree(root: Path) -> dict[str, str]:
