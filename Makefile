@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 RECIPE := recipes/similarity.yaml
+PARSER := recipes/address-parser/model/us-address-parser/config.json
 
 # llama.cpp for any x86-64 with AVX2 or any ARM64, not for this very processor: what is measured is what is shipped.
 LLAMA_FLAGS := -DGGML_NATIVE=OFF -DGGML_OPENMP=OFF -DLLAVA_BUILD=OFF -DLLAMA_BUILD_TOOLS=OFF \
@@ -18,7 +19,7 @@ help:
 	@echo "make test    every test: the fast ones, then those on real models"
 	@echo "make lint    style and types"
 	@echo "make pi-lab  what emulates a Raspberry Pi 5 and 4 here, from packages (Debian on x86-64, 160 MB)"
-	@echo "make bench   side by side with other tools, as ratios (needs more packages and some minutes)"
+	@echo "make bench   side by side with other tools, as ratios (needs more packages; half an hour, and less the next time)"
 	@echo "make docs    write the generated parts of docs/ and README.md again"
 	@echo "make clean   remove the environment and everything in artifacts/"
 
@@ -48,8 +49,14 @@ format: dev
 docs: dev
 	$(BIN)/python docs/generate.py $(if $(DEMO),--demo-output $(DEMO)) $(if $(TEST),--test-output $(TEST))
 
-bench: dev gguf
+bench: dev gguf $(PARSER)
 	@for file in $(filter-out benchmarks/common.py,$(wildcard benchmarks/*.py)); do echo; echo "== $$file =="; $(BIN)/python $$file || exit 1; done
+
+# Data and training are kept where they are: made once, and taken up where they ended.
+$(PARSER): | dev
+	@echo "training the address parser, once: about 6 minutes on 2 cores ..."
+	@$(BIN)/python recipes/address-parser/prepare.py
+	@$(BIN)/python recipes/address-parser/train.py
 
 # Correctness on the Pi's own processor, libraries and Python; speed is not emulated.
 pi-lab: $(VENV)/.onnx

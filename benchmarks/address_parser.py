@@ -157,7 +157,8 @@ def told(sides: dict[str, Tags], rows: Sequence[dict[str, Any]]) -> None:
 def paired(other: str, sides: dict[str, Tags], rows: Sequence[dict[str, Any]]) -> None:
     """Ours against another: entity F1 and whole addresses, paired by address."""
     everything = list(range(len(rows)))
-    f1 = difference(*(spans(sides[one], rows, everything) for one in (OURS, other)), judge.f1, seed=SEED)
+    our_counts, their_counts = (spans(sides[one], rows, everything) for one in (OURS, other))
+    f1 = difference(our_counts, their_counts, judge.f1, seed=SEED)
     ours, theirs = (exact(sides[one], rows) for one in (OURS, other))
     gained = sum(our and not their for our, their in zip(ours, theirs, strict=True))
     lost = sum(their and not our for our, their in zip(ours, theirs, strict=True))

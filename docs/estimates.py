@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import get_args
 
 from edgeml.plots import Labels, agreement
 from edgeml.targets import profile
 from edgeml.targets.estimated.laws import LEAST_SOURCES, LEVEL, classes, law
-from edgeml.targets.estimated.memory import calibrated
+from edgeml.targets.estimated.memory import Kind, calibrated
 from edgeml.targets.estimated.points import Point, published
 from edgeml.targets.estimated.validation import (
     METRICS,
@@ -179,7 +180,7 @@ def _collapse(one: Collapse) -> tuple[object, ...]:
     return f"`{one.point.file}`", size, one.word, f"{one.expected:.2f}", f"{one.point.value:g}"
 
 
-KINDS = ("gguf decoder", "gguf encoder", "onnx")
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 def _energy() -> Iterator[str]:
