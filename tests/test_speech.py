@@ -90,12 +90,16 @@ def test_what_the_new_rate_cannot_hold_is_gone():
     assert np.abs(found)[200:-200].max() < 1e-4
 
 
-def header(*, kind=1, channels=1, hz=16_000, bits=16, data=b"\0" * 64, size=None):
-    frame = channels * bits // 8
-    form = struct.pack("<HHIIHH", kind, channels, hz, hz * frame & 0xFFFFFFFF, frame, bits)
-    size = len(data) if size is None else size
-    body = b"WAVEfmt " + struct.pack("<I", len(form)) + form + b"data" + struct.pack("<I", size) + data
-    return b"RIFF" + struct.pack("<I", len(body)) + body
+def header(*, kind=1, channels=1, hz=16_000, bits=16, data=b"\0" * 64, **others):
+    """A WAV file; `others` are the sizes that its header says, `before` and `after` are parts around its samples."""
+    frame = others.get("frame", channels * bits // 8)
+    form = struct.pack("<HHIIHH", kind, channels, hz, hz * frame & 0xFFFFFFFF, frame, bits) + others.get("more", b"")
+    body = b"WAVEfmt " + struct.pack("<I", len(form)) + form + others.get("before", b"")
+    body += b"data" + struct.pack("<I", others.get("size", len(data))) + data + others.get("after", b"")
+    return b"RIFF" + struct.pack("<I", others.get("riff", len(body))) + body
+
+
+LIST = b"LIST" + struct.pack("<I", 26) + b"INFOISFT" + struct.pack("<I", 14) + b"Lavf60.16.100\0"
 
 
 @pytest.mark.parametrize(
@@ -104,21 +108,83 @@ def header(*, kind=1, channels=1, hz=16_000, bits=16, data=b"\0" * 64, size=None
         (b"", "no WAV file"),
         (b"ID3\x03 an mp3 file", "no WAV file"),
         (wav(sine(440, 16_000))[:20], "no WAV file"),
-        (header(kind=3, bits=32), "unknown format: 3"),
-        (header(channels=0), "no WAV file"),
+        (wav(sine(440, 16_000))[:40], "it ends early"),
+        (b"RF64" + header()[4:], "does not begin as one"),
+        (header().replace(b"fmt ", b"junk"), "it ends early"),
+        (header()[:12] + b"\0" * 100_000, "it ends early"),
+        (header(kind=7, bits=8), "unknown format: 7"),
+        (header(kind=0xFFFE), "unknown format: 65534"),
+        (header(kind=0xFFFE, more=b"\x16\0\x10\0\4\0\0\0\1\0" + b"x" * 14), "unknown format: 65534"),
+        (header(kind=3, bits=32, data=struct.pack("<f", np.nan)), "floats that are no sound"),
+        (header(kind=3, bits=64, data=struct.pack("<d", -1e300)), "floats that are no sound"),
+        (header(kind=3, bits=16), r"16 bits \(floats\)"),
+        (header(channels=0), "0 channels"),
         (header(channels=9999, data=b"\0" * 9999 * 4), "9999 channels"),
         (header(bits=40, data=b"\0" * 50), "of 40 bits"),
+        (header(bits=24, frame=4), "4 bytes a frame, and 3 are one"),
         (header(hz=1), "at 1 Hz"),
         (header(hz=0), "at 0 Hz"),
         (header(bits=64), "of 64 bits"),
-        (header(data=b""), "holds 0 of the 0 samples"),
+        (header(data=b""), "holds no sound"),
+        (header(data=b"", after=LIST), "holds no sound"),
+        (header(data=b"", size=0xFFFFFFFF), "holds no sound"),
         (header(size=6400), "holds 32 of the 3200 samples"),
-        (header(size=0xFFFFFFFE), "holds 32 of the 2147483647 samples"),
+        (header(size=0x7FFFEFFE), "holds 32 of the 1073739775 samples"),
     ],
 )
 def test_what_is_no_whole_plain_wav_file_is_refused(content, message):
     with pytest.raises(RuntimeRefusal, match=message):
         read_wave(content)
+
+
+RAMP = struct.pack("<32h", *range(0, 3200, 100))
+UNKNOWN = {
+    "FFmpeg to a pipe": {"before": LIST, "size": 0xFFFFFFFF, "riff": 0xFFFFFFFF},
+    "arecord to a pipe": {"size": 0x80000000, "riff": 0x80000024},
+    "SoX to a pipe": {"size": 0x7FFFF000, "riff": 0x7FFFF024},
+    "GStreamer, killed": {"size": 0, "riff": 0},
+    "Python's wave, killed": {"size": 0, "riff": 36},
+}
+
+
+@pytest.mark.parametrize("name", UNKNOWN)
+@pytest.mark.parametrize("broken_off", [b"", b"\1"])
+def test_a_recording_whose_header_does_not_know_its_length_is_all_that_is_there(name, broken_off):
+    found = read_wave(header(data=RAMP + broken_off, **UNKNOWN[name]))
+
+    assert found.samples.tolist() == pytest.approx(np.arange(0, 3200, 100) / 32768)
+    with pytest.raises(RuntimeRefusal, match=r"at most 0\.001 s are heard"):
+        read_wave(header(data=RAMP, **UNKNOWN[name]), most_s=0.001)
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"riff": 0},
+        {"after": LIST},
+        {"frame": 0},
+        {"before": LIST},
+        {"before": b"LIST\3\0\0\0abc\0"},
+        {"before": b"LIST\3\0\0\0abc"},  # without the byte that makes it even
+        {"before": b"JUNK\1\0\0\0x" + LIST},
+    ],
+)
+def test_what_stands_around_the_samples_is_no_part_of_them(parts):
+    assert read_wave(header(data=RAMP, **parts)).samples.tolist() == pytest.approx(np.arange(0, 3200, 100) / 32768)
+
+
+@pytest.mark.parametrize(("kind", "bits", "type"), [(1, 32, "<i4"), (3, 32, "<f4"), (3, 64, "<f8")])
+@pytest.mark.parametrize("extended", [False, True])
+def test_floats_and_the_longer_form_of_a_header_are_read(kind, bits, type, extended):
+    wanted = sine(440, 16_000)
+    data = (wanted * (2**31 - 1) if kind == 1 else wanted).astype(type).tobytes()
+    guid = struct.pack("<HHIH", 22, 24, 4, kind) + bytes.fromhex("000000001000800000aa00389b71")
+
+    found = read_wave(
+        header(kind=0xFFFE, more=guid, bits=bits, data=data) if extended else header(kind=kind, bits=bits, data=data)
+    )
+
+    assert np.abs(found.samples - wanted).max() < 1e-7
 
 
 def test_a_refused_format_is_told_how_to_be_made_plain():

@@ -778,6 +778,39 @@ def _or_nothing(call: Callable[..., Any], *args: Any) -> Any:
     return found.files if found else ()
 
 
+# Sounds ---------------------------------------------------------------------------------------------------------------
+
+
+def _sound_seeds(folder: Path) -> list[bytes]:
+    import numpy as np
+
+    from tiny.speech import wav
+
+    samples = np.sin(np.arange(400) / 9)
+    plain, both = wav(samples, width=2), wav(np.stack([samples, -samples], axis=1), hz=22_050, width=3)
+    floats = samples.astype("<f4").tobytes()
+    form = (3).to_bytes(2, "little") + plain[22:28] + bytes(4) + b"\4\0\x20\0"
+    return [
+        plain,
+        both,
+        plain[:4] + bytes(4) + plain[8:40] + b"\xff" * 4 + plain[44:],
+        plain[:12] + b"LIST\3\0\0\0abc" + plain[12:],
+        plain[:16] + len(form).to_bytes(4, "little") + form + b"data" + len(floats).to_bytes(4, "little") + floats,
+    ]
+
+
+def _read_sound(path: Path) -> object:
+    import numpy as np
+
+    from edgeml_runtime.mel import Ear
+    from edgeml_runtime.sound import read_wave, resampled
+    from tiny.speech import SOUND
+
+    heard = Ear(SOUND).hear(resampled(read_wave(path.read_bytes(), most_s=SOUND.window_s), SOUND.sampling_hz))
+    assert np.isfinite(heard).all()
+    return heard
+
+
 # What devices say -----------------------------------------------------------------------------------------------------
 
 
@@ -946,6 +979,7 @@ READERS = {
     "schema": Reader(_schema_seeds, _as_json, _read_schema, "schema.json"),
     **{f"{ending} rows": _row_reader(ending) for ending in ("csv", "tsv", "jsonl", "txt")},
     "pictures": Reader(_picture_seeds, spoiled, _read_picture, "picture.png"),
+    "sounds": Reader(_sound_seeds, spoiled, _read_sound, "sound.wav"),
     "tar": Reader(_tar_seeds, _unpacked(_spoil_tar), _read_tar, "b.tar.gz"),
     "deb": Reader(_package_seeds("deb"), _spoil_package, _read_package, "b.deb"),
     "rpm": Reader(_package_seeds("rpm"), _spoil_package, _read_package, "b.rpm"),
