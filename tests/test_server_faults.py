@@ -229,15 +229,16 @@ def test_who_reads_slowly_gets_all_of_every_answer(folders):
 
 
 def test_who_reads_an_answer_for_longer_than_may_be_left_unread_gets_all_of_it(folders):
-    content = json.dumps({"input": ["a"] * 200}).encode()
+    content = json.dumps({"input": ["a"] * 600}).encode()
     head = b"POST /v1/embeddings HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
-    with slow_reader(folders["onnx"], 4096, write_timeout_s=0.2) as (_, connection):
+    with slow_reader(folders["onnx"], 4096, write_timeout_s=0.2, rows=600) as (_, connection):
         connection.sendall(head + b"connection: close\r\ncontent-length: %d\r\n\r\n" % len(content) + content)
-        came = b""
-        while more := connection.recv(2048):
+        came, began_s = b"", time.monotonic()
+        while more := connection.recv(4096):
             came += more
-            time.sleep(0.01)
-        assert len(json.loads(came.partition(b"\r\n\r\n")[2])["data"]) == 200
+            time.sleep(0.015)
+        assert time.monotonic() - began_s > 0.4  # of which the system keeps little: it waits for the reader all along
+        assert len(json.loads(came.partition(b"\r\n\r\n")[2])["data"]) == 600
 
 
 def test_only_this_machine_s_names_reach_a_loopback_endpoint(encoder):
@@ -476,30 +477,31 @@ def test_texts_of_a_request_that_was_turned_away_are_not_embedded():
     assert asyncio.run(run()) == (429, ["a"])
 
 
-@pytest.mark.parametrize(("busy_s", "let_in"), [(0.0, 4), (39.0, 4), (41.0, 2)])
-def test_a_burst_may_fill_the_queue_and_a_load_that_stands_may_not(busy_s, let_in):
-    """The mean time is 10 s, so a full line of one that runs and three that wait is empty after 40 s."""
-    now = [0.0]
-
-    def tens(_):
-        now[0] += 10.0
+@pytest.mark.parametrize(("at_once", "let_in"), [(4, (4, 3, 4)), (5, (4, 1, 4))])
+def test_a_burst_may_fill_the_queue_and_once_it_was_too_much_few_wait_until_nobody_does(at_once, let_in):
+    """One runs and three may wait; when one is left, four more come, and when none is, four again."""
 
     async def run():
-        line = Line(waiting=3, standing=1, time_limit_s=10, clock=lambda: now[0])
-        await line.answer(Ask(tens), asyncio.Future())
-        while line._open:  # what is done is told to the loop
+        line, gate = Line(waiting=3, standing=1, time_limit_s=10), threading.Semaphore(0)
+
+        async def let(count):
+            asks = [Ask(lambda _: gate.acquire(timeout=5)) for _ in range(count)]
+            tasks = [asyncio.ensure_future(line.answer(ask, asyncio.Future())) for ask in asks]
             await asyncio.sleep(0)
-        free, asked = threading.Event(), [Ask(lambda _: free.wait()) for _ in range(5)]
-        asks = [asyncio.ensure_future(line.answer(asked[0], asyncio.Future()))]
-        await asyncio.sleep(0)
-        asked[0].began.wait(5)
-        now[0] += busy_s
-        asks += [asyncio.ensure_future(line.answer(ask, asyncio.Future())) for ask in asked[1:]]
-        await asyncio.sleep(0)
-        free.set()
-        found = await asyncio.gather(*asks, return_exceptions=True)
+            refused = [task for task in tasks if task.done() and isinstance(task.exception(), RefusedError)]
+            return count - len(refused)
+
+        async def until(left):
+            gate.release(len(line._open) - left)
+            while len(line._open) > left:  # what is done is told to the loop
+                await asyncio.sleep(0)
+
+        found = []
+        for count, left in ((at_once, 1), (4, 0), (4, 0)):
+            found.append(await let(count))
+            await until(left)
         line.close()
-        return sum(not isinstance(one, RefusedError) for one in found)
+        return tuple(found)
 
     assert asyncio.run(run()) == let_in
 

@@ -54,24 +54,17 @@ class Ask(Generic[T]):
 class Line:
     """Does one request's work at a time, in the order of their arrival; at most `waiting` wait.
 
-    That many are let in for a burst. A line that has not been empty for as long as a full one takes is asked for more
-    than it can do: every place in it is then only time that an answer is late, so that no more than `standing` wait
-    until it has been empty. Source of the idea: Maurer, "Fail at Scale", ACM Queue 13(8), 2015, controlled delay.
+    That many are let in for a burst. A line that had no place for another one is asked for more than it can do: every
+    place in it is then only time that an answer is late, so that no more than `standing` wait until it has been empty.
+    Clients that never fill it are all let in, however long one of them takes. Source of the idea, which there goes by
+    time: Maurer, "Fail at Scale", ACM Queue 13(8), 2015, controlled delay.
     """
 
-    def __init__(
-        self,
-        *,
-        waiting: int,
-        time_limit_s: float,
-        standing: int | None = None,
-        clock: Callable[[], float] = monotonic,
-    ) -> None:
+    def __init__(self, *, waiting: int, time_limit_s: float, standing: int | None = None) -> None:
         self.time_limit_s = time_limit_s
         self._waiting = waiting
         self._standing = waiting if standing is None else min(standing, waiting)
-        self._clock = clock
-        self._busy_since_s = clock()
+        self._was_full = False
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="model")
         self._open: dict[Future[Any], Ask[Any]] = {}
         self._mean_s = 0.0
@@ -86,22 +79,14 @@ class Line:
         """Whole seconds until the requests that are here now should be done, at least one."""
         return max(1, math.ceil(len(self._open) * self._mean_s))
 
-    @property
-    def _places(self) -> int:
-        """How many may wait now."""
-        full_s = (self._waiting + 1) * self._mean_s
-        overloaded = full_s > 0 and self._clock() - self._busy_since_s > full_s
-        return self._standing if overloaded else self._waiting
-
     @contextmanager
     def place(self, ask: Ask[T]) -> Iterator[asyncio.Future[T]]:
         """A place in the line, and what will be the request's answer; whoever leaves has given it up.
 
         Raises the refusal of one request too many.
         """
-        if not self._open:
-            self._busy_since_s = self._clock()
-        if len(self._open) > self._places:
+        self._was_full = bool(self._open) and (self._was_full or len(self._open) > self._waiting)
+        if len(self._open) > (self._standing if self._was_full else self._waiting):
             ask.given_up.set()  # others may have been about to answer it along with theirs
             raise busy(self.wait_s)
         future = self._thread.submit(self._do, ask)
@@ -140,12 +125,12 @@ class Line:
         self._thread.shutdown(wait=True, cancel_futures=True)
 
     def _do(self, ask: Ask[T]) -> T:
-        began_s = self._clock()
+        began_s = monotonic()
         ask.began.set()
         try:
             return ask.work(ask)
         finally:
-            took_s = self._clock() - began_s
+            took_s = monotonic() - began_s
             self._mean_s = _PAST * self._mean_s + (1 - _PAST) * took_s if self._mean_s else took_s
 
     def _left(self, future: Future[Any]) -> None:
