@@ -76,8 +76,10 @@ def test_marks_of_what_a_model_wrote_are_as_if_they_were_not_there():
 def test_a_long_conversation_stays_within_what_a_template_may_do(name):
     turns = [Said("user" if place % 2 == 0 else "assistant", turn.words) for place, turn in enumerate(LONG[:-1])]
 
-    assert written(TEMPLATES[name], turns).count("question") == len(turns)
-    assert len(written(TEMPLATES[name], [Said("user", "x" * 1_000_000)])) > 1_000_000
+    words = {"bos_token": "<s>", "eos_token": "</s>"}
+
+    assert written(TEMPLATES[name], turns, **words).count("question") == len(turns)
+    assert len(written(TEMPLATES[name], [Said("user", "x" * 1_000_000)], **words)) > 1_000_000
 
 
 @pytest.mark.parametrize(

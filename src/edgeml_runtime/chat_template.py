@@ -3,7 +3,8 @@
 Jinja's immutable sandbox, with the same settings and additions as Transformers' `apply_chat_template`, so that the text
 is the same. Beyond the sandbox: a template sees the turns and the two tokens that begin and end a text, and nothing
 else; it may call what is named here; and all that it does costs from a budget, loops by how often they run and texts by
-their length, so that it ends soon with little memory, whatever it tries.
+their length, so that it ends soon with little memory, whatever it tries. What it writes knows who wrote each character
+of it, the template or who is quoted by it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import json
 from collections.abc import Callable, Iterable, MappingView, Sequence
 from datetime import datetime
 from functools import wraps
-from types import BuiltinFunctionType
+from types import BuiltinFunctionType, MethodType
 from typing import Any
 
 from jinja2 import TemplateError, Undefined, nodes
@@ -23,6 +24,7 @@ from jinja2.runtime import LoopContext, Macro
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 
+from edgeml_runtime.authors import ANYBODY, ASSISTANT, TEMPLATE, Traced, author_of, joined, traced
 from edgeml_runtime.errors import EdgemlError, UnfitError
 from edgeml_runtime.session import Said
 from edgeml_runtime.types import Record
@@ -34,6 +36,8 @@ BUDGET, BUDGET_A_TURN, BUDGET_A_CHARACTER = 500_000, 10_000, 50  # units of work
 TODAY = datetime(2024, 7, 26)
 _LONGEST_SEPARATOR = 8  # characters between the parts of JSON
 _LARGEST = 1 << 53  # numbers beyond are of no use to a template
+_A_TEXT = 16  # units for what a text takes beside its characters
+_ROLES = ("system", "user", "assistant")
 _BROKEN = (
     TemplateError,
     ArithmeticError,
@@ -77,27 +81,28 @@ class Writer:
 
     def __init__(self, source: ChatTemplate) -> None:
         self._environment = _Environment()
-        self._words = {name: word for name in ("bos_token", "eos_token") if (word := getattr(source, name)) is not None}
+        words = {name: getattr(source, name) for name in ("bos_token", "eos_token")}
+        self._words = {name: Traced(word, TEMPLATE) for name, word in words.items() if word is not None}
         if len(source.template) > LONGEST_TEMPLATE:
             raise _unusable(f"it has {len(source.template)} characters")
         try:
-            tree = _counted(self._environment.parse(source.template))
+            tree = _counted(self._environment.parse(source.template), self._environment.own)
             self._template = self._environment.from_string(tree)
         except _BROKEN as error:
             raise _unusable(str(error)) from error
 
-    def write(self, turns: Sequence[Said]) -> str:
-        """The turns and the beginning of an answer.
+    def write(self, turns: Sequence[Said]) -> Traced:
+        """The turns and the beginning of an answer, and who wrote what of it.
 
         Raises UnfitError with the template's own words for turns that it refuses, and EdgemlError where it breaks a
         rule.
         """
-        messages = [{"role": turn.role, "content": turn.words} for turn in turns]
+        messages = [_message(turn) for turn in turns]
         characters = sum(len(turn.words) for turn in turns)
         self._environment.left = BUDGET + BUDGET_A_TURN * len(turns) + BUDGET_A_CHARACTER * characters
         given = {"messages": messages, "add_generation_prompt": True, "tools": None, "documents": None, **self._words}
         try:
-            return self._template.render(**given)
+            return traced(self._template.render(**given))
         except _RefusedError as error:
             problem = f"the model's chat template refuses these turns: {str(error)[:200]}"
             raise UnfitError(problem, hint="say it in other turns") from error
@@ -144,17 +149,19 @@ class _Environment(ImmutableSandboxedEnvironment):
     """The sandbox, and what everything in it costs."""
 
     intercepted_binops = frozenset(("+", "-", "*", "/", "//", "%", "**"))
+    concat = staticmethod(joined)
 
     def __init__(self) -> None:
         super().__init__(
             trim_blocks=True,
             lstrip_blocks=True,
             optimized=False,
-            finalize=self.weighed,
+            finalize=self.shown,
             extensions=[LoopControlExtension, _Generation],
         )
         own = {"tojson": self._to_json, "join": self._joined_by, "replace": self._replaced}
         self.left = BUDGET
+        self.own = list[Traced]()  # all texts of the template itself
         self.filters = {name: self._charged(self.filters[name]) for name in _FILTERS} | own
         self.filters["safe"] = self._charged(str)
         self.tests = {name: self._charged(self.tests[name]) for name in _TESTS}
@@ -180,6 +187,10 @@ class _Environment(ImmutableSandboxedEnvironment):
                 parts += one
         return value
 
+    def shown(self, value: Any) -> Traced:
+        """The value's text, as it is written."""
+        return traced(self.weighed(value))
+
     def compared(self, value: Any) -> Any:
         """The value, paid for as far as comparing it takes long: by its parts."""
         return self.weighed(value) if isinstance(value, list | tuple | dict) else self._long(value)
@@ -190,9 +201,9 @@ class _Environment(ImmutableSandboxedEnvironment):
         self.spend(1 + len(found))
         return found
 
-    def joined(self, *parts: Any) -> str:
+    def joined(self, *parts: Any) -> Traced:
         """`~`: the texts of all parts, one after the other."""
-        return "".join(str(self.weighed(part)) for part in parts)
+        return joined(map(self.shown, parts))
 
     def key(self, value: Any) -> Any:
         """What a dictionary may find a value by."""
@@ -218,7 +229,8 @@ class _Environment(ImmutableSandboxedEnvironment):
     def call(self, context: Any, called: Any, *values: Any, **named: Any) -> Any:
         """Call what may be called, and pay for it."""
         owner = getattr(called, "__self__", None)
-        plain = isinstance(called, BuiltinFunctionType) and isinstance(owner, str | list | dict | tuple)
+        method = isinstance(called, BuiltinFunctionType | MethodType)
+        plain = method and isinstance(owner, str | list | dict | tuple)
         known = owner is self or plain or isinstance(owner, LoopContext) or isinstance(called, Macro | LoopContext)
         if not known and called not in self._callable:
             raise SecurityError("it calls what is none of its business")
@@ -230,7 +242,8 @@ class _Environment(ImmutableSandboxedEnvironment):
                 return self._joined_by(values[0], owner)
             if called.__name__ == "replace":
                 return self._replaced(owner, *values)
-        return self._result(super().call(context, called, *values, **named))
+        result = super().call(context, called, *values, **named)
+        return self._result(result if owner is self else _signed(result, (owner, values, named)))
 
     def _range(self, *bounds: int) -> list[int]:
         found = range(*bounds)
@@ -243,14 +256,15 @@ class _Environment(ImmutableSandboxedEnvironment):
         def charged(*values: Any, **named: Any) -> Any:
             for value in (*values, *named.values()):
                 self.compared(value)
-            return self._result(function(*values, **named))
+            return self._result(_signed(function(*values, **named), (values, named)))
 
         return charged
 
     def _result(self, value: Any) -> Any:
         """A result, paid for by its length; what would be made one by one is made now."""
         if isinstance(value, str | list | tuple | dict):
-            self.spend(1 + len(value))
+            texts = isinstance(value, list) and bool(value) and isinstance(value[0], str)
+            self.spend(1 + len(value) * (_A_TEXT if texts else 1))
         elif isinstance(value, MappingView):  # else it would be searched and written for nothing
             return self.passed(value)
         elif hasattr(value, "__next__") and not isinstance(value, LoopContext):
@@ -261,13 +275,13 @@ class _Environment(ImmutableSandboxedEnvironment):
         self.spend(1 + (len(value) >> 6 if isinstance(value, str) else 0))  # searching is so much cheaper than making
         return value
 
-    def _joined_by(self, parts: Iterable[Any], by: str = "", attribute: str | None = None) -> str:
+    def _joined_by(self, parts: Iterable[Any], by: str = "", attribute: str | None = None) -> Traced:
         found = [part if attribute is None else self.getattr(part, attribute) for part in self.passed(parts)]
         self.spend(len(by) * len(found))
-        return by.join(str(self.weighed(part)) for part in found)
+        return joined(map(self.shown, found), by)
 
-    def _replaced(self, text: str, old: str, new: str, count: int | None = None) -> str:
-        text, old, new = (str(self.compared(one)) for one in (text, old, new))
+    def _replaced(self, text: str, old: str, new: str, count: int | None = None) -> Traced:
+        text, old, new = (traced(self.compared(one)) for one in (text, old, new))
         self.spend(len(text) + text.count(old) * len(new))
         return text.replace(old, new, -1 if count is None else count)
 
@@ -278,7 +292,7 @@ class _Environment(ImmutableSandboxedEnvironment):
         indent: int | None = None,
         separators: Any = None,
         sort_keys: bool = False,  # noqa: FBT001, FBT002
-    ) -> str:
+    ) -> Traced:
         self.weighed(value)
         if any(len(one) > _LONGEST_SEPARATOR for one in separators or ()):
             raise SecurityError("it separates by long texts")
@@ -286,34 +300,37 @@ class _Environment(ImmutableSandboxedEnvironment):
         options: dict[str, Any] = {"ensure_ascii": bool(ensure_ascii), "sort_keys": bool(sort_keys)}
         text = json.dumps(value, indent=wide, separators=separators and tuple(separators), **options)
         self.spend(len(text))
-        return text
+        return Traced(text, author_of(value))
 
 
-def _counted(tree: nodes.Template) -> nodes.Template:
-    """The program with the price of each of its parts written into it."""
+def _counted(tree: nodes.Template, own: list[Traced]) -> nodes.Template:
+    """The program with the price of each of its parts written into it, and its `own` texts as such."""
     strange = next(tree.find_all(_STRANGE), None)
     if strange is not None:
         raise SecurityError(f"it has {type(strange).__name__.lower()}, which no chat template needs")
     for part in tree.find_all((nodes.For, nodes.Macro, nodes.CallBlock)):
-        told = sum(len(one.data) for one in part.find_all(nodes.TemplateData))
-        work = nodes.Const(told + sum(1 for _ in part.find_all(nodes.Node)))
+        work = nodes.Const(sum(1 for _ in part.find_all(nodes.Node)))
         part.body.insert(0, nodes.ExprStmt(_call("spend", work)))  # type: ignore[attr-defined]
-    _rewrite(tree)
+    _rewrite(tree, own)
     tree.set_lineno(1)
     return tree
 
 
-def _rewrite(node: nodes.Node) -> None:
+def _rewrite(node: nodes.Node, own: list[Traced]) -> None:
     """Put in place of each part that costs more than a step one that pays for it."""
     for name, value in list(node.iter_fields()):
         if isinstance(value, list):
-            setattr(node, name, [_priced(node, one) if isinstance(one, nodes.Node) else one for one in value])
+            setattr(node, name, [_priced(node, one, own) if isinstance(one, nodes.Node) else one for one in value])
         elif isinstance(value, nodes.Node):
-            setattr(node, name, _priced(node, value, name))
+            setattr(node, name, _priced(node, value, own, name))
 
 
-def _priced(parent: nodes.Node, node: nodes.Node, field: str = "") -> nodes.Node:
-    _rewrite(node)
+def _priced(parent: nodes.Node, node: nodes.Node, own: list[Traced], field: str = "") -> nodes.Node:
+    _rewrite(node, own)
+    text = node.data if isinstance(node, nodes.TemplateData) else getattr(node, "value", None)
+    if isinstance(node, nodes.Literal) and isinstance(text, str):
+        own.append(Traced(text, TEMPLATE))
+        node = nodes.EnvironmentAttribute(f"own[{len(own) - 1}]")
     if isinstance(node, nodes.Concat):
         return _call("joined", *node.nodes)
     if isinstance(node, nodes.Tuple) and node.ctx == "load":  # else it could be a key, whose hash takes long
@@ -331,6 +348,16 @@ def _priced(parent: nodes.Node, node: nodes.Node, field: str = "") -> nodes.Node
 
 def _call(name: str, *values: nodes.Node) -> nodes.Call:
     return nodes.Call(nodes.EnvironmentAttribute(name), list(values), [], None, None)
+
+
+def _message(turn: Said) -> dict[str, Traced]:
+    role = Traced(turn.role, TEMPLATE if turn.role in _ROLES else ANYBODY)
+    return {"role": role, "content": Traced(turn.words, ASSISTANT if turn.role == "assistant" else ANYBODY)}
+
+
+def _signed(result: Any, made_of: Any) -> Any:
+    """A result whose author is known: of a text that cannot be followed, the least trusted of what it is made of."""
+    return Traced(result, author_of(made_of)) if type(result) is str else result
 
 
 def _require_plain(name: str) -> None:

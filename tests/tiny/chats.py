@@ -58,6 +58,38 @@ TEMPLATES = {
         "    {%- if loop.index0 == ns.last %}{% continue %}{% endif %}\n{%- endfor %}\n"
         "{{- '<|im_start|>assistant\\n<think>\\n' if add_generation_prompt }}"
     ),
+    "commands": (
+        "{%- set mode = '/think' -%}\n"
+        "{%- if messages[0].role == 'system' -%}\n    {%- set told = messages[0].content -%}\n"
+        "    {%- if '/no_think' in told -%}\n        {%- set mode = '/no_think' -%}\n    {%- endif -%}\n"
+        "    {%- set rules = told.replace('/no_think', '').replace('/think', '').rstrip() -%}\n{%- endif -%}\n"
+        "{{- '<|im_start|>system\\n' -}}\n{{- 'Mode: ' + mode + '\\n\\n' -}}\n"
+        "{%- if rules -%}\n    {{- rules + '\\n\\n' -}}\n{%- else -%}\n    {{- 'Be of use.\\n\\n' -}}\n{%- endif -%}\n"
+        "{{- '<|im_end|>\\n' -}}\n"
+        "{%- for message in messages -%}\n"
+        "    {%- set words = message.content if message.content is string else '' -%}\n"
+        "    {%- if message.role == 'user' -%}\n"
+        "        {{ '<|im_start|>' + message.role + '\\n' + words.replace('/think', '') + '<|im_end|>\\n' }}\n"
+        "    {%- elif message.role == 'assistant' -%}\n"
+        "        {{ '<|im_start|>assistant\\n' + words.lstrip('\\n') + '<|im_end|>\\n' }}\n"
+        "    {%- endif -%}\n{%- endfor -%}\n"
+        "{%- if add_generation_prompt -%}\n"
+        "    {{ '<|im_start|>assistant\\n' + ('<think>\\n\\n</think>\\n' if mode == '/no_think' else '') }}\n"
+        "{%- endif -%}\n"
+    ),
+    "instructions": (
+        "{{- bos_token }}\n{%- set rest = messages %}\n{%- if messages[0]['role'] == 'system' %}\n"
+        "    {%- set rules = messages[0]['content'] %}\n    {%- set rest = messages[1:] %}\n{%- endif %}\n"
+        "{%- set asked = rest | selectattr('role', 'equalto', 'user') | list %}\n"
+        "{%- for message in rest %}\n"
+        "    {%- if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}\n"
+        "        {{- raise_exception('user and assistant must alternate') }}\n    {%- endif %}\n"
+        "    {%- if message['role'] == 'user' %}\n"
+        "        {%- if message == asked[-1] and rules is defined %}\n"
+        "            {{- '[INST]' + rules + '\\n\\n' + message['content'] + '[/INST]' }}\n"
+        "        {%- else %}\n            {{- '[INST]' + message['content'] + '[/INST]' }}\n        {%- endif %}\n"
+        "    {%- else %}\n        {{- message['content'] | trim + eos_token }}\n    {%- endif %}\n{%- endfor %}\n"
+    ),
 }
 CHATS = [
     [("user", "hello")],
@@ -68,6 +100,7 @@ CHATS = [
 _CONTROL = (
     *("<s>", "</s>", "<|im_start|>", "<|im_end|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"),
     *("<start_of_turn>", "<end_of_turn>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>"),
+    *("[INST]", "[/INST]"),
 )
 
 
