@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,9 @@ import pytest
 def pytest_configure():
     # A shell that starts a job in the background lets it ignore Ctrl-C, and so would every command under test.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    # A shell that forbids it would have every test file and every one of the hundreds of children compiled anew.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.dont_write_bytecode = False
 
 
 @pytest.fixture(autouse=True)

@@ -39,6 +39,7 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 REFERENCE = (ROOT / "docs/reference.md").read_text(encoding="utf-8")
 SKIPPED = re.compile(r"build|dist|__pycache__|.*\.egg-info|\.(?!ci$|gitignore$).*")
+TRAINED = ROOT / "recipes/address-parser/model"  # which .gitignore names, too
 SELFTEST = re.compile(r"^(\S+: \d+ files are .*\n.*, at least ([\d.]+) .*\n.*)$", re.MULTILINE)
 generate = runpy.run_path(str(ROOT / "docs/generate.py"), run_name="generate")
 BLOCKS = {block["command"]: block["output"] for block in generate["BLOCK"].finditer(README)}
@@ -56,13 +57,12 @@ ENERGY = Energy(
 )
 
 
-def files():
-    """Every file that belongs to the repository; of artifacts/ only its README does."""
-    for path in sorted(ROOT.rglob("*")):
-        parts = path.relative_to(ROOT).parts
-        made = parts[0] == "artifacts" and parts != ("artifacts", "README.md")
-        if path.is_file() and not made and not any(map(SKIPPED.fullmatch, parts)):
-            yield path
+def files(folder=ROOT):
+    """Every file that belongs to the repository; of artifacts/ only its README does, and what was trained does not."""
+    for path in sorted(folder.iterdir()):
+        made = path == TRAINED or (folder == ROOT / "artifacts" and path.name != "README.md")
+        if not made and not SKIPPED.fullmatch(path.name):
+            yield from files(path) if path.is_dir() else [path]
 
 
 def label(path):

@@ -106,8 +106,14 @@ def top(path):
     return path.relative_to(SRC / "edgeml").with_suffix("").parts[0]
 
 
-def imports(path):
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+@pytest.fixture(scope="module")
+def nodes():
+    """The syntax of each file, read once for all rules: a rule is one test that names every place that breaks it."""
+    return {path: list(ast.walk(ast.parse(path.read_text(encoding="utf-8")))) for path in FILES}
+
+
+def imports(nodes):
+    for node in nodes:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module == "edgeml":
@@ -116,57 +122,63 @@ def imports(path):
             yield node.module
 
 
-@pytest.mark.parametrize("path", WORKSHOP, ids=label)
-def test_imports_point_down(path):
-    for name in imports(path):
-        if name.startswith("edgeml.") and name != "edgeml.__version__":
-            other = name.split(".")[1]
-            same = other == top(path)
-            assert same or LEVEL[other] <= LEVEL[top(path)], f"{label(path)} imports {name}"
-            assert same or not (other in VERBS and top(path) in VERBS), f"{label(path)}: a verb imports a verb"
+def test_imports_point_down(nodes):
+    wrong = []
+    for path in WORKSHOP:
+        for name in imports(nodes[path]):
+            if name.startswith("edgeml.") and name != "edgeml.__version__":
+                other = name.split(".")[1]
+                down = LEVEL[other] <= LEVEL[top(path)] and not (other in VERBS and top(path) in VERBS)
+                wrong += [] if other == top(path) or down else [f"{label(path)} imports {name}"]
+
+    assert not wrong  # nor does a verb import a verb
 
 
-@pytest.mark.parametrize("path", RUNTIME, ids=label)
-def test_the_runtime_imports_only_what_travels(path):
-    more = SERVER if path.is_relative_to(SRC / "edgeml_runtime" / "server") else set()
-    for name in imports(path):
-        assert name.split(".")[0] in TRAVELS | more, f"{label(path)} imports {name}"
+def test_the_runtime_imports_only_what_travels(nodes):
+    wrong = []
+    for path in RUNTIME:
+        more = SERVER if path.is_relative_to(SRC / "edgeml_runtime" / "server") else set()
+        named = imports(nodes[path])
+        wrong += [f"{label(path)} imports {name}" for name in named if name.split(".")[0] not in TRAVELS | more]
+
+    assert not wrong
 
 
-@pytest.mark.parametrize("path", FILES, ids=label)
-def test_functions_stop_at_forty_lines_and_files_at_four_hundred(path):
-    text = path.read_text(encoding="utf-8")
-    assert text.count("\n") <= 400
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.FunctionDef):
-            assert node.end_lineno - node.lineno < 40, f"{label(path)}: {node.name}"
+def test_functions_stop_at_forty_lines_and_files_at_four_hundred(nodes):
+    functions = [(path, node) for path in FILES for node in nodes[path] if isinstance(node, ast.FunctionDef)]
+
+    assert not [f"{label(path)}: {node.name}" for path, node in functions if node.end_lineno - node.lineno >= 40]
+    assert not [label(path) for path in FILES if path.read_text(encoding="utf-8").count("\n") > 400]
 
 
-@pytest.mark.parametrize("path", FILES, ids=label)
-def test_only_the_command_line_and_the_worker_write_to_the_streams(path):
-    calls = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)]
-    prints = [node for node in calls if isinstance(node.func, ast.Name) and node.func.id == "print"]
-    assert not prints or label(path) in SPEAKERS
+def test_only_the_command_line_and_the_worker_write_to_the_streams(nodes):
+    calls = [(path, node.func) for path in FILES for node in nodes[path] if isinstance(node, ast.Call)]
+    prints = {label(path) for path, func in calls if isinstance(func, ast.Name) and func.id == "print"}
+
+    assert prints <= SPEAKERS
 
 
-@pytest.mark.parametrize("path", WORKSHOP, ids=label)
-def test_only_one_place_starts_processes_since_a_signal_must_leave_none_behind(path):
-    calls = [node.func for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)]
-    named = [(ast.unparse(func.value), func.attr) for func in calls if isinstance(func, ast.Attribute)]
-    starts = [attribute for owner, attribute in named if owner == "subprocess" and attribute[0] != "_"]
-    assert not starts or label(path) == "edgeml/children.py", starts
+def test_only_one_place_starts_processes_since_a_signal_must_leave_none_behind(nodes):
+    calls = [(path, node.func) for path in WORKSHOP for node in nodes[path] if isinstance(node, ast.Call)]
+    named = [(path, func) for path, func in calls if isinstance(func, ast.Attribute) and func.attr[0] != "_"]
+    starts = {label(path) for path, func in named if ast.unparse(func.value) == "subprocess"}
+
+    assert starts == {"edgeml/children.py"}
 
 
-@pytest.mark.parametrize("path", FILES, ids=label)
-def test_no_error_is_swallowed(path):
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ExceptHandler) and isinstance(node.type, ast.Name) and node.type.id == "Exception":
-            assert any(isinstance(step, ast.Raise) for step in node.body), f"{label(path)}:{node.lineno}"
+def test_no_error_is_swallowed(nodes):
+    handlers = [(path, node) for path in FILES for node in nodes[path] if isinstance(node, ast.ExceptHandler)]
+    all_errors = [(path, node) for path, node in handlers if isinstance(node.type, ast.Name)]
+    all_errors = [(path, node) for path, node in all_errors if node.type.id == "Exception"]
+    raised = [node for _, node in all_errors if any(isinstance(step, ast.Raise) for step in node.body)]
+
+    assert not [f"{label(path)}:{node.lineno}" for path, node in all_errors if node not in raised]
 
 
-@pytest.mark.parametrize("path", FILES, ids=label)
-def test_every_module_says_what_it_is(path):
-    assert path.name == "__main__.py" or path.read_text() == "" or ast.get_docstring(ast.parse(path.read_text()))
+def test_every_module_says_what_it_is(nodes):
+    owed = [path for path in FILES if path.name != "__main__.py" and path.read_text(encoding="utf-8")]
+
+    assert not [label(path) for path in owed if not ast.get_docstring(nodes[path][0])]
 
 
 def test_help_loads_nothing_heavy():
@@ -188,10 +200,13 @@ def test_the_runtime_loads_without_the_workshop_or_a_library_that_it_may_not_nee
     assert not loaded & {"edgeml", "torch", "click", "onnxruntime", "llama_cpp", "numpy"}
 
 
-@pytest.mark.parametrize("path", FILES, ids=label)
-def test_no_error_of_the_system_is_told_as_python_writes_it_with_its_number_and_the_file_again(path):
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ExceptHandler) and node.type and "OSError" in ast.unparse(node.type):
+def test_no_error_of_the_system_is_told_as_python_writes_it_with_its_number_and_the_file_again(nodes):
+    handlers = [(path, node) for path in FILES for node in nodes[path] if isinstance(node, ast.ExceptHandler)]
+    wrong = []
+    for path, node in handlers:
+        if node.type and "OSError" in ast.unparse(node.type):
             told = [one.value for one in ast.walk(node) if isinstance(one, ast.FormattedValue)]
             plain = [one.id for one in told if isinstance(one, ast.Name)]
-            assert node.name not in plain, f"{label(path)}:{node.lineno}"
+            wrong += [f"{label(path)}:{node.lineno}"] if node.name in plain else []
+
+    assert not wrong
