@@ -54,6 +54,19 @@ def test_columns_of_other_names_are_mapped(tmp_path):
     assert "no column text to calibrate with" in refusal(read_calibration, path, task="text-classification", columns={})
 
 
+@pytest.mark.parametrize("value", ["5", "0", "true", '["a"]', "{}"])
+def test_an_input_that_is_no_text_is_refused_with_its_row(tmp_path, value):
+    path = text(tmp_path / "rows.jsonl", f'{{"text": "a"}}\n{{"text": null}}\n{{"text": {value}}}\n')
+
+    assert f"'text' in row 3 of {path} is no text" in refusal(read_calibration, path, task=SIMILARITY, columns={})
+
+
+def test_rows_without_an_input_are_left_out(tmp_path):
+    path = text(tmp_path / "rows.jsonl", '{"text": "a"}\n{"text": null}\n{"body": "b"}\n{"text": " "}\n{"text": "c"}\n')
+
+    assert read_calibration(path, task=SIMILARITY, columns={}).texts == ("a", "c")
+
+
 def test_words_with_tags_are_words_alone(tmp_path):
     path = text(tmp_path / "tagged.jsonl", '{"tokens": ["Ada", "left"], "tags": ["B-PER", "O"]}\n')
 

@@ -124,6 +124,28 @@ def test_each_step_follows_from_what_the_one_before_says_is_next(store):
     assert inside("list").steps == ["edgeml bench tiny"]
 
 
+@pytest.mark.parametrize("more", [(), ("--json",)])
+def test_variants_made_before_a_scheme_that_is_refused_are_shown(store, more):
+    gguf_model(store)
+
+    done = inside("quantize", "--to", "gguf:q8_0", "--to", "onnx:int8", "--to", "gguf:q4_0", *more)
+
+    assert done.code == 3
+    assert "gguf-q8_0" in done.out
+    assert [variant.name for variant in store.variants()] == ["tiny/gguf-q8_0"]
+    said = done.err.splitlines()
+    assert said[-2:] == ["error: tiny is a GGUF model, which cannot become ONNX", "hint: use a gguf: scheme"]
+    assert "next:" not in done.err
+
+
+def test_a_scheme_that_is_named_twice_is_made_once(store):
+    gguf_model(store)
+
+    done = inside("quantize", "--to", "gguf:q8_0", "--to", "gguf-q8_0", "--force", "--json")
+
+    assert (done.code, len(json_lines(done))) == (0, 1)
+
+
 def test_schemes_left_out_are_those_recommended_and_named(store, monkeypatch):
     model = gguf_model(store)
     (store.root / "tiny" / "gguf-q8_0").parent.mkdir(exist_ok=True)

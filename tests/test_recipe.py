@@ -321,6 +321,24 @@ def test_the_last_result_of_a_recipe_is_its_bundle(folder, cached_wheels):
     assert len(list((folder / "artifacts" / "bundles").iterdir())) == 1
 
 
+def test_what_a_user_must_know_of_the_licence_is_told(folder, cached_wheels):
+    bundle = {"variant": "gguf:q4_0", "kind": "dir"}
+
+    done = inside("run", write(folder, bench=None, package=bundle))
+
+    assert done.code == 0
+    assert [line for line in done.err.splitlines() if line.startswith("warning: ") and "licence" in line], done.err
+
+
+def test_a_variant_made_before_one_that_is_refused_is_shown(folder):
+    llama_gguf(folder / "model" / "tiny.gguf", width=320)  # no multiple of 256: K-quants fall back
+
+    done = inside("run", write(folder, bench=None, quantize={"to": ["gguf:q8_0", "gguf:q4_k_m"], "strict": True}))
+
+    assert "gguf:q4_k_m is not earned" in done.err
+    assert (done.code, "gguf-q8_0" in done.out) == (3, True)
+
+
 @pytest.fixture
 def cached_wheels():
     """Empty wheels under the right names, where downloads would put the real ones."""

@@ -20,8 +20,8 @@ def read_calibration(path: Path, *, task: str, columns: Mapping[str, str]) -> Ca
     """The inputs in a file, or in a folder of pictures, as models of that task read them.
 
     A plain text file's lines are texts. Of rows, `text` is read, or both sentences, or `tokens` for models of words;
-    `columns` maps the file's names to those. Raises EdgemlError for a file without any, and for one that cannot be
-    read.
+    `columns` maps the file's names to those. Rows without an input are left out. Raises EdgemlError for a file without
+    any, for an input that is no text, and for a file that cannot be read.
     """
     if task == "image-classification":
         found = read_images(path, columns=columns)
@@ -41,7 +41,11 @@ def _texts(rows: Sequence[Row], path: Path) -> tuple[str, ...]:
     if not names:
         hint = f"name yours, one of {', '.join(rows[0])}: --columns YOURS=text"
         raise EdgemlError(f"{path} has no column text to calibrate with", hint=hint)
-    found = tuple(str(row[name]) for row in rows for name in names if str(row.get(name) or "").strip())
+    for number, row in enumerate(rows, 1):
+        for name in names:
+            if not isinstance(row.get(name), str | None):
+                raise EdgemlError(f"{name!r} in row {number} of {path} is no text", hint="write it in quotes")
+    found = tuple(row[name] for row in rows for name in names if (row.get(name) or "").strip())
     if not found:
         raise EdgemlError(f"{path} holds no text to calibrate with", hint="give lines like those the model will read")
     return found

@@ -124,8 +124,7 @@ def download(session: Session, ref: str | None, runtime: str | None, **options: 
 def quantize(session: Session, model: str | None, to: tuple[str, ...], target: str | None, **options: Any) -> None:
     """Write MODEL (left out: the newest) in each scheme, and audit what each file really holds."""
     from edgeml import suggestions
-    from edgeml.quantize import quantize as verb
-    from edgeml.quantize import recommended
+    from edgeml.quantize import quantized, recommended
     from edgeml.render import choices
     from edgeml.targets import profile
     from edgeml.types import Scheme
@@ -136,11 +135,9 @@ def quantize(session: Session, model: str | None, to: tuple[str, ...], target: s
         schemes = list(recommended(found, device))
         click.echo(f"schemes for {found.name} on {device.title}: {', '.join(map(str, schemes))}", err=True)
     terms = terms_of(found, options)
-    made = verb(found, schemes, profile=device, store=session.store, terms=terms, progress=session.progress)
-    session.show(made)
-    for text in (text for one in made for text in choices.warnings(one)):
-        session.warn(text)
-    session.next(suggestions.after_quantize(made[-1], device, session.store))
+    made = quantized(found, schemes, profile=device, store=session.store, terms=terms, progress=session.progress)
+    shown = session.show(made, warnings=choices.warnings)
+    session.next(suggestions.after_quantize(shown[-1], device, session.store))
 
 
 @cli.command()
@@ -269,6 +266,7 @@ def run(session: Session, recipe: Path, *, force: bool) -> None:
     """Run the verbs that RECIPE writes down, in order."""
     from edgeml import recipe as recipes
     from edgeml import suggestions
+    from edgeml.render import choices
     from edgeml.targets.ways import away
     from edgeml.types import Report
     from edgeml_runtime.bundle import Bundle
@@ -278,7 +276,8 @@ def run(session: Session, recipe: Path, *, force: bool) -> None:
         session.warn(text)
     for text in away(plan.target) if plan.conditions and plan.conditions.is_away else ():
         session.note(text)
-    results = session.show(recipes.run(plan, store=session.store, force=force, progress=session.progress))
+    more: dict[str, Any] = {"tell": session.warn, "progress": session.progress}
+    results = session.show(recipes.run(plan, store=session.store, force=force, **more), warnings=choices.warnings)
     last = results[-1]
     packed = suggestions.after_package(last, plan.target, session.store) if isinstance(last, Bundle) else []
     if plan.packed and isinstance(last, Report):

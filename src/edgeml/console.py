@@ -27,6 +27,11 @@ _LINE_S = 30.0  # elsewhere, where each line stays
 VERDICT_CODES = {"fail": 4, "cannot tell": 5}  # the first that applies is the command's
 
 
+def _none(value: Any) -> Iterable[str]:  # noqa: ARG001 - the signature of what tells some
+    """No warnings."""
+    return ()
+
+
 class Session:
     """What every command needs: the artifacts folder, how to show results, and where progress goes."""
 
@@ -36,8 +41,11 @@ class Session:
         self._as_json = as_json
         self._again = f" --artifacts {quote(str(artifacts))}" if named else ""
 
-    def show(self, values: Iterable[Any]) -> list[Any]:
-        """Results to stdout, tables for a person, or at once a JSON object a line; gives them back."""
+    def show(self, values: Iterable[Any], warnings: Callable[[Any], Iterable[str]] = _none) -> list[Any]:
+        """Results to stdout, tables for a person, or at once a JSON object a line; gives them back.
+
+        `warnings` tells what a reader must know of one.
+        """
         shown: list[Any] = []
         try:
             for value in values:
@@ -48,6 +56,8 @@ class Session:
             self.progress.close()
             if shown and not self._as_json:
                 _print(render.as_text(shown, shutil.get_terminal_size((render.WIDTH, 0)).columns))
+            for text in (text for one in shown for text in warnings(one)):
+                self.warn(text)
         return shown
 
     def warn(self, text: str) -> None:

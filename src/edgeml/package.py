@@ -57,7 +57,7 @@ class Order(Record, frozen=True, kw_only=True):
     version: str = "1"
 
 
-def _ignored(text: str) -> None:
+def ignored(text: str) -> None:
     """Nobody listens."""
 
 
@@ -74,7 +74,7 @@ def package(  # noqa: PLR0913 - the verb's options are its command's
     recipe: Mapping[str, Any] | None = None,
     version: str = "1",
     force: bool = False,
-    tell: Callable[[str], None] = _ignored,
+    tell: Callable[[str], None] = ignored,
     progress: Progress = silent,
 ) -> Bundle:
     """The bundle written to `bundle_path`; one that exists stays, and must be equal unless `force` replaces it.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -57,10 +57,23 @@ def quantize(
     terms: Terms = DEFAULT_TERMS,
     progress: Progress = silent,
 ) -> list[Variant]:
-    """One variant a scheme. An existing variant of the same source is given back as it is.
+    """One variant a scheme, however often it is named. An existing variant of the same source is given back as it is.
 
     Raises EdgemlError for a wish that none of the schemes has a use for.
     """
+    return list(quantized(model, schemes, profile=profile, store=store, terms=terms, progress=progress))
+
+
+def quantized(
+    model: Model,
+    schemes: Sequence[Scheme],
+    *,
+    profile: Profile,
+    store: Store,
+    terms: Terms = DEFAULT_TERMS,
+    progress: Progress = silent,
+) -> Iterator[Variant]:
+    """What `quantize` gives, each variant as soon as it is there: those before one that is refused are kept."""
     if refusal := unused_wish(terms.wishes, schemes):
         raise refusal
     read = Counter(progress, f"verify {model.name}", model.size_bytes)
@@ -74,15 +87,16 @@ def quantize(
         calibration=terms.calibration,
         wishes=terms.wishes,
     )
-    requests = [replace(same, scheme=one, wishes=wishes_for(one, terms.wishes)) for one in schemes]
+    requests = [replace(same, scheme=one, wishes=wishes_for(one, terms.wishes)) for one in dict.fromkeys(schemes)]
     found = [_existing(one, store, terms) for one in requests]
     if None in found:
         from edgeml.formats.finite import check_finite
 
         looked = Counter(progress, f"look at the weights of {model.name}", model.size_bytes)
         check_finite((Path(model.path, file.path) for file in model.files), tick=looked)
-        found = _written(requests, store, terms, progress)
-    return [one for one in found if one]
+        yield from _written(requests, store, terms, progress)
+    else:
+        yield from filter(None, found)
 
 
 def recommended(model: Model, profile: Profile) -> tuple[Scheme, ...]:
@@ -120,7 +134,7 @@ def _existing(request: Request, store: Store, terms: Terms) -> Variant | None:
     return found
 
 
-def _written(requests: Sequence[Request], store: Store, terms: Terms, progress: Progress) -> list[Variant | None]:
+def _written(requests: Sequence[Request], store: Store, terms: Terms, progress: Progress) -> Iterator[Variant]:
     """One after the other, by one process at a time: two would need the memory of both, and do some work twice."""
     name = requests[0].model.name
     folder = store.root / name
@@ -129,8 +143,8 @@ def _written(requests: Sequence[Request], store: Store, terms: Terms, progress: 
         alone(folder / "quantize", alive, doing=f"quantizing {name}"),
         scratch_folder(folder / "shared") as shared,
     ):
-        sharing = [replace(one, shared=shared) for one in requests]
-        return [_existing(one, store, terms) or _write(one, store, terms, alive) for one in sharing]
+        for one in (replace(one, shared=shared) for one in requests):
+            yield _existing(one, store, terms) or _write(one, store, terms, alive)
 
 
 def _asked(request: Request) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,9 +16,9 @@ from edgeml.download import download, runtime_wheels
 from edgeml.errors import EdgemlError
 from edgeml.formats import CalibrationMethod, missing_library, unused_wish
 from edgeml.options import terms_of, wishes_of
-from edgeml.package import package
+from edgeml.package import ignored, package
 from edgeml.progress import Progress, silent
-from edgeml.quantize import quantize
+from edgeml.quantize import quantized
 from edgeml.store import Store
 from edgeml.targets import profile
 from edgeml.targets.types import Profile
@@ -156,14 +156,24 @@ def check(recipe: Recipe, folder: Path) -> Plan:
 
 
 def run(
-    plan: Plan, *, store: Store, force: bool = False, progress: Progress = silent
+    plan: Plan,
+    *,
+    store: Store,
+    force: bool = False,
+    tell: Callable[[str], None] = ignored,
+    progress: Progress = silent,
 ) -> Iterator[Model | Variant | Report | Bundle]:
-    """Run the verbs in order, giving each one's results as soon as they are there; `force` replaces variants."""
+    """Run the verbs in order, giving each one's results as soon as they are there; `force` replaces variants.
+
+    `tell` hears what a user must be warned of.
+    """
     model = download(plan.ref, store=store, progress=progress)
     yield model
     terms = terms_of(model, _typed(plan.quantize) | {"force": force})
-    variants = quantize(model, plan.schemes, profile=plan.target, store=store, terms=terms, progress=progress)
-    yield from variants
+    variants = []
+    for variant in quantized(model, plan.schemes, profile=plan.target, store=store, terms=terms, progress=progress):
+        variants.append(variant)
+        yield variant
     packed = _variant(plan.packed, variants)
     if plan.conditions and plan.dataset:
         baseline = _variant(plan.baseline, variants)
@@ -175,8 +185,8 @@ def run(
             return
     if plan.packed and packed:
         runtime_wheels(plan.target, plan.packed.format, progress=progress)
-        options: dict[str, Any] = {"kind": plan.kind, "recipe": plan.written, "force": True, "progress": progress}
-        yield package(packed, store=store, profile=plan.target, **options)
+        options: dict[str, Any] = {"kind": plan.kind, "recipe": plan.written, "force": True}
+        yield package(packed, store=store, profile=plan.target, **options, tell=tell, progress=progress)
 
 
 def _benched(

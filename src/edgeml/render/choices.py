@@ -16,16 +16,17 @@ def chosen(settings: dict[str, Any]) -> list[str]:
     return [f"{place}{_line(own)}" for place, own in _graphs(settings)]
 
 
-def warnings(variant: Variant) -> list[str]:
-    """What the variant's making measured that should make a reader think again, a sentence each."""
-    found = []
-    for _, own in _graphs(variant.manifest.settings):
+def warnings(value: Any) -> list[str]:
+    """What a variant's making measured that should make a reader think again, in sentences; none of another value."""
+    found: list[str] = []
+    for place, own in _graphs(value.manifest.settings) if isinstance(value, Variant) else ():
+        name = f"{place}of {value.name}" if place else value.name
         share, times = own.get("share_of_fp32_time", 0), own.get("times_ms", {})
         if share > 1:
             taken = f"{times[own['chosen']]:.3g} ms against {times['fp32']:.3g} ms {own['timed']}"
-            found.append(f"{variant.name} takes {share:.2f} of fp32's time ({taken}): it saves memory alone")
+            found.append(f"{name} takes {share:.2f} of fp32's time ({taken}): it saves memory alone")
         if own.get("clipped"):
-            found.append(f"{own['clipped']} weights of {variant.name} were too large for half precision and were cut")
+            found.append(f"{own['clipped']} weights of {name} were too large for half precision and were cut")
     return found
 
 
