@@ -133,6 +133,23 @@ def test_what_a_template_makes_of_its_own_words_are_control_words():
     assert made.said([Said("user", "")]) == [user, end, user, end, end, end, last]
 
 
+def test_a_number_of_a_template_is_part_of_its_control_words():
+    tokenizer = chat_tokenizer()
+    tokenizer.add_special_tokens(["<|part_1|>"])
+    made = Chat(ChatTemplate(template="{% for m in messages %}<|part_{{ loop.index }}|>{% endfor %}"), tokenizer)
+
+    assert made.said([Said("user", "a")]) == [tokenizer.token_to_id("<|part_1|>")]
+
+
+def test_marks_of_reasoning_that_are_ordinary_words_are_read_as_everywhere():
+    made, text = chat("commands"), "a <think> b"
+
+    tokens = made.said([Said("user", text)])
+
+    assert made._tokenizer.token_to_id("<think>") in tokens
+    assert tokens == plain(made._tokenizer, made._writer.write([Said("user", text)]))
+
+
 @pytest.mark.parametrize("settings", [{"normalized": True}, {"normalized": False}])
 def test_a_control_word_in_another_spelling_stays_a_word(settings):
     made = chat("chatml", **settings)
