@@ -24,6 +24,7 @@ import pytest
 from edgeml_runtime.errors import EdgemlError
 from edgeml_runtime.server.batching import Batcher
 from edgeml_runtime.server.refusals import RefusedError
+from edgeml_runtime.server.schemas import check_schema
 from edgeml_runtime.server.settings import Settings, read_settings, read_token
 from edgeml_runtime.server.work import Ask, Line
 from tiny.gguf import llama_gguf
@@ -116,6 +117,7 @@ def test_a_request_that_is_wrong_is_refused_with_the_reason_and_the_place(chat, 
         {"type": "string", "pattern": "^a{1,1000000}$"},
         {"type": "string", "pattern": "^(a?){999}$"},
         {"type": "string", "pattern": "(a|b)*" * 3000},
+        {"type": "string", "pattern": f"^(({'|'.join(string.ascii_letters)})?){{100}}$"},
         {"type": "string", "maxLength": 10**30, "minLength": 2.5},
         {"type": "nonsense"},
         {"enum": []},
@@ -130,6 +132,11 @@ def test_a_schema_that_nothing_can_be_held_to_ends_neither_the_process_nor_the_t
     assert found.status in (200, 400), found.text
     assert time.monotonic() - began_s < 2
     assert chat.post(CHAT, {"messages": HELLO, "max_tokens": 1}).status == 200
+
+
+def test_a_schema_with_a_usual_pattern_and_long_values_is_taken():
+    iban = {"type": "string", "pattern": "^[A-Z]{2}[0-9]{2}[A-Z0-9]{11,30}$", "default": {"maxLength": 10**6}}
+    check_schema({"type": "object", "properties": {"iban": iban}, "examples": [{"pattern": "a" * 999}]}, "schema")
 
 
 @pytest.mark.parametrize(

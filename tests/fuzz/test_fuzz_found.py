@@ -234,11 +234,33 @@ def test_a_chat_template_with_an_endless_number_is_refused():
         {"type": "string", "pattern": "^a{-99999999,1}$"},
         {"anyOf": [{"type": "string", "minLength": 1e300}]},
         {"type": "string", "minLength": -(2**70), "maxLength": 5},
+        {"properties": {"default": {"type": "string", "maxLength": 100_000}}},
+        {"$ref": "#/default", "default": {"type": "string", "maxLength": 100_000}},
+        {"anyOf": [{"$ref": "#/x/y"}], "x": {"y": {"items": {"type": "string", "maxLength": 100_000}}}},
     ],
     ids=str,
 )
 def test_a_schema_that_counts_too_far_is_refused_before_llama_cpp_ends_the_process(schema):
     assert re.search("counts to|too many characters", refusal(grammar_text, json.dumps(schema)))
+
+
+@pytest.mark.parametrize("key", ["default", "const", "examples", "x-note"])
+def test_what_a_schema_gives_as_a_value_is_no_schema(key):
+    value = {"maxLength": 100_000, "pattern": "]", "items": {"minItems": -1}}
+    rules = grammar_text(json.dumps({"type": "object", "properties": {"a": {"type": "string", key: value}}}))
+    assert "root ::=" in rules
+
+
+@pytest.mark.parametrize(
+    "pattern", ["(a?){1000}", "(a*){129}", "((a|b|c)?){100}", "((a?){20}b?){20}", "x" + "a?" * 200]
+)
+def test_a_pattern_that_leaves_out_too_much_is_refused_before_a_token_takes_minutes(pattern):
+    assert "left out too often" in refusal(grammar_text, json.dumps({"type": "string", "pattern": f"^{pattern}$"}))
+
+
+@pytest.mark.parametrize("pattern", ["(ab?){1000}", "[a-z]{0,1000}", "[A-Z]{2}[0-9]{2}[A-Z0-9]{11,30}", "(a?){127}"])
+def test_a_pattern_of_many_letters_of_which_few_may_be_next_is_taken(pattern):
+    assert grammar_text(json.dumps({"type": "string", "pattern": f"^{pattern}$"})).startswith("root")
 
 
 @pytest.mark.parametrize("pattern", ["]", "^Ya-z]{2}$", "a}", "[]a]", "*", "^+$", "a{", "["])
@@ -266,7 +288,25 @@ def test_brackets_that_are_opened_or_escaped_are_taken(pattern):
     ],
 )
 def test_counts_of_a_pattern_multiply_where_they_are_nested(pattern, size):
-    assert written_out(pattern) == size
+    assert written_out(pattern).size == size
+
+
+@pytest.mark.parametrize(
+    ("pattern", "most"),
+    [
+        ("abc", 1),
+        ("(one|two|three)", 1),
+        ("x(a?){50}y", 51),
+        ("a?b?c?d", 4),
+        ("x?(a|b|c|d)", 5),
+        ("((ab)?|c){10}", 20),
+        ("(a|){7}", 7),
+        ("(a?b){30}", 2),
+        ("(xa?b?){30}", 3),
+    ],
+)
+def test_places_at_which_a_letter_may_stand_next_are_counted_where_parts_are_left_out(pattern, most):
+    assert written_out(pattern).most == most
 
 
 # Archives -------------------------------------------------------------------------------------------------------------
