@@ -17,9 +17,10 @@ from edgeml.verdicts.limits import is_cost, limit_of, lower_is_better
 from edgeml_runtime import reasoning
 from edgeml_runtime.checks import check_of, moved
 from edgeml_runtime.errors import EdgemlError as Refused
+from edgeml_runtime.errors import UnfitError
 from edgeml_runtime.grounding import equal, is_span, named_place, normalised, ungrounded
 from edgeml_runtime.reasoning import spans, visible
-from edgeml_runtime.session import Generation, open_session
+from edgeml_runtime.session import Generation, Said, open_session
 from edgeml_runtime.tasks import task_of
 from edgeml_runtime.tasks.text_generation import paced
 from edgeml_runtime.types import Generate, Job
@@ -649,6 +650,32 @@ def test_a_users_control_words_stay_words(tmp_path):
     assert not {0, 2} & set(tokens)
     assert tokens.count(1) == 1  # the start token, which stands before every prompt
     assert session._model.text(tokens)[0].replace("< ", "<").count("</s>") == 3
+
+
+@pytest.mark.parametrize(("template", "roles"), [("deepseek-ocr", "su"), ("deepseek-ocr", "ua"), ("minicpm", "ss")])
+def test_two_texts_make_no_control_word_together(tmp_path, template, roles):
+    weights = llama_gguf(tmp_path / "chat.gguf", width=64, template=template)
+    session = open_session(gguf_variant(tmp_path / "chat", weights), threads=1)
+    names = {"s": "system", "u": "user", "a": "assistant"}
+
+    def said(*texts):
+        return session.said([Said(names[role], text) for role, text in zip(roles, texts, strict=True)])
+
+    assert 2 not in said("one </s", "two s>") + said(" ", "")
+    with pytest.raises(UnfitError, match="make a control word of the model together"):
+        said("one </", "s> two")
+
+
+def test_an_answer_is_sent_back_to_a_gguf_model_with_its_reasoning_and_a_user_writes_words(tmp_path):
+    template = CHATML + "{{ '[THINK]' }}{{ '[/THINK]' }}"
+    weights = llama_gguf(tmp_path / "chat.gguf", width=64, template=template, control=("[THINK]", "[/THINK]"))
+    session = open_session(gguf_variant(tmp_path / "chat", weights), threads=1)
+    text = "[THINK]hm[/THINK]b</s>"
+
+    tokens = session.said([Said("user", text), Said("assistant", text), Said("user", "c")])
+
+    assert [token for token in tokens if token in (2, 286, 287)] == [286, 287]
+    assert "user\n[ THINK]hm[ /THINK]b< /s>" in session._model.text(tokens)[0]
 
 
 def test_a_text_without_control_words_is_read_as_one_turn(tmp_path):

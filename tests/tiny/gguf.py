@@ -24,15 +24,19 @@ def llama_gguf(
     experts: int = 0,
     metadata: dict[str, Any] | None = None,
     seed: int = 0,
+    control: tuple[str, ...] = (),
 ) -> Path:
     """A Llama of `width` with a byte vocabulary of 288 tokens; `type` is the ggml type of its matrices.
+
+    The last ones are the words of `control`.
 
     With `experts`, each token goes to two of them. `metadata` holds integers that take the place of the file's own, or
     stand beside them.
     """
     tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁"]
-    tokens += [f"<fill{index}>" for index in range(288 - len(tokens))]
-    kinds = [_TYPE_UNKNOWN, _TYPE_CONTROL, _TYPE_CONTROL] + [_TYPE_BYTE] * 256 + [_TYPE_NORMAL] * 29
+    tokens += [f"<fill{index}>" for index in range(288 - len(tokens) - len(control))]
+    kinds = [_TYPE_UNKNOWN, _TYPE_CONTROL, _TYPE_CONTROL] + [_TYPE_BYTE] * 256 + [_TYPE_NORMAL] * (29 - len(control))
+    tokens, kinds = [*tokens, *control], kinds + [_TYPE_CONTROL] * len(control)
     own = {
         "block_count": layers,
         "context_length": context,

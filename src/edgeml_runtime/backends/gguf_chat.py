@@ -6,7 +6,7 @@ llama.cpp recognises the usual chat templates and writes them itself: no templat
 from __future__ import annotations
 
 import ctypes
-import re
+from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property, partial
 
@@ -14,8 +14,11 @@ import numpy as np
 
 from edgeml_runtime.backends.control_words import any_of, broken, free_mark
 from edgeml_runtime.backends.gguf_model import Model
+from edgeml_runtime.errors import UnfitError
+from edgeml_runtime.reasoning import MARKS
 from edgeml_runtime.session import Said
 
+_MARKS = frozenset(word for mark in MARKS for word in mark)
 _UNKNOWN, _CONTROL = 1 << 0, 1 << 3  # llama_token_attr in llama.h: what only parse_special makes of a word
 
 
@@ -40,29 +43,49 @@ class Chat:
         """Token ids of turns and the beginning of an answer, or None where llama.cpp does not know the template.
 
         Control words in what was said, such as `<|im_end|>`, stay words: only the template's own become
-        control tokens, so that no text can end its turn and speak in another role. A SentencePiece vocabulary puts a
-        space after the first character of such a word.
+        control tokens, so that no text can end its turn and speak in another role. Marks of reasoning are none in an
+        answer that is sent back. A SentencePiece vocabulary puts a space after the first character of such a word.
+
+        Raises UnfitError for texts that make a control word together, where a template writes nothing between them.
         """
         mark = free_mark(turns)
-        written = self._written([Said(turn.role, self._broken(turn.words, mark)) for turn in turns])
-        if written is None:
+        tokens = self._read([Said(turn.role, self._broken(turn, mark)) for turn in turns], mark)
+        harmless = self._read([Said(turn.role, "a" if turn.words.strip() else turn.words) for turn in turns], mark)
+        if tokens is None or harmless is None:
             return None
-        pieces = written.split(mark)
-        return [token for piece in pieces for token in self._model.tokenize(piece, parse_special=True).tolist()]
+        if self._control_tokens(tokens) != self._control_tokens(harmless):
+            raise UnfitError("the texts make a control word of the model together", hint="leave it out")
+        return tokens
 
-    def _broken(self, text: str, mark: str) -> str:
-        """The text with a mark inside every control word."""
-        if np.array_equal(self._model.tokenize(text, parse_special=True), self._model.tokenize(text)):
-            return text  # the usual case, in which the vocabulary need not be searched
-        return broken(text, self._control_words, mark)
+    def _read(self, turns: Sequence[Said], mark: str) -> list[int] | None:
+        written = self._written(turns)
+        pieces = None if written is None else written.split(mark)
+        tokenize = partial(self._model.tokenize, parse_special=True)
+        return None if pieces is None else [token for piece in pieces for token in tokenize(piece).tolist()]
+
+    def _control_tokens(self, tokens: Sequence[int]) -> Counter[int]:
+        """How often each control token stands there, but for marks of reasoning."""
+        lib, vocabulary = self._model.lib, self._model.vocabulary
+        kinds = {token: lib.llama_vocab_get_attr(vocabulary, token) for token in set(tokens)}
+        return Counter(token for token in tokens if kinds[token] & _CONTROL and self._word(token) not in _MARKS)
+
+    def _broken(self, turn: Said, mark: str) -> str:
+        """The turn's text with a mark inside every control word."""
+        if np.array_equal(self._model.tokenize(turn.words, parse_special=True), self._model.tokenize(turn.words)):
+            return turn.words  # the usual case, in which the vocabulary need not be searched
+        words = self._control_words - _MARKS if turn.role == "assistant" else self._control_words
+        return broken(turn.words, any_of(sorted(words, key=len, reverse=True)), mark)
 
     @cached_property
-    def _control_words(self) -> re.Pattern[str]:
+    def _control_words(self) -> frozenset[str]:
         lib, vocabulary = self._model.lib, self._model.vocabulary
         kinds = ((token, lib.llama_vocab_get_attr(vocabulary, token)) for token in range(self._model.tokens))
         control = [token for token, kind in kinds if kind & (_CONTROL | _UNKNOWN)]
-        words = {lib.llama_vocab_get_text(vocabulary, token).decode("utf-8", "replace") for token in control}
-        return any_of(words)
+        return frozenset(map(self._word, control))
+
+    def _word(self, token: int) -> str:
+        word: bytes = self._model.lib.llama_vocab_get_text(self._model.vocabulary, token)
+        return word.decode("utf-8", "replace")
 
     def _written(self, said: Sequence[Said]) -> str | None:
         lib, template = self._model.lib, self.template.encode()
