@@ -89,6 +89,10 @@ RECIPES = {
     "ViT": {"image_processor_type": "ViTImageProcessor", "size": {"height": 24, "width": 32}},
     "ViT of old": {"feature_extractor_type": "ViTFeatureExtractor", "size": 24},
     "ViT as it is": {"image_processor_type": "ViTImageProcessorFast", "size": 24, "do_normalize": False},
+    "ViT, cut": {"image_processor_type": "ViTImageProcessor", "size": 40, "do_center_crop": True, "crop_size": 32},
+    "DeiT": {"image_processor_type": "DeiTImageProcessor", "size": {"height": 40, "width": 36}, "crop_size": 31},
+    "DeiT of old": {"feature_extractor_type": "DeiTFeatureExtractor", "size": 37, "crop_size": 32, "resample": 3},
+    "DeiT, whole": {"image_processor_type": "DeiTImageProcessor", "size": 24, "do_center_crop": False},
     "Bit": {"image_processor_type": "BitImageProcessor", **CROPPED, "resample": 3},
     "ConvNext": {"feature_extractor_type": "ConvNextFeatureExtractor", "size": 32, "crop_pct": 0.8},
     "ConvNext, large": {"image_processor_type": "ConvNextImageProcessor", "size": {"shortest_edge": 384}},
@@ -138,11 +142,15 @@ def test_every_processor_that_is_supported_is_compared():
         ({"image_processor_type": "CLIPImageProcessor"}, "reads pictures by a CLIPImageProcessor, which edgeml cannot"),
         ({"image_processor_type": None}, "reads pictures by a None"),
         ({"do_resize": False}, "takes pictures of any size"),
-        ({"do_center_crop": True, "crop_size": 9}, "squeezes pictures and then cuts them"),
+        ({"do_center_crop": True, "crop_size": 33}, "cuts 33 by 33 pixels out of pictures of 32 by 24"),
         ({"resample": 17}, "lacks or misstates"),
         ({"size": {"width": 3}}, "lacks or misstates 'height'"),
         ({"image_mean": [1]}, "lacks or misstates"),
-        ({"image_processor_type": "BitImageProcessor", "size": {"shortest_edge": 8}, "crop_size": 9}, "cuts pictures"),
+        ({"image_processor_type": "BitImageProcessor", "size": {"shortest_edge": 8}, "crop_size": 9}, "cuts 9 by 9"),
+        (
+            {"image_processor_type": "BitImageProcessor", "size": {"shortest_edge": 8}, "do_center_crop": False},
+            "pictures of any size",
+        ),
     ],
 )
 def test_a_recipe_that_cannot_be_followed_is_refused(tmp_path, settings, message):

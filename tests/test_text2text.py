@@ -340,10 +340,12 @@ def logits_in_pytorch(model, prompt):
 
 
 @pytest.mark.real
-def test_a_t5_writes_the_tokens_of_pytorch(tmp_path):
+@pytest.mark.parametrize("family", ["T5", "MT5"])
+def test_a_t5_writes_the_tokens_of_pytorch(tmp_path, family):
     import torch
 
-    model, (whole,) = made_of(t5_folder(tmp_path / "t5", initializer_factor=4.0), tmp_path, "onnx:fp32")
+    source = t5_folder(tmp_path / "t5", family=family, initializer_factor=4.0)
+    model, (whole,) = made_of(source, tmp_path, "onnx:fp32")
     session, different = open_session(whole.path, threads=1), set()
     torch.set_num_threads(1)  # such small products only wait for each other
 
@@ -425,4 +427,5 @@ def test_a_bart_writes_the_tokens_of_pytorch_after_the_one_that_is_forced(tmp_pa
 
 
 def test_the_classes_that_are_tested_are_supported():
-    assert onnx_format.CLASSES["seq2seq"] == ("T5ForConditionalGeneration", "BartForConditionalGeneration")
+    tested = {f"{family}ForConditionalGeneration" for family in ("Bart", "MT5", "T5")}
+    assert set(onnx_format.CLASSES["seq2seq"]) == tested

@@ -14,12 +14,14 @@ from edgeml_runtime.types import Pixels
 
 CONFIG = "preprocessor_config.json"
 # Transformers' image processors whose steps a recipe can say. A test compares each with Transformers' own.
-PROCESSORS = ("ViT", "Bit", "ConvNext", "MobileNetV1", "MobileNetV2")
+PROCESSORS = ("ViT", "DeiT", "Bit", "ConvNext", "MobileNetV1", "MobileNetV2")
 _ENDINGS = ("ImageProcessorPil", "ImageProcessorFast", "ImageProcessor", "FeatureExtractor")
 _RESAMPLE = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")  # by Pillow's number
 _SCALE = 1 / 255  # where a file from before Transformers 4.26 leaves it out
 _KEPT_FROM = 384  # pixels from which ConvNext's processor resizes without cropping
 _CROP_SHARE = 224 / 256  # of its shorter side, where ConvNext's file leaves it out
+_SQUEEZING = ("ViT", "DeiT")  # a plain number means both sides to these, the shorter one to others
+_CUTS = "supported: a size, or one with a smaller crop_size"
 
 
 def read_pixels(folder: Path) -> Pixels:
@@ -43,11 +45,8 @@ def _recipe(config: dict[str, Any], name: str) -> Pixels:
     if not config.get("do_resize", True):
         raise EdgemlError(f"{name} takes pictures of any size, which edgeml cannot batch", hint="set do_resize")
     normalizes = config.get("do_normalize", True)
-    height, width, edge = _size(config, kind, name)
     return Pixels(
-        height=height,
-        width=width,
-        shortest_edge=edge,
+        **_size(config, kind, name),
         resample=_RESAMPLE[config["resample"]],  # type: ignore[arg-type]
         scale=config.get("rescale_factor", _SCALE) if config.get("do_rescale", True) else 1.0,
         mean=_channels(config["image_mean"]) if normalizes else (0.0, 0.0, 0.0),
@@ -65,30 +64,36 @@ def _kind(config: dict[str, Any], name: str) -> str:
     return kind
 
 
-def _size(config: dict[str, Any], kind: str, name: str) -> tuple[int, int, int | None]:
-    """Height and width of the input, and the shorter side of the picture that it is cut out of."""
+def _size(config: dict[str, Any], kind: str, name: str) -> dict[str, Any]:
+    """Height and width of the input, and what is said of the picture that it is cut out of."""
     size = config["size"]
     if isinstance(size, int):  # as files from before Transformers 4.26 write it
-        size = {"height": size, "width": size} if kind == "ViT" else {"shortest_edge": size}
+        size = {"height": size, "width": size} if kind in _SQUEEZING else {"shortest_edge": size}
     if "shortest_edge" not in size:
-        height, width = int(size["height"]), int(size["width"])
-        if config.get("do_center_crop") and _crop(config) != (height, width):
-            problem = f"{name} squeezes pictures and then cuts them, which edgeml cannot follow"
-            raise EdgemlError(problem, hint="supported: a size, or a shortest_edge with a crop_size")
-        return height, width, None
+        whole = (int(size["height"]), int(size["width"]))
+        cuts = config.get("do_center_crop", kind == "DeiT")
+        return _input(_crop(config, whole, name), squeezed=whole) if cuts else _input(whole)
     edge = int(size["shortest_edge"])
     if kind == "ConvNext":
-        whole = edge >= _KEPT_FROM
-        return edge, edge, None if whole else int(edge / (config.get("crop_pct") or _CROP_SHARE))
-    if not config.get("do_center_crop", True) or max(_crop(config)) > edge:
-        problem = f"{name} cuts pictures to no size that fits {edge} pixels"
-        raise EdgemlError(problem, hint="supported: a size, or a shortest_edge with a smaller crop_size")
-    return *_crop(config), edge
+        shorter = None if edge >= _KEPT_FROM else int(edge / (config.get("crop_pct") or _CROP_SHARE))
+        return _input((edge, edge), shortest_edge=shorter)
+    if not config.get("do_center_crop", True):
+        raise EdgemlError(f"{name} gives its model pictures of any size, which cannot be batched", hint=_CUTS)
+    return _input(_crop(config, (edge, edge), name), shortest_edge=edge)
 
 
-def _crop(config: dict[str, Any]) -> tuple[int, int]:
+def _input(size: tuple[int, int], **cut: Any) -> dict[str, Any]:
+    return {"height": size[0], "width": size[1], **cut}
+
+
+def _crop(config: dict[str, Any], whole: tuple[int, int], name: str) -> tuple[int, int]:
+    """Height and width of what is cut out of a picture that has at least the size of `whole`."""
     crop = config["crop_size"]
-    return (crop, crop) if isinstance(crop, int) else (int(crop["height"]), int(crop["width"]))
+    height, width = (crop, crop) if isinstance(crop, int) else (int(crop["height"]), int(crop["width"]))
+    if height > whole[0] or width > whole[1]:
+        problem = f"{name} cuts {width} by {height} pixels out of pictures of {whole[1]} by {whole[0]}"
+        raise EdgemlError(problem, hint=_CUTS)
+    return height, width
 
 
 def _channels(values: Any) -> tuple[float, float, float]:

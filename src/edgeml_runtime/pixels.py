@@ -44,14 +44,22 @@ def numbers(content: bytes, recipe: Pixels) -> Floats:
 
 
 def _fitted(picture: Image, recipe: Pixels) -> Image:
-    """Resized, and where proportions are kept cut to size, as near the centre as whole pixels allow."""
+    """Resized, and cut to size where that is larger, as near the centre as whole pixels allow."""
     from PIL.Image import Resampling
 
-    resample = Resampling[recipe.resample.upper()]
+    width, height = _resized(picture, recipe)
+    made = picture.resize((width, height), Resampling[recipe.resample.upper()])
+    if (width, height) == (recipe.width, recipe.height):
+        return made
+    left, top = (width - recipe.width) // 2, (height - recipe.height) // 2
+    return made.crop((left, top, left + recipe.width, top + recipe.height))
+
+
+def _resized(picture: Image, recipe: Pixels) -> tuple[int, int]:
+    """Width and height before anything is cut off."""
     if recipe.shortest_edge is None:
-        return picture.resize((recipe.width, recipe.height), resample)
+        height, width = recipe.squeezed or (recipe.height, recipe.width)
+        return width, height
     width, height = picture.size
     longer = int(recipe.shortest_edge * max(width, height) / min(width, height))
-    size = (recipe.shortest_edge, longer) if width <= height else (longer, recipe.shortest_edge)
-    left, top = (size[0] - recipe.width) // 2, (size[1] - recipe.height) // 2
-    return picture.resize(size, resample).crop((left, top, left + recipe.width, top + recipe.height))
+    return (recipe.shortest_edge, longer) if width <= height else (longer, recipe.shortest_edge)

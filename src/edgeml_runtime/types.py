@@ -44,9 +44,9 @@ class Audit(Record, frozen=True, kw_only=True):
 class Pixels(Record, frozen=True, kw_only=True):
     """How a picture becomes a model's input of `height` by `width` pixels.
 
-    It is turned as its EXIF tag says, made RGB, and resized by `resample`: to that size whatever its proportions, or
-    with `shortest_edge` so that its shorter side has as many pixels, then cut out of the centre. Each channel is then
-    `(byte * scale - mean) / std`.
+    It is turned as its EXIF tag says, made RGB, and resized by `resample`: to that size whatever its proportions; or to
+    `squeezed`, height and width, or so that its shorter side has `shortest_edge` pixels, then cut out of the centre.
+    Each channel is then `(byte * scale - mean) / std`.
     """
 
     height: int
@@ -56,6 +56,7 @@ class Pixels(Record, frozen=True, kw_only=True):
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     shortest_edge: int | None = None
+    squeezed: tuple[int, int] | None = None
 
 
 class Sound(Record, frozen=True, kw_only=True):

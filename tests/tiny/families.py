@@ -20,8 +20,18 @@ _DISTIL = {"dim": 64, "hidden_dim": 128, "n_layers": 2, "n_heads": 4}
 _OFFSET = {"pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2, "max_position_embeddings": 66}
 _GROUPED = {**_WIDE, "num_key_value_heads": 2, "max_position_embeddings": 64, "bos_token_id": 1, "eos_token_id": 2}
 _PLAIN = {"pad_token_id": 0, "max_position_embeddings": 64}
+# As DeBERTa v3 has them: places are told apart by how far they are from each other, in buckets, and by nothing else.
+_RELATIVE = {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "position_buckets": 16, "share_att_key": True}
+_RELATIVE |= {"norm_rel_ebd": "layer_norm", "position_biased_input": False, "type_vocab_size": 0}
+_ALTERNATING = {"num_hidden_layers": 3, "global_attn_every_n_layers": 2, "local_attention": _WINDOW}
+_ALTERNATING |= {"cls_token_id": 2, "sep_token_id": 3, "bos_token_id": 2, "eos_token_id": 3}
 SETTINGS: dict[str, dict[str, Any]] = {
+    "AlbertModel": {**_WIDE, **_PLAIN, "embedding_size": 32},
     "BertModel": {**_WIDE, **_PLAIN},
+    "CamembertModel": {**_WIDE, **_OFFSET},
+    "DebertaV2Model": {**_WIDE, **_PLAIN, **_RELATIVE},
+    "ElectraModel": {**_WIDE, **_PLAIN, "embedding_size": 32},
+    "ModernBertModel": {**_WIDE, **_PLAIN, **_ALTERNATING},
     "DistilBertModel": {**_DISTIL, **_PLAIN},
     "MPNetModel": {**_WIDE, **_OFFSET},
     "RobertaModel": {**_WIDE, **_OFFSET},
@@ -32,19 +42,55 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "Qwen2ForCausalLM": {**_GROUPED, "tie_word_embeddings": True},
     "Qwen3ForCausalLM": {**_GROUPED, "tie_word_embeddings": True, "head_dim": 32},
 }
-_GPT = {"n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 64, "bos_token_id": 1, "eos_token_id": 2}
+_ENDS = {"bos_token_id": 1, "eos_token_id": 2}
+_GPT = {"n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 64, **_ENDS}
 _SLIDING = ["sliding_attention", "sliding_attention", "full_attention"]
 _GEMMA = {"num_hidden_layers": 3, "layer_types": _SLIDING, "sliding_window": _WINDOW, "head_dim": 16}
 DECODERS: dict[str, dict[str, Any]] = {
     **{name: one for name, one in SETTINGS.items() if name.endswith("CausalLM")},
+    "BloomForCausalLM": {"hidden_size": 64, "n_layer": 2, "n_head": 4, "seq_length": 64, **_ENDS},
+    "Ernie4_5ForCausalLM": {**_GROUPED, "pad_token_id": 0},
+    "GemmaForCausalLM": {**_GROUPED, "head_dim": 16},
+    "Gemma2ForCausalLM": {**_GROUPED, **_GEMMA, "query_pre_attn_scalar": 16},
     "Gemma3ForCausalLM": {**_GROUPED, **_GEMMA, "query_pre_attn_scalar": 16},
+    "GPTNeoForCausalLM": {
+        "hidden_size": 64,
+        "num_layers": 2,
+        "num_heads": 4,
+        "attention_types": [[["global", "local"], 1]],
+        "window_size": _WINDOW,
+        "max_position_embeddings": 64,
+        **_ENDS,
+    },
+    "GraniteForCausalLM": {
+        **_GROUPED,
+        "pad_token_id": 0,
+        "embedding_multiplier": 2.0,
+        "residual_multiplier": 0.5,
+        "logits_scaling": 2.0,
+        "attention_multiplier": 0.25,
+    },
+    "Olmo2ForCausalLM": {**_GROUPED, "pad_token_id": 0},
+    "OPTForCausalLM": {
+        "hidden_size": 64,
+        "word_embed_proj_dim": 64,
+        "ffn_dim": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 64,
+        "pad_token_id": 0,
+        **_ENDS,
+    },
+    "PhiForCausalLM": {**_WIDE, **_ENDS, "max_position_embeddings": 64, "partial_rotary_factor": 0.5},
+    "StableLmForCausalLM": {**_GROUPED, "partial_rotary_factor": 0.5, "tie_word_embeddings": False},
+    "Starcoder2ForCausalLM": {**_GROUPED, "sliding_window": None},
     "Phi3ForCausalLM": {**_GROUPED, "pad_token_id": 1, "partial_rotary_factor": 0.5},
     "SmolLM3ForCausalLM": {**_GROUPED, "num_hidden_layers": 4, "no_rope_layer_interval": 2, "pad_token_id": 1},
     "GPT2LMHeadModel": _GPT,
     "GPTJForCausalLM": {**_GPT, "rotary_dim": 8, "tie_word_embeddings": False},
     "GPTNeoXForCausalLM": {**_WIDE, "max_position_embeddings": 64, "rotary_pct": 0.25, "tie_word_embeddings": False},
 }
-_READERS = ("Bert", "DistilBert", "MPNet", "Roberta", "XLMRoberta")
+_READERS = tuple(name.removesuffix("Model") for name in SETTINGS if name.endswith("Model"))
 _LABELS = {"id2label": dict(enumerate(("fuel", "rent", "travel"))), "label2id": {"fuel": 0, "rent": 1, "travel": 2}}
 _TAGS = {"id2label": dict(enumerate(("O", "B-LOC", "I-LOC"))), "label2id": {"O": 0, "B-LOC": 1, "I-LOC": 2}}
 CLASSIFIERS = {f"{name}ForSequenceClassification": {**SETTINGS[f"{name}Model"], **_LABELS} for name in _READERS}

@@ -11,8 +11,29 @@ SHAPES = ("circle", "square", "triangle")
 SIDE = 32
 
 _VIT = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 96, "patch_size": 8}
+_CONVNEXT = {"image_size": SIDE, "num_stages": 2, "hidden_sizes": [16, 32], "depths": [1, 1], "initializer_range": 0.2}
 SETTINGS: dict[str, dict[str, Any]] = {
     "ViTForImageClassification": {**_VIT, "image_size": SIDE, "initializer_range": 0.2},
+    "DeiTForImageClassification": {**_VIT, "image_size": SIDE, "initializer_range": 0.2},
+    "Dinov2ForImageClassification": {**_VIT, "image_size": SIDE, "initializer_range": 0.2},
+    "SwinForImageClassification": {
+        "image_size": SIDE,
+        "patch_size": 2,
+        "embed_dim": 16,
+        "depths": [2, 2],
+        "num_heads": [2, 4],
+        "window_size": 4,
+        "initializer_range": 0.2,
+    },
+    "ConvNextForImageClassification": _CONVNEXT,
+    "ConvNextV2ForImageClassification": _CONVNEXT,
+    "MobileNetV1ForImageClassification": {"image_size": SIDE, "depth_multiplier": 0.25, "initializer_range": 0.3},
+    "RegNetForImageClassification": {
+        "embedding_size": 16,
+        "hidden_sizes": [16, 32, 32, 32],
+        "depths": [1, 1, 1, 1],
+        "groups_width": 8,
+    },
     "ResNetForImageClassification": {"embedding_size": 16, "hidden_sizes": [16, 32], "depths": [1, 1]},
     "MobileNetV2ForImageClassification": {"image_size": SIDE, "depth_multiplier": 0.25, "initializer_range": 0.3},
 }
@@ -35,6 +56,14 @@ _RECIPES: dict[str, dict[str, Any]] = {
         "crop_size": {"height": SIDE, "width": SIDE},
         "resample": 2,
     },
+}
+# What the first checkpoints of each family have; DeiT's own comes with its name alone.
+_RECIPES |= {
+    f"{family}ForImageClassification": _RECIPES[f"{like}ForImageClassification"]
+    for family, like in (
+        *(("DeiT", "ViT"), ("Swin", "ViT"), ("Dinov2", "MobileNetV2"), ("ConvNext", "ResNet")),
+        *(("ConvNextV2", "ResNet"), ("RegNet", "ResNet"), ("MobileNetV1", "MobileNetV2")),
+    )
 }
 _NORMAL = {"do_resize": True, "do_normalize": True, "image_mean": [0.5, 0.4, 0.3], "image_std": [0.5, 0.3, 0.2]}
 

@@ -18,8 +18,8 @@ START, END = 1, 2
 BART_START, BART_FIRST = 2, 0  # the end token begins an answer too, and the begin token is forced to follow
 
 
-def t5_folder(path: Path, *, own_head: bool = False, **more: Any) -> Path:
-    """A T5 with random weights, and a tokenizer of letters. `initializer_factor` 4 makes it write varied tokens.
+def t5_folder(path: Path, *, own_head: bool = False, family: str = "T5", **more: Any) -> Path:
+    """A T5 or MT5 with random weights, and a tokenizer of letters. `initializer_factor` 4 makes it write varied tokens.
 
     `own_head` gives it a head of its own, as T5 1.1 has; else that is its embedding.
     """
@@ -32,8 +32,8 @@ def t5_folder(path: Path, *, own_head: bool = False, **more: Any) -> Path:
     settings = {"d_model": 64, "d_kv": 16, "d_ff": 128, "num_layers": 2, "num_heads": 4}
     special = {"pad_token_id": START, "decoder_start_token_id": START, "eos_token_id": END}
     form = {"tie_word_embeddings": False, "feed_forward_proj": "gated-gelu"} if own_head else {}
-    config = transformers.T5Config(vocab_size=words, **settings | special | form | more)
-    transformers.T5ForConditionalGeneration(config).save_pretrained(path)
+    kind = getattr(transformers, f"{family}ForConditionalGeneration")
+    kind(kind.config_class(vocab_size=words, **settings | special | form | more)).save_pretrained(path)
     if own_head:
         tensors = load_file(path / "model.safetensors")
         tensors["lm_head.weight"] = torch.randn_like(tensors["shared.weight"])

@@ -24,7 +24,10 @@ _LIBRARIES = {
     "gguf": (("llama_cpp", _GGUF), ("conversion", "in a clone of edgeml: make gguf")),
 }
 
-CONVOLUTIONAL = ("ResNetForImageClassification", "MobileNetV2ForImageClassification")
+CONVOLUTIONAL = tuple(
+    f"{family}ForImageClassification"
+    for family in ("ConvNext", "ConvNextV2", "MobileNetV1", "MobileNetV2", "RegNet", "ResNet")
+)
 # Schemes that nobody should be offered for some Transformers classes. Integers without calibration make convolutions
 # several times slower in ONNX Runtime, and it has no convolution with weights of 4 bits.
 UNSUITED: dict[str, tuple[str, ...]] = dict.fromkeys(("onnx:int8", "onnx:int8-dynamic", "onnx:int4"), CONVOLUTIONAL)

@@ -31,17 +31,21 @@ from edgeml_runtime.types import Refusal
 # The Transformers classes whose export is tested, by what becomes of them: encoders that give hidden states (many are
 # kept with the head that they were trained with, which is left out), heads that give logits, classifiers of pictures,
 # decoders with a cache, and pairs of an encoder and a decoder.
-_FAMILIES = ("Bert", "DistilBert", "MPNet", "Roberta", "XLMRoberta")
+_FAMILIES = (
+    *("Albert", "Bert", "Camembert", "DebertaV2", "DistilBert", "Electra", "ModernBert", "MPNet"),
+    *("Roberta", "XLMRoberta"),
+)
+_DECODERS = (
+    *("Bloom", "Ernie4_5", "GPTJ", "GPTNeo", "GPTNeoX", "Gemma", "Gemma2", "Gemma3", "Granite", "Llama", "Mistral"),
+    *("OPT", "Olmo2", "Phi", "Phi3", "Qwen2", "Qwen3", "SmolLM3", "StableLm", "Starcoder2"),
+)
 CLASSES: dict[Kind, tuple[str, ...]] = {
     "encoder": tuple(f"{family}{ending}" for family in _FAMILIES for ending in ("Model", "ForMaskedLM")),
     "classifier": tuple(f"{family}ForSequenceClassification" for family in _FAMILIES),
     "tagger": tuple(f"{family}ForTokenClassification" for family in _FAMILIES),
-    "image": ("ViTForImageClassification", *CONVOLUTIONAL),
-    "decoder": (
-        *(f"{family}ForCausalLM" for family in ("Llama", "Mistral", "Qwen2", "Qwen3", "Gemma3", "Phi3", "SmolLM3")),
-        *("GPT2LMHeadModel", "GPTJForCausalLM", "GPTNeoXForCausalLM"),
-    ),
-    "seq2seq": ("T5ForConditionalGeneration", "BartForConditionalGeneration"),
+    "image": (*(f"{family}ForImageClassification" for family in ("DeiT", "Dinov2", "Swin", "ViT")), *CONVOLUTIONAL),
+    "decoder": (*(f"{family}ForCausalLM" for family in _DECODERS), "GPT2LMHeadModel"),
+    "seq2seq": tuple(f"{family}ForConditionalGeneration" for family in ("Bart", "MT5", "T5")),
     "speech": ("WhisperForConditionalGeneration",),
 }
 _TOOLS = ("torch", "transformers", "onnx", "onnxscript", "onnxruntime")
