@@ -6,6 +6,7 @@ import struct
 import subprocess
 import sys
 from contextlib import suppress
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -32,6 +33,8 @@ from edgeml_runtime.feedback.types import read_posted
 from edgeml_runtime.mel import Ear, filters
 from edgeml_runtime.records import describe
 from edgeml_runtime.selftest import compare, record
+from edgeml_runtime.server.predict import Predict, answers, checked
+from edgeml_runtime.server.work import GivenUpError
 from edgeml_runtime.session import open_session
 from edgeml_runtime.sound import read_wave, resampled
 from edgeml_runtime.tasks import task_of
@@ -574,6 +577,25 @@ def test_the_endpoint_refuses_what_is_no_sound_that_it_can_hear(endpoint, row, m
 
     assert found.status == 400
     assert message in found.error["message"]
+
+
+def test_a_sound_whose_answer_nobody_waits_for_is_written_no_further(variant):
+    session, seen = open_session(variant, threads=1), []
+    rows = [{"audio": base64.b64encode(tone(SOUNDS[0])).decode()}]
+    asked = Predict(rows=tuple(rows), max_new_tokens=12)
+    task, ready = checked(asked, session.manifest)
+
+    class GoneAfterTwo:
+        def is_set(self):
+            seen.append(1)
+            return len(seen) > 2
+
+    ask = SimpleNamespace(given_up=GoneAfterTwo())
+    with pytest.raises(GivenUpError):
+        answers(session, asked, task, ready, ask, context_tokens=100, max_new_tokens=100)
+
+    assert len(session.transcribe(tone(SOUNDS[0]), Generate(max_new_tokens=12)).tokens) > 3
+    assert len(seen) == 3
 
 
 def test_feedback_keeps_no_sounds():

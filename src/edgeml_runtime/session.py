@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, cast
@@ -133,8 +133,11 @@ class Transcriber(Protocol):
     def seconds(self, sound: bytes) -> float:
         """How long a sound lasts; raises EdgemlError for one that cannot be heard."""
 
-    def transcribe(self, sound: bytes, options: Generate) -> Generation:
-        """What is said, until an end token or `max_new_tokens`; a sound is the content of its file."""
+    def transcribe(self, sound: bytes, options: Generate, each: Callable[[], object] | None = None) -> Generation:
+        """What is said, until an end token or `max_new_tokens`; a sound is the content of its file.
+
+        `each` is called with every token that comes: what it raises ends the writing.
+        """
 
     def logits(self, sound: bytes, tokens: Sequence[int]) -> Floats:
         """Teacher-forced logits after the last start token and each of the tokens, `(1 + len(tokens), vocabulary)`."""

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -69,14 +69,19 @@ class OnnxTranscriber:
         """How long a sound lasts; raises EdgemlError for one that cannot be heard."""
         return read_wave(sound, most_s=self._speech.sound.window_s).seconds
 
-    def transcribe(self, sound: bytes, options: Generate) -> Generation:
-        """What is said, until an end token, `max_new_tokens`, or the most tokens that the model writes."""
+    def transcribe(self, sound: bytes, options: Generate, each: Callable[[], object] | None = None) -> Generation:
+        """What is said, until an end token, `max_new_tokens`, or the most tokens that the model writes.
+
+        `each` is called with every token that comes: what it raises ends the writing.
+        """
         begin = perf_counter()
         self._require(options)
         made: list[int] = []
         times: list[float] = []
         ended = False
         for token in self._tokens(sound, options):
+            if each is not None:
+                each()
             ended = token in self.manifest.end_tokens and not options.past_end
             if not ended:
                 made.append(token)

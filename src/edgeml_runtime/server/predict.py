@@ -6,6 +6,7 @@ import base64
 import binascii
 import io
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from edgeml_runtime.errors import EdgemlError
@@ -58,9 +59,13 @@ def answers(session: Session, asked: Predict, task: str, rows: Sequence[Row], as
     found = []
     for row in rows:
         found.append(_answer(session, asked, task, row, ask, **room))
-        if ask.given_up.is_set():
-            raise GivenUpError
+        _require_wanted(ask)
     return found
+
+
+def _require_wanted(ask: Ask[Any]) -> None:
+    if ask.given_up.is_set():
+        raise GivenUpError
 
 
 def _answer(session: Session, asked: Predict, task: str, row: Row, ask: Ask[Any], **room: int) -> tuple[Any, int, int]:
@@ -72,7 +77,7 @@ def _answer(session: Session, asked: Predict, task: str, row: Row, ask: Ask[Any]
         return likeliest(logits, session.manifest.labels), 0, 0
     if session.manifest.speech:
         options = Generate(max_new_tokens=asked.max_new_tokens or room["max_new_tokens"])
-        made = cast("Transcriber", session).transcribe(row["audio"], options)
+        made = cast("Transcriber", session).transcribe(row["audio"], options, partial(_require_wanted, ask))
         return made.text, made.prompt_tokens, len(made.tokens)
     columns = task_of(task).COLUMNS
     tokens = sum(counted(cast("Any", session), [row[column] for column in columns]))
