@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from edgeml_runtime.reasoning import Span
 from edgeml_runtime.session import Generation, Written
 
-Hidden = Callable[[str], Sequence[Span]]  # where in a text the model thinks aloud: no word ends the text there
+Hidden = Callable[[str], tuple[Span, ...]]  # where in a text the model thinks aloud: no word ends the text there
 
 
 def place_of(text: str, stops: Sequence[str], hidden: Sequence[Span] = ()) -> int | None:

@@ -30,7 +30,7 @@ class Chat:
         self.marks = reasoning.named_in(source.template)
         self._writer = Writer(source)
         self._tokenizer = tokenizer
-        added = {token: word for token, word in tokenizer.get_added_tokens_decoder().items() if word.content.strip()}
+        added = tokenizer.get_added_tokens_decoder()
         special = {token for token, word in added.items() if word.special}
         marks = {token for token, word in added.items() if word.content in _MARKS}
         self.mute = frozenset(special - marks)

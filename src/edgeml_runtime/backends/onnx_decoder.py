@@ -9,6 +9,7 @@ graph evaluates a prompt, from caches of no tokens.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -103,12 +104,9 @@ class OnnxDecoder(OnnxWriter):
         """Drop the session."""
         del self._session
 
-    def _text(self, tokens: Sequence[int]) -> str:
-        if self._chat is None or not self._chat.speaks:
-            return super()._text(tokens)
-        spoken = [token for token in tokens if token not in self._chat.mute]
-        text: str = self._tokenizer.decode(spoken, skip_special_tokens=False)
-        return text
+    @cached_property
+    def _mute(self) -> frozenset[int]:
+        return self._chat.mute if self._chat is not None and self._chat.speaks else super()._mute
 
     def _begin(self, tokens: Sequence[int], options: Generate) -> tuple[Step, Sequence[int]]:
         self._require(tokens, options)

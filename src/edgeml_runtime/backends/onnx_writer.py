@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property, partial
 from time import perf_counter
 from typing import TYPE_CHECKING
 
 from edgeml_runtime import reasoning, stops
+from edgeml_runtime.backends.onnx_text import GrowingText
 from edgeml_runtime.next_token import NextToken
 from edgeml_runtime.session import Generation, Said, Thinking, Written
 from edgeml_runtime.types import Generate, VariantManifest
@@ -45,21 +47,25 @@ class OnnxWriter(ABC):
         begin = perf_counter()
         made: list[int] = []
         times: list[float] = []
-        ends_at = None
+        ends: list[int] = []
+        words, hidden = _words(options), self._hidden(tokens)
+        text, growing, ends_at = "", GrowingText(self._text, self._mute), None
         for token in self._tokens(tokens, options):
             made.append(token)
             times.append(perf_counter() - begin)
-            if options.stop and (ends_at := self._stop(made, tokens, options)) is not None:
+            text += growing.add(token)
+            ends.append(len(text))
+            if words and (ends_at := stops.place_of(text, words, hidden(text))) is not None:
                 break
-        text = self._text(made)
+        text += growing.rest()
         whole = Generation(
             text=text,
             tokens=tuple(made),
             prompt_tokens=len(tokens),
             finish_reason="stop" if len(made) < options.max_new_tokens else "length",
             token_times_s=tuple(times),
-            text_ends=tuple(len(self._whole_characters(made[: count + 1])) for count in range(len(made))),
-            hidden=self._hidden(text, tokens),
+            text_ends=tuple(ends),
+            hidden=hidden(text),
         )
         return stops.cut(whole, ends_at)
 
@@ -69,8 +75,7 @@ class OnnxWriter(ABC):
         Characters that are not complete yet wait for their other tokens, and what may become a stop word until it is
         known not to.
         """
-        words = () if options.past_end else options.stop
-        return stops.until(self._steps(tokens, options), words, lambda text: self._hidden(text, tokens))
+        return stops.until(self._steps(tokens, options), _words(options), self._hidden(tokens))
 
     def said(self, turns: Sequence[Said]) -> list[int] | None:  # noqa: ARG002 - one signature for all
         """None where there is no chat template."""
@@ -81,15 +86,11 @@ class OnnxWriter(ABC):
         return Thinking()
 
     def _steps(self, tokens: Sequence[int], options: Generate) -> Iterator[Written]:
-        made: list[int] = []
-        said = 0
+        growing = GrowingText(self._text, self._mute)
         yield Written("")
         for token in self._tokens(tokens, options):
-            made.append(token)
-            text = self._whole_characters(made)
-            yield Written(text[said:], token)
-            said = max(said, len(text))
-        yield Written(self._text(made)[said:])
+            yield Written(growing.add(token), token)
+        yield Written(growing.rest())
 
     def _tokens(self, tokens: Sequence[int], options: Generate) -> Iterator[int]:
         """New tokens, until an end token, which is left out, or `max_new_tokens`."""
@@ -102,20 +103,22 @@ class OnnxWriter(ABC):
             yield token
             new = [token]
 
-    def _stop(self, made: Sequence[int], prompt: Sequence[int], options: Generate) -> int | None:
-        """Where a stop word begins in what is written so far."""
-        if options.past_end:
-            return None
-        text = self._whole_characters(made)
-        return stops.place_of(text, options.stop, self._hidden(text, prompt))
-
-    def _hidden(self, text: str, prompt: Sequence[int]) -> tuple[reasoning.Span, ...]:
+    def _hidden(self, prompt: Sequence[int]) -> stops.Hidden:
+        """What finds where the model thinks aloud after a prompt."""
         marks, begun = self.thinking(prompt)
-        return reasoning.spans(text, marks, begun=begun)
+        return partial(reasoning.spans, named=marks, begun=begun)
+
+    @cached_property
+    def _mute(self) -> frozenset[int]:
+        """Special tokens, which are no text."""
+        return frozenset(token for token, word in self._tokenizer.get_added_tokens_decoder().items() if word.special)
 
     def _text(self, tokens: Sequence[int]) -> str:
-        text: str = self._tokenizer.decode(tokens)
+        spoken = [token for token in tokens if token not in self._mute]
+        text: str = self._tokenizer.decode(spoken, skip_special_tokens=False)
         return text
 
-    def _whole_characters(self, tokens: Sequence[int]) -> str:
-        return self._text(tokens).rstrip("\ufffd")
+
+def _words(options: Generate) -> tuple[str, ...]:
+    """The words that end a text; none where its end ends nothing."""
+    return () if options.past_end else options.stop
