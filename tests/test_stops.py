@@ -163,3 +163,16 @@ def test_predict_draws_and_stops_where_it_is_told_to(tmp_path, capsys):
         code, err = said(option, value)
         assert code == 3
         assert hint in err
+
+
+def test_a_gguf_models_tokens_are_read_once_each_while_a_stop_word_is_looked_for(tmp_path, monkeypatch):
+    session = open_session(gguf_variant(tmp_path / "model", llama_gguf(tmp_path / "tiny.gguf", width=64)), threads=1)
+    piece, read = session._model.piece, []
+    monkeypatch.setattr(
+        session._model, "piece", lambda token, **settings: read.append(token) or piece(token, **settings)
+    )
+    prompt = session.prompt(None, "abc")
+
+    made = session.generate(prompt, Generate(max_new_tokens=100, stop=("\u2603 never",)))
+
+    assert len(read) <= len(made.tokens) + len(prompt)

@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 
 from msgspec.structs import replace
 
-from edgeml_runtime.reasoning import Span
-from edgeml_runtime.session import Generation, Written
+from edgeml_runtime.reasoning import Span, spans
+from edgeml_runtime.session import Generation, Thinking, Written
+from edgeml_runtime.types import Generate
 
 Hidden = Callable[[str], tuple[Span, ...]]  # where in a text the model thinks aloud: no word ends the text there
+
+
+def words(options: Generate) -> tuple[str, ...]:
+    """The words that end a text; none where not even an end token does."""
+    return () if options.past_end else options.stop
+
+
+def hidden_after(thinking: Callable[[], Thinking]) -> Hidden:
+    """What finds the reasoning in a text, with the marks of its prompt, which is looked at once, at the first need."""
+    known = cache(thinking)
+    return lambda text: spans(text, known().marks, begun=known().begun)
 
 
 def place_of(text: str, stops: Sequence[str], hidden: Sequence[Span] = ()) -> int | None:

@@ -84,23 +84,27 @@ class GgufDecoder:
         called = perf_counter()
         made: list[int] = []
         times: list[float] = []
-        ends_at = None
+        ends: list[int] = []
+        words, hidden = stops.words(options), self._hidden(tokens, options)
+        text, reader, ends_at = "", getincrementaldecoder("utf-8")("replace"), None
         for token in self._steps(self._empty_context(len(tokens), options.max_new_tokens), tokens, options):
             if token is None:
                 continue
             made.append(token)
             times.append(perf_counter() - called)
-            if options.stop and (ends_at := self._stop(made, tokens, options)) is not None:
+            text += reader.decode(self._piece(token))
+            ends.append(len(text))
+            if words and (ends_at := stops.place_of(text, words, hidden(text))) is not None:
                 break
-        text, ends = self._model.text(made, also=self._mark_tokens)
+        text += reader.decode(b"", final=True)
         whole = Generation(
             text=text,
             tokens=tuple(made),
             prompt_tokens=len(tokens),
             finish_reason="stop" if len(made) < options.max_new_tokens else "length",
             token_times_s=tuple(times),
-            text_ends=ends,
-            hidden=self._hidden(text, tokens, options),
+            text_ends=tuple(ends),
+            hidden=hidden(text),
         )
         return stops.cut(whole, ends_at)
 
@@ -113,8 +117,7 @@ class GgufDecoder:
 
         A step without text or token comes after each piece of the prompt. Raises as `generate` does, at the first step.
         """
-        words = () if options.past_end else options.stop
-        return stops.until(self._written(tokens, options), words, lambda text: self._hidden(text, tokens, options))
+        return stops.until(self._written(tokens, options), stops.words(options), self._hidden(tokens, options))
 
     def said(self, turns: Sequence[Said]) -> list[int] | None:
         """Token ids of several turns in the model's own chat template; None where llama.cpp does not know it."""
@@ -138,8 +141,7 @@ class GgufDecoder:
         yield Written("", reused=reused)
         reader = getincrementaldecoder("utf-8")("replace")
         for token in self._steps(context, tokens, options, reused=reused, keep=self._beginnings):
-            piece = b"" if token is None else self._model.piece(token, control=token in self._mark_tokens)
-            yield Written(reader.decode(piece), token)
+            yield Written("" if token is None else reader.decode(self._piece(token)), token)
         yield Written(reader.decode(b"", final=True))
 
     def _started(self, tokens: list[int]) -> list[int]:
@@ -212,19 +214,14 @@ class GgufDecoder:
         words = [self._model.tokenize(word, parse_special=True).tolist() for mark in self._marks for word in mark]
         return frozenset(tokens[0] for tokens in words if len(tokens) == 1)
 
-    def _stop(self, made: Sequence[int], prompt: Sequence[int], options: Generate) -> int | None:
-        """Where a stop word begins in what is written so far."""
-        if options.past_end:
-            return None
-        text, ends = self._model.text(made, also=self._mark_tokens)
-        whole = text[: ends[-1]]
-        return stops.place_of(whole, options.stop, self._hidden(whole, prompt, options))
+    def _piece(self, token: int) -> bytes:
+        return self._model.piece(token, control=token in self._mark_tokens)
 
-    def _hidden(self, text: str, prompt: Sequence[int], options: Generate) -> tuple[reasoning.Span, ...]:
+    def _hidden(self, prompt: Sequence[int], options: Generate) -> stops.Hidden:
+        """What finds where the model thinks aloud after a prompt: nowhere in an answer that is held to a schema."""
         if options.schema is not None:
-            return ()
-        marks, begun = self.thinking(prompt)
-        return reasoning.spans(text, marks, begun=begun)
+            return lambda _: ()
+        return stops.hidden_after(lambda: self.thinking(prompt))
 
     def _empty_context(self, given: int, wanted: int = 0) -> Context:
         context = self._room_for(given, wanted)

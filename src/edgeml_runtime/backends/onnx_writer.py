@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property, partial
+from functools import cached_property
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from edgeml_runtime import reasoning, stops
+from edgeml_runtime import stops
 from edgeml_runtime.backends.onnx_text import GrowingText
 from edgeml_runtime.next_token import NextToken
 from edgeml_runtime.session import Generation, Said, Thinking, Written
@@ -48,7 +48,7 @@ class OnnxWriter(ABC):
         made: list[int] = []
         times: list[float] = []
         ends: list[int] = []
-        words, hidden = _words(options), self._hidden(tokens)
+        words, hidden = stops.words(options), stops.hidden_after(lambda: self.thinking(tokens))
         text, growing, ends_at = "", GrowingText(self._text, self._mute), None
         for token in self._tokens(tokens, options):
             made.append(token)
@@ -75,7 +75,8 @@ class OnnxWriter(ABC):
         Characters that are not complete yet wait for their other tokens, and what may become a stop word until it is
         known not to.
         """
-        return stops.until(self._steps(tokens, options), _words(options), self._hidden(tokens))
+        hidden = stops.hidden_after(lambda: self.thinking(tokens))
+        return stops.until(self._steps(tokens, options), stops.words(options), hidden)
 
     def said(self, turns: Sequence[Said]) -> list[int] | None:  # noqa: ARG002 - one signature for all
         """None where there is no chat template."""
@@ -103,11 +104,6 @@ class OnnxWriter(ABC):
             yield token
             new = [token]
 
-    def _hidden(self, prompt: Sequence[int]) -> stops.Hidden:
-        """What finds where the model thinks aloud after a prompt."""
-        marks, begun = self.thinking(prompt)
-        return partial(reasoning.spans, named=marks, begun=begun)
-
     @cached_property
     def _mute(self) -> frozenset[int]:
         """Special tokens, which are no text."""
@@ -117,8 +113,3 @@ class OnnxWriter(ABC):
         spoken = [token for token in tokens if token not in self._mute]
         text: str = self._tokenizer.decode(spoken, skip_special_tokens=False)
         return text
-
-
-def _words(options: Generate) -> tuple[str, ...]:
-    """The words that end a text; none where its end ends nothing."""
-    return () if options.past_end else options.stop
