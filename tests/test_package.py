@@ -420,6 +420,14 @@ def test_run_sh_works_from_another_folder_and_below_a_path_with_spaces(folder, t
     assert len(json.loads(done.stdout)) == 8
 
 
+def test_the_help_of_run_sh_is_about_what_was_typed(folder, tmp_path):
+    goal = shutil.copytree(folder, tmp_path / "bundle")
+    said = " ".join(run(goal, "predict", "--help").stdout.split())
+    assert said.startswith(f"usage: {goal}/run.sh predict [-h] [--json] --input FILE")
+    assert "FOLDER" not in said
+    assert run(goal, "-x").stderr.startswith(f"usage: {goal}/run.sh [-h]")
+
+
 def test_run_sh_unpacks_once_and_a_half_made_folder_is_not_used(folder, tmp_path):
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     goal = dressed(folder, tmp_path / "bundle", python=version)

@@ -208,6 +208,19 @@ def test_no_script_has_a_word_left_to_fill_in_and_every_one_can_be_read_by_a_she
     assert any(b"serve --config /etc/edgeml/${1#edgeml-}.toml" in content for content in scripts)
 
 
+def test_the_command_of_a_model_tells_the_runtime_what_was_typed(debs, tmp_path):
+    script = members(package(debs, f"edgeml-{NAME}_"))[f"usr/bin/edgeml-{NAME}"][1].decode()
+    command, start = tmp_path / f"edgeml-{NAME}", tmp_path / "runtime-onnx" / "start"
+    command.write_text(script.replace("/usr/lib/edgeml/live", str(tmp_path)))
+    (tmp_path / NAME).mkdir()
+    start.parent.mkdir()
+    start.write_text('#!/bin/sh\necho "$EDGEML_TYPED: $*"\n')
+    for path in (command, start):
+        path.chmod(0o755)
+    said = subprocess.run([command, "predict", "--help"], capture_output=True, text=True, check=True).stdout
+    assert said == f"edgeml-{NAME}: predict {tmp_path}/{NAME} --help\n"
+
+
 def test_no_model_is_called_as_what_runs_models_or_as_another_folder_beside_it(bundle):
     plain = read_bundle(bundle)
     asked = ["runtime/onnx", "Runtime-ONNX", "model-runtime/onnx", "users", "live", "model/live", "runtimes/onnx"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import signal
 import sys
 from functools import partial
@@ -145,12 +146,14 @@ def prepare(options: argparse.Namespace) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="edgeml_runtime", description="Runs the model of a bundle, offline.")
+    typed = os.environ.get("EDGEML_TYPED")  # a command that knows the folder itself, such as run.sh
+    parser = argparse.ArgumentParser(prog=typed or "edgeml_runtime", description="Runs the model of a bundle, offline.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     made = {}
     for command in (selftest, predict, info, serve, goldens, feedback, prepare):
         made[command] = commands.add_parser(command.__name__, help=command.__doc__, description=command.__doc__)
-        made[command].add_argument("folder", type=Path, metavar="FOLDER", help="a bundle's folder")
+        help = argparse.SUPPRESS if typed else "a bundle's folder"
+        made[command].add_argument("folder", type=Path, metavar="FOLDER", help=help)
         made[command].add_argument("--json", action="store_true", help="JSON on stdout, refusals too")
         made[command].set_defaults(command=command)
     _feedback_options(made[feedback])

@@ -25,6 +25,7 @@ if command -v sha256sum >/dev/null 2>&1; then
     [ -z "$changed" ] || refuse "$(printf %s "$changed" | head -n 1 | cut -d: -f1) is not the file that was packed" 'copy the bundle again'
 fi
 
+export EDGEML_TYPED="$0" # what its help is about
 newest=
 for python in python3 python3.14 python3.13 python3.12 python3.11; do
     recent "$python" || continue
