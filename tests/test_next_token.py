@@ -4,11 +4,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from edgeml_runtime.backends.gguf_grammar import Grammar
 from edgeml_runtime.errors import EdgemlError
 from edgeml_runtime.next_token import NextToken, candidates
 from edgeml_runtime.session import open_session
 from edgeml_runtime.types import Generate
+from tiny.gguf import llama_gguf
 from tiny.graphs import decoder_variant
+from tiny.variants import gguf_variant
 
 LOGITS = np.array([0.5, 2.0, -1.0, 2.0, 0.0, 1.0], np.float32)
 
@@ -123,7 +126,31 @@ def test_any_temperature_draws_a_token_that_may_come(temperature):
     assert temperature == 100.0 or tokens == {2}
 
 
-@pytest.mark.parametrize("logits", [[np.nan, 1.0], [np.inf, 1.0], [-np.inf, -np.inf]])
-def test_logits_that_are_no_numbers_are_refused(logits):
-    with pytest.raises(EdgemlError, match="no numbers to draw a token by"):
-        drawn(np.array(logits, np.float32), 1, temperature=1.0)
+@pytest.mark.parametrize("options", [{}, {"temperature": 1.0}, {"temperature": 1.0, "top_k": 1, "top_p": 0.5}])
+@pytest.mark.parametrize("logits", [[1.0, np.nan], [1.0, np.inf], [-np.inf, -np.inf]])
+def test_logits_that_are_no_numbers_are_refused(logits, options):
+    with pytest.raises(EdgemlError, match="no numbers to choose a token by"):
+        drawn(np.array(logits, np.float32), 1, **options)
+
+
+def test_a_schema_does_not_hide_that_logits_are_no_numbers(tmp_path):
+    session = open_session(gguf_variant(tmp_path / "model", llama_gguf(tmp_path / "tiny.gguf", width=64)), threads=1)
+    grammar = Grammar(session._model, {"type": "string"})
+    logits = np.zeros(session._model.tokens, np.float32)
+    logits[7] = np.nan
+
+    with pytest.raises(EdgemlError, match="no numbers to choose a token by"):
+        grammar.best(logits)
+    with pytest.raises(EdgemlError, match="no numbers to choose a token by"):
+        NextToken(Generate(temperature=1.0)).choose(grammar.allowed(np.full_like(logits, np.nan)))
+
+
+@pytest.mark.parametrize("top_p", [1e-300, 1e-20, 1e-9, float(np.nextafter(1, 0))])
+@pytest.mark.parametrize("temperature", [5e-324, 1.0, 100.0])
+def test_among_equals_the_smallest_top_p_leaves_one_and_the_largest_all(top_p, temperature):
+    for top_k in range(1, 60):
+        ids, probabilities = candidates(
+            np.zeros(60, np.float32), Generate(temperature=temperature, top_k=top_k, top_p=top_p)
+        )
+        assert ids.tolist() == list(range(1 if top_p < 0.01 else top_k))
+        assert probabilities.sum() == pytest.approx(1)

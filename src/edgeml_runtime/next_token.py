@@ -33,13 +33,23 @@ class NextToken:
         return not self._options.temperature
 
     def choose(self, logits: Floats) -> int:
-        """The id of the next token; of equally likely ones the lowest comes first."""
+        """The id of the next token; of equally likely ones the lowest comes first.
+
+        Raises EdgemlError for logits that are no numbers.
+        """
         if self.greedy:
-            return int(np.argmax(logits))
+            return likeliest(logits)
         ids, probabilities = candidates(logits, self._options)
         heights = np.cumsum(probabilities)
         place = np.searchsorted(heights, self._chance.random() * heights[-1], side="right")
         return int(ids[min(int(place), len(ids) - 1)])
+
+
+def likeliest(logits: Floats) -> int:
+    """The id of the likeliest token, of equally likely ones the lowest; raises EdgemlError where one is no number."""
+    best = int(np.argmax(logits))  # the first that is no number, where one is
+    _require_numbers(logits[best])
+    return best
 
 
 def candidates(logits: Floats, options: Generate) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
@@ -55,7 +65,8 @@ def candidates(logits: Floats, options: Generate) -> tuple[NDArray[np.int64], ND
         ids, likely = ids[: options.top_k], likely[: options.top_k] / likely[: options.top_k].sum()
     if options.top_p < 1:
         # All that are less likely than this make up less than what is left out.
-        ids, likely = _sorted(ids, likely, at_least=(1 - options.top_p) / len(ids))
+        # The likeliest one stays, however its probability was rounded.
+        ids, likely = _sorted(ids, likely, at_least=min((1 - options.top_p) / len(ids), likely.max()))
         count = int(np.searchsorted(np.cumsum(likely), options.top_p)) + 1
         ids, likely = ids[:count], likely[:count] / likely[:count].sum()
     return ids, likely
@@ -73,7 +84,11 @@ def _softmax(logits: Floats, temperature: float) -> NDArray[np.float64]:
     with np.errstate(over="ignore", invalid="ignore"):  # what is hopeless becomes minus infinity, which is right
         powers = np.exp((high - high.max()) / temperature)
     total = powers.sum()
-    if not np.isfinite(total):
-        raise EdgemlError("the model gave no numbers to draw a token by", hint="make the variant again")
+    _require_numbers(total)
     found: NDArray[np.float64] = powers / total
     return found
+
+
+def _require_numbers(found: Any) -> None:
+    if not np.isfinite(found):
+        raise EdgemlError("the model gave no numbers to choose a token by", hint="make the variant again")

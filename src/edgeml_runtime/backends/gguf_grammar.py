@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from edgeml_runtime.backends.gguf_model import Floats, Model, complaint, library
 from edgeml_runtime.backends.schema_bounds import check_bounds
 from edgeml_runtime.errors import EdgemlError
+from edgeml_runtime.next_token import likeliest
 
 SHORTLIST = 512  # tokens that are tried before the whole vocabulary is, which takes ten times as long
 _CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])  # llama_token_data in llama.h
@@ -41,7 +42,7 @@ class Grammar:
 
     def best(self, logits: Floats) -> int:
         """The likeliest token that is allowed now: the same as asking for the whole vocabulary, but rarely doing it."""
-        favourite = int(np.argmax(logits))
+        favourite = likeliest(logits)
         self._one["id"] = favourite
         if self._likeliest(self._one, logits) is not None:
             return favourite
