@@ -16,7 +16,7 @@ from edgeml.conditions import weights_sha256
 from edgeml.dataset import read_dataset
 from edgeml.errors import EdgemlError
 from edgeml.feedback import Wanted, export, forget, new_key, propose, pull_file, pull_host, pulled, tallies
-from edgeml.pulled import POOLS, SHARES, brought_home, keep, pool_of, read_pulled
+from edgeml.pulled import POOLS, SHARES, brought_home, erase, keep, pool_of, read_pulled
 from edgeml.scores import gold
 from edgeml.store import Store
 from edgeml.targets.ssh import Connection
@@ -29,6 +29,7 @@ from edgeml_runtime.records import encode
 from edgeml_runtime.types import Absent, Environment, Generate, Outcome
 from killed_writers import entry
 from tiny.commands import inside, parses
+from tiny.threads import meanwhile
 from tiny.variants import onnx_variant
 
 MODEL = "tiny"
@@ -380,6 +381,20 @@ def test_of_two_tasks_one_must_be_named(store, tmp_path):
 
 
 # Erasing, and keys
+
+
+def test_what_two_erase_at_once_is_all_gone(store):
+    """Both rewrite one file: the later would bring back what the earlier erased."""
+    several = [replace(item(f"text {number}"), id=str(number)) for number in range(400)]
+    items = [brought_home(one, device="d", pulled="2026-01-01") for one in several]
+    ids = [one.item.id for one in keep(store, items, stamp="s")]
+
+    for first, second in zip(ids[:40:2], ids[1:40:2], strict=True):
+        with meanwhile(lambda one=first: erase(store, [one])):
+            erase(store, [second])
+
+    assert {one.item.id for one in read_pulled(store, [MODEL])} == set(ids[40:])
+    assert sorted(path.suffix for path in store.root.rglob("*") if path.is_file()) == [".jsonl"]
 
 
 def test_what_is_erased_is_in_no_file_at_home(store, tmp_path):

@@ -7,13 +7,15 @@ import os
 import re
 import secrets
 from collections.abc import Collection, Iterable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Literal, get_args
 
 from msgspec.structs import replace
 
 from edgeml.errors import EdgemlError
-from edgeml.store import PART, Store
+from edgeml.progress import silent
+from edgeml.store import PART, Store, alone
 from edgeml_runtime.feedback.content import content_hash
 from edgeml_runtime.feedback.types import Item
 from edgeml_runtime.records import decode, encode
@@ -117,27 +119,34 @@ def models_of(store: Store) -> list[str]:
 def keep(store: Store, found: Sequence[Pulled], *, stamp: str) -> list[Pulled]:
     """Write what is not here yet, a file a pull and model; what was new, once it is on the disk."""
     new: list[Pulled] = []
-    for model in sorted({one.model for one in found}):
-        known = {one.item.id for one in read_pulled(store, [model])}
-        fresh = [one for one in found if one.model == model and one.item.id not in known]
-        if fresh:
-            _write(_folder(store, model) / f"{stamp}-{secrets.token_hex(3)}.jsonl", fresh)
-        new += fresh
+    with _alone(store):
+        for model in sorted({one.model for one in found}):
+            known = {one.item.id for one in read_pulled(store, [model])}
+            fresh = [one for one in found if one.model == model and one.item.id not in known]
+            if fresh:
+                _write(_folder(store, model) / f"{stamp}-{secrets.token_hex(3)}.jsonl", fresh)
+            new += fresh
     return new
 
 
 def erase(store: Store, ids: Collection[str]) -> list[str]:
     """Remove items from all that came home; the ids that were there."""
     gone: list[str] = []
-    for path in sorted(store.root.glob("*/feedback/*.jsonl")):
-        found = _read(path)
-        left = [one for one in found if one.item.id not in ids]
-        gone += [one.item.id for one in found if one.item.id in ids]
-        if not left:
-            path.unlink()
-        elif len(left) < len(found):
-            _write(path, left)
+    with _alone(store):
+        for path in sorted(store.root.glob("*/feedback/*.jsonl")):
+            found = _read(path)
+            left = [one for one in found if one.item.id not in ids]
+            gone += [one.item.id for one in found if one.item.id in ids]
+            if not left:
+                path.unlink()
+            elif len(left) < len(found):
+                _write(path, left)
     return list(dict.fromkeys(gone))
+
+
+def _alone(store: Store) -> AbstractContextManager[None]:
+    """What one process does at a time: another that rewrites a file would bring back what this one erases."""
+    return alone(store.root / "feedback", silent, doing="keeping or erasing feedback")
 
 
 def _folder(store: Store, model: str) -> Path:
