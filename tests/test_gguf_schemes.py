@@ -7,13 +7,14 @@ from itertools import pairwise
 import pytest
 
 from edgeml.errors import EdgemlError
-from edgeml.formats.gguf.audit import audit, largest_bytes
-from edgeml.formats.gguf.header import read_header
+from edgeml.formats.gguf.audit import audit, largest_bytes, share_quantized
+from edgeml.formats.gguf.header import Header, read_header
 from edgeml.formats.gguf.matrix import Entry, Matrix, write_matrix
 from edgeml.formats.gguf.mixtures import DEMANDING_TYPES, MATRIX_TYPES, MIXTURES, REPLACED
 from edgeml.types import SCHEMES, Scheme
 from test_gguf import converted
 from tiny.gguf import llama_gguf
+from tiny.refusals import refusal
 
 SLOW = ("iq1_m", "iq1_s", "iq2_m", "iq2_s", "iq2_xs", "iq2_xxs", "iq3_m", "iq3_s", "iq3_xs", "iq3_xxs", "iq4_xs")
 QUICK = [name for name in MIXTURES if name not in SLOW]
@@ -177,3 +178,22 @@ def test_what_is_demanded_is_known_beforehand(tmp_path):
     with pytest.raises(EdgemlError, match="gguf:iq2_xs is nothing without an importance matrix") as error:
         converted(source, "gguf:iq2_xs", tmp_path / "out")
     assert "--calibration FILE" in error.value.hint
+
+
+def test_a_file_without_weights_earns_no_label_and_is_refused():
+    empty = Header(version=3, metadata={}, tensors=(), size_bytes=64)
+
+    assert refusal(audit, empty, "q8_0") == "the GGUF file holds no parameters"
+    assert share_quantized(empty) == 0
+
+
+def test_progress_goes_by_parameters_to_the_last_one(tmp_path):
+    told = []
+    path = llama_gguf(tmp_path / "tiny.gguf", width=256, layers=1)
+
+    made = converted(path, "gguf:q8_0", tmp_path / "made", progress=lambda *step: told.append(step))
+
+    shares = [done for step, done, _ in told if step == "quantize"]
+    assert shares == sorted(set(shares))
+    assert (shares[0], shares[-1]) == (0, made.audit.parameters)
+    assert {total for step, _, total in told if step == "quantize"} == {made.audit.parameters}

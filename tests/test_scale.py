@@ -249,6 +249,7 @@ def test_a_pace_tells_the_time_left():
     assert pace.left_s(3, 100) == pytest.approx(7)
     assert pace.left_s(5, 100) == pytest.approx(5)  # nothing was heard since, and time went on
     assert pace.left_s(3, 0) is None
+    assert pace.left_s(11, 100) is None  # all should have been done by now: it goes slower than it did
 
 
 def test_a_pace_forgets_what_was_long_ago():

@@ -91,8 +91,12 @@ class Pace:
             self._seen.popleft()
 
     def left_s(self, now_s: float, total: int) -> float | None:
-        """Seconds until `total` at the pace so far; None where it is not known yet, or the end is not."""
+        """Seconds until `total` at the pace so far; None where it is not known yet, or the end is not.
+
+        Nor is it known any more when so much time has gone by without a word that all should have been done.
+        """
         (began_s, first), (last_s, done) = (self._seen[0], self._seen[-1]) if self._seen else ((0.0, 0), (0.0, 0))
         if not total or done <= first or last_s <= began_s:
             return None
-        return max(0.0, (last_s - began_s) / (done - first) * (total - done) - (now_s - last_s))
+        left_s = (last_s - began_s) / (done - first) * (total - done) - (now_s - last_s)
+        return left_s if left_s >= 0 else None

@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
+from edgeml.errors import EdgemlError
 from edgeml.formats.gguf.header import TENSOR_TYPES, Header, Tensor
 from edgeml.formats.gguf.mixtures import BLOCK, K_BLOCK, MIXTURES, REPLACED, Mixture
 from edgeml_runtime.types import Audit
@@ -39,12 +40,14 @@ def audit(
     """The audit of a written file. `source` is the GGUF that it was made from, if it was one.
 
     `quantized` names the method of a source in another format that was quantized already. `wished` holds the types
-    that the user chose, by the tensors' names.
+    that the user chose, by the tensors' names. Raises EdgemlError for a file without any.
     """
     counts: Counter[str] = Counter()
     for tensor in header.tensors:
         counts[tensor.type.name] += tensor.parameters
     parameters = counts.total()
+    if not parameters:
+        raise EdgemlError("the GGUF file holds no parameters", hint="make it again from its source")
     mixture, wished = MIXTURES[scheme], wished or {}
     unwished = [tensor for tensor in header.tensors if tensor.name not in wished]
     shortfalls = (
@@ -64,9 +67,9 @@ def audit(
 
 
 def share_quantized(header: Header) -> float:
-    """Share of the parameters that are stored in a quantized type."""
+    """Share of the parameters that are stored in a quantized type; 0 where there are none."""
     quantized = sum(tensor.parameters for tensor in header.tensors if tensor.type.quantized)
-    return quantized / sum(tensor.parameters for tensor in header.tensors)
+    return quantized / max(1, sum(tensor.parameters for tensor in header.tensors))
 
 
 def most_used(tensors: Iterable[Tensor]) -> str | None:

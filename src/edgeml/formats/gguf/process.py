@@ -17,8 +17,9 @@ from edgeml.errors import EdgemlError
 from edgeml.formats.child import run_module
 from edgeml.formats.gguf.child import QuantizeJob
 from edgeml.formats.gguf.matrix_child import MatrixJob
+from edgeml.formats.gguf.parts import read_model
 from edgeml.formats.view import data_view
-from edgeml.progress import Progress
+from edgeml.progress import Counter, Progress
 from edgeml.types import Model
 from edgeml_runtime.records import decode, encode
 from edgeml_runtime.types import Record, Refusal
@@ -53,7 +54,7 @@ _NOMIC = {
     "n_head": "num_attention_heads",
     "n_inner": "intermediate_size",
 }
-_TENSOR_LINE = re.compile(r"\[ *(\d+)/ *(\d+)\]")
+_TENSOR_LINE = re.compile(r"\[ *\d+/ *\d+\] +(\S+) +- ")
 _STEP_LINE = re.compile(r"@(\d+)/(\d+)")
 _WRITING_LINE = re.compile(r"Writing: +(\d+)%")
 
@@ -107,10 +108,13 @@ def _explained(error: EdgemlError, model: str) -> EdgemlError:
 def quantize_file(job: QuantizeJob, *, progress: Progress) -> None:
     """Let llama.cpp write a file in other types. Memory is bounded by the largest tensor plus a buffer."""
     tool_version(QUANTIZER)
+    left = {tensor.name: tensor.parameters for tensor in read_model(Path(job.source)).tensors}
+    told = Counter(progress, "quantize", sum(left.values()))
+    told(0)
 
     def follow(line: str) -> None:
-        if found := _TENSOR_LINE.search(line):
-            progress("quantize", int(found[1]), int(found[2]))
+        if found := _TENSOR_LINE.search(line):  # it is whole when the tensor is written
+            told(left.pop(found[1], 0))
 
     with _job_file(job) as path:
         what = f"quantizing {Path(job.source).name}"
