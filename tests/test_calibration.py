@@ -197,6 +197,18 @@ def test_what_needs_inputs_is_refused_without_any(model, tmp_path, scheme, wishe
     assert said in found
 
 
+def test_one_input_is_refused_before_anything_is_exported_and_does_not_hinder_fp32(model, tmp_path):
+    steps = []
+    asked = terms(text(tmp_path / "line.txt", "only one\n"))
+    here = {"profile": profile("laptop"), "store": Store(tmp_path / "artifacts"), "terms": asked}
+
+    said = refusal(quantize, model, [STATIC], **here, progress=lambda step, *_: steps.append(step))
+
+    assert said == "the calibration inputs are too few: one sets ranges, another judges"
+    assert not [step for step in steps if "onnx-int8-static" in step]
+    assert quantize(model, [FP32], **here)[0].manifest.calibration_sha256 is None
+
+
 def test_a_calibrated_bundle_is_made_again_from_its_inputs_and_from_no_others(model, tmp_path):
     store, lines = Store(tmp_path / "artifacts"), text(tmp_path / "lines.txt", "\n".join(LINES))
     write_record(store.root / "tiny" / "model.json", model)

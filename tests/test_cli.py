@@ -51,6 +51,13 @@ def encoders(store):
         (["run"], 2, "Missing argument 'RECIPE'", "edgeml run --help"),
         (["bench", "--data"], 2, "Option '--data' requires an argument", "edgeml --help"),
         (["bench", "--repeats", "0"], 3, "Invalid value for '--repeats': 0 is not in the range x>=1", "edgeml bench"),
+        (["bench", "--csv-offset-s", "inf"], 3, "Invalid value for '--csv-offset-s': inf is no finite", "edgeml bench"),
+        (
+            ["quantize", "--min-agreement", "nan"],
+            3,
+            "Invalid value for '--min-agreement': nan is no",
+            "edgeml quantize",
+        ),
         (["package", "--as", "zip"], 3, "Invalid value for '--as': 'zip' is not one of 'dir', 'tar'", "edgeml package"),
         (["download"], 3, "nothing to download", "edgeml download org/name"),
         (["quantize"], 3, "no model in artifacts", "edgeml download pypi:"),

@@ -11,6 +11,7 @@ from edgeml.verdicts.limits import (
     require_answerable,
     require_given,
     samples_noun,
+    size_bytes,
 )
 
 
@@ -67,6 +68,7 @@ def test_a_limit_is_read_in_the_metrics_own_unit(option, text, metric, statistic
         ("max-latency", "0ms", "nothing costs so little"),
         ("max-size", "p95=5MB", "neither a statistic nor a latency"),
         ("max-size", "-100%", "nothing costs so little"),
+        ("max-size", "1e308GB", "nothing costs so much"),
         ("max-energy", "5MJ", "its unit is 'MJ'"),
     ],
 )
@@ -76,6 +78,16 @@ def test_what_cannot_be_read_is_refused_with_an_example(option, text, why):
 
     assert why in refused.value.message
     assert f"--{option}" in refused.value.hint
+
+
+def test_a_size_is_a_number_of_bytes_that_fits_everywhere():
+    assert [size_bytes("memory", text) for text in ("2GB", " 1.5 KiB", "1B")] == [2_000_000_000, 1536, 1]
+
+
+@pytest.mark.parametrize("text", ["", "2", "2XB", "-2GB", "0GB", "0.1B", "nanGB", "1e30GB", "1e308GB", "1e999GB"])
+def test_a_size_that_is_none_is_refused(text):
+    with pytest.raises(EdgemlError, match="cannot read --memory"):
+        size_bytes("memory", text)
 
 
 def test_an_option_that_bounds_nothing_is_refused():

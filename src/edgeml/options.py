@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -33,6 +34,15 @@ _AS_THEY_ARE = (
     "gpu",
     "instructions",
 )
+
+
+def _finite(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
+    """The number that was typed, which click takes to be one where it is NaN or endless, too."""
+    if value is not None and not math.isfinite(value):
+        raise click.BadParameter(f"{value} is no finite number.", ctx, param)
+    return value
+
+
 _FILE = click.Path(path_type=Path)
 _COUNT = click.IntRange(min=1)
 _DEVICE = (
@@ -94,7 +104,13 @@ _COST = (
 _ENERGY = (
     click.option("--energy", metavar="METER", default="auto", show_default=True, help="auto, off, or a meter's name."),
     click.option("--energy-csv", type=_FILE, help="Log of an outside meter, timestamp,watts, read after each run."),
-    click.option("--csv-offset-s", type=float, default=0.0, help="How far this machine's clock is ahead of the log's."),
+    click.option(
+        "--csv-offset-s",
+        type=float,
+        default=0.0,
+        callback=_finite,
+        help="How far this machine's clock is ahead of the log's.",
+    ),
     click.option("--energy-busy-w", metavar="LOW,HIGH", help="Watts of the busy machine, for --energy estimate."),
 )
 _GENERATION = (
@@ -112,7 +128,12 @@ _CALIBRATION = (
         help="How int8-static finds the range of activations; left out, by measurement.",
     ),
     click.option("--memory", metavar="SIZE", help="The most that calibration may take, e.g. 2GB."),
-    click.option("--min-agreement", type=click.FloatRange(0, 1), help="Cosine to fp32 below which nodes stay in fp32."),
+    click.option(
+        "--min-agreement",
+        type=click.FloatRange(0, 1),
+        callback=_finite,
+        help="Cosine to fp32 below which nodes stay in fp32.",
+    ),
     click.option("--exclude", multiple=True, metavar="PATTERN", help="ONNX nodes that stay in floating point."),
     click.option("--block-size", type=_COUNT, help="Of int4: weights that share a scale."),
     click.option("--imatrix", type=_FILE, help="An importance matrix in a file of llama.cpp's, for gguf: schemes."),

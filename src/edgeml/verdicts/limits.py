@@ -33,6 +33,7 @@ _CHUNKED = ("perplexity", "kl_divergence", "same_top")
 # What a metric that compares with a baseline is of the baseline itself.
 OF_ITSELF = {"kl_divergence": 0.0, "same_top": 1.0}
 _BY_DEGREE = ("sentence-similarity",)  # tasks whose answers are not the same or different, only near or far
+_MOST_BYTES = 1e18  # which JSON and every library can hold
 _AMOUNT = re.compile(r"([+-]?)(\d+\.?\d*(?:[eE][+-]?\d+)?|\.\d+)\s*(\S*)")
 
 
@@ -86,9 +87,10 @@ def limit_of(option: str, text: str) -> Limit:
 def size_bytes(option: str, text: str) -> int:
     """The bytes that a size such as `2GB` stands for; raises EdgemlError naming the option for any other text."""
     found = _AMOUNT.fullmatch(text.strip())
-    if not found or found[1] or found[3] not in _BYTES or float(found[2]) <= 0:
+    count = float(found[2]) * _BYTES[found[3]] if found and not found[1] and found[3] in _BYTES else 0
+    if not 1 <= count <= _MOST_BYTES:
         raise EdgemlError(f"cannot read --{option} {text!r}", hint=f"write a size such as --{option} 2GB")
-    return int(float(found[2]) * _BYTES[found[3]])
+    return int(count)
 
 
 def require_answerable(limits: Sequence[Limit], *, baseline: bool, sliced: bool) -> None:
@@ -181,8 +183,8 @@ def _cost(option: str, text: str, name: str, amount: str) -> Limit:
     offset = {"": 0.0, "+": 1.0, "-": 1.0}[sign]
     share = offset + (-number if sign == "-" else number) / 100
     value = share if unit == "%" else number * units[unit]
-    if value <= 0:
-        raise _unreadable(option, text, "nothing costs so little")
+    if not 0 < value < math.inf:
+        raise _unreadable(option, text, f"nothing costs so {'little' if value <= 0 else 'much'}")
     return Limit(
         option=option,  # type: ignore[arg-type]  # it is a key of _COSTS
         text=text.strip(),

@@ -18,7 +18,7 @@ from edgeml.formats.child import run_module
 from edgeml.formats.onnx.audit import audit, check_interface, interface
 from edgeml.formats.onnx.chat import Kept, keep_template
 from edgeml.formats.onnx.child import WEIGHTS
-from edgeml.formats.onnx.order import Answer, Order
+from edgeml.formats.onnx.order import Answer, Order, require_two
 from edgeml.formats.onnx.seq2seq import GRAPHS, PAIRS
 from edgeml.formats.room import full_bytes, need_disk, need_memory
 from edgeml.formats.view import data_view
@@ -122,6 +122,8 @@ def _require_inputs(request: Request) -> None:
             message = f"{scheme} of {name}, a convolutional net, needs calibration images"
             raise EdgemlError(message, hint="give some: --calibration FOLDER of pictures, or use onnx:fp32")
     if request.calibration is not None:
+        if scheme.name != "fp32":
+            require_two(len(request.calibration))
         return
     if scheme.name == "int8-static" and request.traits.speech:
         raise EdgemlError(f"{scheme} is not made of models that hear", hint="use onnx:int8")

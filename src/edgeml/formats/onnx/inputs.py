@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from edgeml.errors import EdgemlError, why
-from edgeml.formats.onnx.order import Order
+from edgeml.formats.onnx.order import Order, require_two
 from edgeml_runtime.session import Kind
 
 Feeds = dict[str, Any]
@@ -67,8 +67,7 @@ def parts(reader: Reader) -> tuple[Reader, Reader]:
     Raises EdgemlError where there are not two.
     """
     count = len(reader.lengths)
-    if count < 2:
-        raise EdgemlError("the calibration inputs are too few: one sets ranges, another judges", hint="give 2 or more")
+    require_two(count)
     held = list(range(_HELD - 1, count, _HELD)) or [count - 1]
     rest = [row for row in range(count) if row not in set(held)]
     return reader.chosen(rest), reader.chosen(spread(held, _JUDGES[not reader.batches]))

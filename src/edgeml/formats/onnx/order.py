@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from edgeml.errors import EdgemlError
 from edgeml.formats import Calibration, Wishes
 from edgeml_runtime.session import Kind
 from edgeml_runtime.types import Pixels, Record, Speech
@@ -39,3 +40,9 @@ class Answer(Record, frozen=True, kw_only=True, tag_field="schema", tag="edgeml.
 
     settings: dict[str, Any] = {}
     calibrated: bool = False
+
+
+def require_two(count: int) -> None:
+    """Raise EdgemlError for fewer calibration inputs than two."""
+    if count < 2:
+        raise EdgemlError("the calibration inputs are too few: one sets ranges, another judges", hint="give 2 or more")
