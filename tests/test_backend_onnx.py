@@ -174,8 +174,8 @@ def test_the_start_token_is_what_the_tokenizer_puts_before_a_text(tmp_path, form
 @pytest.mark.parametrize(
     ("tokens", "options", "message"),
     [
-        ([5] * 30, Generate(max_new_tokens=8), "the prompt has 30 tokens, and 24 fit before 8 new ones"),
-        ([], Generate(max_new_tokens=8), "the prompt has 0 tokens"),
+        ([5] * 30, Generate(max_new_tokens=8), "30 tokens and 8 new ones do not fit the 32 of"),
+        ([], Generate(max_new_tokens=8), "there is no token to continue from"),
         ([5], Generate(schema={"type": "object"}), "an ONNX model cannot be held to a schema"),
     ],
 )

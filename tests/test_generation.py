@@ -281,7 +281,7 @@ def test_a_row_that_is_too_long_is_named_in_every_format(tmp_path, made):
     folder = made(tmp_path / "variant", max_tokens=8)
     rows = ({"text": "a"}, {"text": "a word " * 40})
 
-    with pytest.raises(Refused, match=r"^row 2: the \w+ has \d+ tokens"):
+    with pytest.raises(Refused, match=r"^row 2: (the text has )?\d+ tokens"):
         TASK.answers(open_session(folder, threads=1), job(folder, rows, generate=Generate(max_new_tokens=2)), quiet)
 
 

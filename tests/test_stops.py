@@ -7,6 +7,7 @@ import pytest
 from msgspec.structs import replace
 
 from edgeml_runtime.__main__ import main
+from edgeml_runtime.errors import UnfitError
 from edgeml_runtime.reasoning import THINK, spans
 from edgeml_runtime.server.generation import Shown
 from edgeml_runtime.session import Thinking, Written, open_session
@@ -108,6 +109,21 @@ def test_generation_ends_before_a_stop_word_whole_and_as_a_stream(writer):
     assert made.tokens == whole.tokens[: len(made.tokens)]
     assert max(made.text_ends) == len(made.text)
     assert whole.finish_reason == "length"
+
+
+def test_a_prompt_that_is_empty_and_one_that_does_not_fit_are_told_apart(writer):
+    prompt = writer.prompt(None, "abc")
+
+    for asked, tokens, told in [
+        (4, [], "there is no token to continue from"),
+        (4, prompt * 900, f"{900 * len(prompt)} tokens"),
+        (40_000, prompt, f"{len(prompt)} tokens and 40000 new ones do not fit the "),
+    ]:
+        if asked == 40_000 and writer.manifest.task == "text2text-generation":  # whose answer has a room of its own
+            continue
+        for write in (writer.generate, lambda *given: list(writer.write(*given))):
+            with pytest.raises(UnfitError, match=told):
+                write(tokens, Generate(max_new_tokens=asked))
 
 
 def test_a_stop_word_that_never_comes_changes_nothing(writer):

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeml_runtime.backends.onnx import open_graph, open_tokenizer
-from edgeml_runtime.backends.onnx_writer import OnnxWriter, Step
+from edgeml_runtime.backends.onnx_writer import OnnxWriter, Step, require_tokens
 from edgeml_runtime.errors import EdgemlError, UnfitError
 from edgeml_runtime.session import PROMPT_END, Said, Thinking, plain_prompt
 from edgeml_runtime.types import Generate, VariantManifest
@@ -134,9 +134,8 @@ class OnnxDecoder(OnnxWriter):
     def _require(self, tokens: Sequence[int], options: Generate) -> None:
         if options.schema is not None:
             raise EdgemlError("an ONNX model cannot be held to a schema", hint="use a gguf variant of the model")
-        room = self.manifest.max_tokens - options.max_new_tokens
-        if not tokens or len(tokens) > room:
-            raise UnfitError(
-                f"the prompt has {len(tokens)} tokens, and {room} fit before {options.max_new_tokens} new ones",
-                hint="shorten the text, or lower --max-new-tokens",
-            )
+        require_tokens(tokens)
+        given, wanted, limit = len(tokens), options.max_new_tokens, self.manifest.max_tokens
+        if given + wanted > limit:
+            problem = f"{given} tokens and {wanted} new ones do not fit the {limit} of {self.manifest.name}"
+            raise UnfitError(problem, hint="shorten the text, or ask for fewer new tokens")

@@ -18,7 +18,7 @@ import onnxruntime as ort
 from tokenizers import Tokenizer
 
 from edgeml_runtime.backends.onnx import open_graph, open_tokenizer
-from edgeml_runtime.backends.onnx_writer import OnnxWriter, Step
+from edgeml_runtime.backends.onnx_writer import OnnxWriter, Step, require_tokens
 from edgeml_runtime.errors import EdgemlError, UnfitError
 from edgeml_runtime.types import Generate, VariantManifest
 
@@ -99,7 +99,8 @@ class OnnxSeq2Seq(OnnxWriter):
     def _require(self, tokens: Sequence[int], options: Generate) -> None:
         if options.schema is not None:
             raise EdgemlError("an ONNX model cannot be held to a schema", hint="use a gguf variant of a decoder")
-        if not tokens or len(tokens) > self.manifest.max_tokens:
+        require_tokens(tokens)
+        if len(tokens) > self.manifest.max_tokens:
             raise UnfitError(
                 f"the text has {len(tokens)} tokens with its instruction, and at most {self.manifest.max_tokens} are "
                 "read",

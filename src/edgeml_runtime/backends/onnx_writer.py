@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from edgeml_runtime import stops
 from edgeml_runtime.backends.onnx_text import GrowingText
+from edgeml_runtime.errors import UnfitError
 from edgeml_runtime.next_token import NextToken
 from edgeml_runtime.session import Generation, Said, Thinking, Written
 from edgeml_runtime.types import Generate, VariantManifest
@@ -113,3 +114,9 @@ class OnnxWriter(ABC):
         spoken = [token for token in tokens if token not in self._mute]
         text: str = self._tokenizer.decode(spoken, skip_special_tokens=False)
         return text
+
+
+def require_tokens(tokens: Sequence[int]) -> None:
+    """Refuse an empty prompt."""
+    if not tokens:
+        raise UnfitError("there is no token to continue from", hint="give a text")
