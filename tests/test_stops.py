@@ -13,6 +13,7 @@ from edgeml_runtime.server.generation import Shown
 from edgeml_runtime.session import Thinking, Written, open_session
 from edgeml_runtime.stops import place_of, undecided, until
 from edgeml_runtime.types import Generate
+from tiny.chats import chat_tokenizer
 from tiny.gguf import llama_gguf
 from tiny.graphs import decoder_variant
 from tiny.seq2seq import seq2seq_variant
@@ -71,6 +72,42 @@ def test_no_word_ends_a_text_where_the_model_thinks_aloud():
 
     assert place_of(text, ("stop",), spans(text)) == text.rindex("stop")
     assert "".join(streamed(text, ("stop",), [3] * 20, hidden)) == text[: text.rindex("stop")]
+
+
+def test_words_in_long_reasoning_are_passed_over_at_once():
+    looks = []
+
+    class Spans(tuple):
+        def __iter__(self):
+            looks.append(self)
+            return super().__iter__()
+
+    text = "<think>" + "a\n" * 1000 + "</think>b\n<think>\n\n</think>"
+
+    assert place_of(text, ("\n",), Spans(spans(text))) == text.index("b\n") + 1
+    assert place_of(text[:-20], ("\n\n",), Spans(spans(text))) is None
+    assert len(looks) == 2
+
+
+@pytest.mark.parametrize("stop", ["\ufffd", "z\ufffd"])
+@pytest.mark.parametrize("kind", ["onnx", "gguf"])
+def test_a_stop_word_may_be_a_character_that_is_never_complete(tmp_path, kind, stop, monkeypatch):
+    if kind == "onnx":
+        session = open_session(decoder_variant(tmp_path / "model"), threads=1)
+        session._tokenizer = chat_tokenizer()
+        tokens = [session._tokenizer.token_to_id(letter) for letter in ("z", "\u00e2")]
+        monkeypatch.setattr(session, "_begin", lambda given, _: (lambda new: None, given))
+    else:
+        session = open_session(gguf_variant(tmp_path / "model", llama_gguf(tmp_path / "a.gguf", width=64)), threads=1)
+        tokens = [3 + ord("z"), 3 + 0xE2]
+    written = iter(tokens * 2)
+    monkeypatch.setattr("edgeml_runtime.next_token.NextToken.choose", lambda *_: next(written))
+    asked = Generate(max_new_tokens=2, stop=(stop,), past_end=False)
+
+    made = session.generate([5], asked)
+
+    assert (made.text, made.finish_reason) == ("z\ufffd"[: "z\ufffd".find(stop)], "stop")
+    assert "".join(step.text for step in session.write([5], asked)) == made.text
 
 
 @pytest.mark.parametrize("size", [1, 3, 1000])

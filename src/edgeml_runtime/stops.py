@@ -69,9 +69,10 @@ def until(steps: Iterator[Written], stops: Sequence[str], hidden: Hidden) -> Ite
 def _outside(text: str, word: str, hidden: Sequence[Span]) -> int | None:
     place = text.find(word)
     while place >= 0:
-        if not any(start <= place < end for start, end in hidden):
+        over = next((end for start, end in hidden if start <= place < end), None)
+        if over is None:
             return place
-        place = text.find(word, place + 1)
+        place = text.find(word, over)
     return None
 
 

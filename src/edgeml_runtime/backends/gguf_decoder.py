@@ -97,6 +97,8 @@ class GgufDecoder:
             if words and (ends_at := stops.place_of(text, words, hidden(text))) is not None:
                 break
         text += reader.decode(b"", final=True)
+        if ends_at is None:
+            ends_at = stops.place_of(text, words, hidden(text))
         whole = Generation(
             text=text,
             tokens=tuple(made),

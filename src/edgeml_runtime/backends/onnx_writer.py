@@ -59,6 +59,8 @@ class OnnxWriter(ABC):
             if words and (ends_at := stops.place_of(text, words, hidden(text))) is not None:
                 break
         text += growing.rest()
+        if ends_at is None:
+            ends_at = stops.place_of(text, words, hidden(text))
         whole = Generation(
             text=text,
             tokens=tuple(made),
