@@ -17,6 +17,8 @@ def pytest_configure():
     # A shell that forbids it would have every test file and every one of the hundreds of children compiled anew.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     sys.dont_write_bytecode = False
+    # The threads of OpenBLAS wait for work at full speed once numpy is there, also in children that have none for them.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 @pytest.fixture(autouse=True)

@@ -62,6 +62,7 @@ def fetched(folder: Path, store: Store, name="tiny"):
     return download(ModelRef.parse(str(folder)), store=store, name=name)
 
 
+@pytest.mark.real  # the real converter, with torch
 def test_shards_become_the_gguf_that_one_file_becomes(store, tmp_path):
     folder = llama_folder(tmp_path / "tiny", width=64, layers=1)
     for name in ("whole", "shards"):
@@ -81,6 +82,7 @@ def stored(path: Path) -> dict[str, tuple[str, bytes]]:
     }
 
 
+@pytest.mark.real  # the real exporter, with torch
 def test_shards_are_the_weights_that_the_exporter_sees(store, tmp_path):
     from transformers import AutoModelForCausalLM
 
@@ -334,10 +336,10 @@ def test_on_a_terminal_the_clock_moves_and_the_time_left_is_told():
     assert stream.getvalue().endswith("export  0.0 s\n")
 
 
-AWKWARD = ["- müller model", "a b/ü 模型", "--help", "x" * 120, 'quote\'s "and" $HOME']
+AWKWARD = ["- müller model/a b/ü 模型/" + "x" * 120, '--help/quote\'s "and" $HOME']
 
 
-@pytest.mark.parametrize("name", AWKWARD, ids=["dash", "deep", "option", "long", "quotes"])
+@pytest.mark.parametrize("name", AWKWARD, ids=["dash, blank, deep, long", "option, quotes"])
 def test_any_folder_may_hold_a_model_and_what_is_made_of_it(store, tmp_path, name):
     from tiny.gguf import llama_gguf
 
