@@ -15,7 +15,7 @@ def signed(text, signs):
 
 def signs(text):
     names = {author: sign for sign, author in SIGNS.items()}
-    return "".join(names[letter.author] for letter in text)
+    return "".join(names[author_of(letter)] for letter in text)
 
 
 @pytest.mark.parametrize(
@@ -98,5 +98,5 @@ def test_a_changed_text_is_pythons_and_no_letter_gains_trust(name):
             if name in ("join", "replace"):
                 continue
             trusted = list("".join(letter for letter, own in zip(text, places, strict=True) if own).casefold())
-            for letter in "".join(one for piece in pieces for one in piece if one.author == TEMPLATE).casefold():
+            for letter in "".join(one for piece in pieces for one in piece if author_of(one) == TEMPLATE).casefold():
                 trusted.remove(letter)

@@ -99,6 +99,8 @@ def test_a_long_conversation_stays_within_what_a_template_may_do(name):
         "{% set ns = namespace() %}{% set ns.__class__ = 1 %}",
         "{{ raise_exception.__globals__.json }}",
         "{{ range.__self__.left }}",
+        "{{ messages[0].content['_of']('x', bos_token) }}",
+        "{{ messages[0].content.split.__func__.__globals__ }}",
         "{{ self.__init__.__globals__ }}",
         "{{ strftime_now.__code__.co_code }}",
         "{% include '/etc/passwd' %}",
@@ -129,6 +131,7 @@ def test_a_template_that_tries_to_get_out_is_refused(template):
         "{{ self._TemplateReference__context }}",
         "{{ joiner.__init__ }}{{ namespace.__init__ }}{{ raise_exception.__globals__ }}",
         "{{ environment }}{{ context }}{{ loop }}{{ self.x }}",
+        "{{ messages[0].content.author }}{{ messages[0].content._authors }}{{ messages[0].content.split['__self__'] }}",
         "{{ config }}{{ request }}{{ os }}{{ tools }}{{ documents }}",
     ],
 )

@@ -30,11 +30,6 @@ class Traced(str):
         made._authors = authors
         return made
 
-    @property
-    def author(self) -> int:
-        """The least trusted author; the template for a text without characters."""
-        return min(self._authors, default=TEMPLATE)
-
     def __str__(self) -> str:
         return self  # else the authors would be forgotten
 
@@ -117,7 +112,7 @@ class Traced(str):
 
     def _changed(self, text: str) -> Traced:
         # A change of case never leaves letters out, so that each stands where it stood if there are as many as before.
-        return self._of(text, self._authors) if len(text) == len(self) else Traced(text, self.author)
+        return self._of(text, self._authors) if len(text) == len(self) else Traced(text, author_of(self))
 
     def _parts(self, parts: list[str], separator: str | None) -> list[Traced]:
         """The parts as they follow each other; white space between them is no part of any."""
@@ -141,12 +136,15 @@ def traced(value: Any) -> Traced:
 
 
 def author_of(value: Any) -> int:
-    """The least trusted author of a value: anybody where it is not known. Numbers and nothing are the template's."""
+    """The least trusted author of a value: anybody where it is not known.
+
+    Numbers are the template's, and so is a text without characters.
+    """
     waiting, found = [value], TEMPLATE
     while waiting and found > ANYBODY:
         one = waiting.pop()
         if isinstance(one, Traced):
-            found = min(found, one.author)
+            found = min(found, min(one._authors, default=TEMPLATE))
         elif isinstance(one, dict):
             waiting += [part for pair in one.items() for part in pair]
         elif isinstance(one, list | tuple):

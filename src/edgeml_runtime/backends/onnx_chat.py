@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeml_runtime import reasoning
-from edgeml_runtime.authors import ASSISTANT, TEMPLATE, Traced
+from edgeml_runtime.authors import ASSISTANT, TEMPLATE, Traced, author_of
 from edgeml_runtime.chat_template import ChatTemplate, Writer
 from edgeml_runtime.records import read_record
 from edgeml_runtime.session import Said
@@ -56,7 +56,9 @@ class Chat:
             text, meant = waiting.pop()
             found = self._encoded(text, meant=meant)
             false = [
-                span for token, span in self._controls(found, text) if text[slice(*span)].author < self._authors[token]
+                span
+                for token, span in self._controls(found, text)
+                if author_of(text[slice(*span)]) < self._authors[token]
             ]
             if false:
                 waiting += reversed(_pieces(text, false, meant=meant))
