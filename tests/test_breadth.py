@@ -51,19 +51,46 @@ _ENCODERS = {
     "RoBERTa": "Roberta",
     "MPNet": "MPNet",
     "XLM-R": "XLMRoberta",
+    "ALBERT": "Albert",
+    "CamemBERT": "Camembert",
+    "DeBERTa v2, v3": "DebertaV2",
+    "ELECTRA": "Electra",
+    "ModernBERT": "ModernBert",
 }
 _HEADS = {"text-classification": "ForSequenceClassification", "token-classification": "ForTokenClassification"}
-_SHAPES = {"ViT": "ViT", "ResNet": "ResNet", "MobileNet": "MobileNetV2"}
+_SHAPES = {
+    "ViT": "ViT",
+    "DeiT": "DeiT",
+    "DINOv2": "Dinov2",
+    "Swin": "Swin",
+    "ResNet": "ResNet",
+    "RegNet": "RegNet",
+    "MobileNet V1": "MobileNetV1",
+    "MobileNet V2": "MobileNetV2",
+    "ConvNeXt": "ConvNext",
+    "ConvNeXt V2": "ConvNextV2",
+}
 _DECODERS = {
     "Llama, SmolLM": "LlamaForCausalLM",
     "Mistral": "MistralForCausalLM",
     "Qwen2": "Qwen2ForCausalLM",
     "Qwen3": "Qwen3ForCausalLM",
+    "Gemma": "GemmaForCausalLM",
+    "Gemma 2": "Gemma2ForCausalLM",
     "Gemma 3": "Gemma3ForCausalLM",
+    "Phi-1, Phi-2": "PhiForCausalLM",
     "Phi-3": "Phi3ForCausalLM",
     "SmolLM3": "SmolLM3ForCausalLM",
+    "ERNIE 4.5": "Ernie4_5ForCausalLM",
+    "Granite 3": "GraniteForCausalLM",
+    "OLMo 2": "Olmo2ForCausalLM",
+    "StableLM": "StableLmForCausalLM",
+    "StarCoder2": "Starcoder2ForCausalLM",
+    "BLOOM": "BloomForCausalLM",
+    "OPT": "OPTForCausalLM",
     "GPT-2": "GPT2LMHeadModel",
     "GPT-J": "GPTJForCausalLM",
+    "GPT-Neo": "GPTNeoForCausalLM",
     "GPT-NeoX, Pythia": "GPTNeoXForCausalLM",
 }
 _INT8 = ("onnx:fp32", "onnx:int8")
@@ -93,7 +120,10 @@ CELLS = [
         if f"{name}Model" in gguf_families.ENCODERS
     ),
     # Of random weights most answers are near to others: far above chance is all that can be asked.
-    Cell("T5", "text2text-generation", *_INT8, "T5ForConditionalGeneration", least=0.1),
+    *(
+        Cell(family, "text2text-generation", *_INT8, f"{family.upper()}ForConditionalGeneration", least=0.1)
+        for family in ("T5", "mT5")
+    ),
     Cell("BART", "text2text-generation", *_INT8, "BartForConditionalGeneration", least=0.5),
     *(
         Cell(family, "image-classification", *_INT8, f"{name}ForImageClassification")
@@ -151,7 +181,9 @@ def _make(cell: Cell, folder: Path, merges: Path) -> None:
     elif cell.task == "automatic-speech-recognition":
         whisper_folder(folder)
     elif cell.task == "text2text-generation":
-        t5_folder(folder, initializer_factor=4.0) if cell.family == "T5" else bart_folder(folder)
+        bart_folder(folder) if cell.family == "BART" else t5_folder(
+            folder, family=cell.family.upper(), initializer_factor=4.0
+        )
     else:
         family_folder(folder, cell.architecture)
 

@@ -99,7 +99,11 @@ def test_an_encoder_gives_the_vectors_that_pytorch_does(tmp_path, architecture, 
 
 
 @pytest.mark.parametrize(
-    ("architecture", "family"), [("GPTJForCausalLM", "GPT-J"), ("MPNetModel", "MPNet"), ("BartModel", "BART")]
+    ("architecture", "family"),
+    [
+        *(("GPTJForCausalLM", "GPT-J"), ("GPTNeoForCausalLM", "GPT-Neo"), ("OPTForCausalLM", "OPT")),
+        *(("MPNetModel", "MPNet"), ("BartModel", "BART"), ("DebertaV2Model", "DeBERTa"), ("ElectraModel", "ELECTRA")),
+    ],
 )
 def test_a_family_that_llama_cpp_has_not_is_refused_by_name_before_any_work(tmp_path, architecture, family):
     folder = llama_folder(tmp_path / "model", width=64, layers=1)

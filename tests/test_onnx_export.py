@@ -8,18 +8,20 @@ from onnx import helper
 
 from edgeml.formats.onnx.audit import audit
 from edgeml.formats.onnx.export import name_tables, share_heads
-from edgeml.formats.onnx.graph import TABLE, plain
+from edgeml.formats.onnx.graph import MICROSOFT, TABLE, plain
 from tiny.graphs import graph_model
 
 WORDS, WIDTH = 12, 4
 
 
-def tied_model(head):
-    """Words looked up in a table, and words found again by a head."""
+def tied_model(head, **fused):
+    """Words looked up in a table, and words found again by a head, which may be `fused` with a factor."""
     table = np.random.default_rng(1).standard_normal((WORDS, WIDTH)).astype(np.float32)
     nodes = [
         helper.make_node("Gather", ["table", "input_ids"], ["x"]),
-        helper.make_node("MatMul", ["x", "head"], ["logits"]),
+        helper.make_node("FusedMatMul", ["x", "head"], ["logits"], domain=MICROSOFT, **fused)
+        if fused
+        else helper.make_node("MatMul", ["x", "head"], ["logits"]),
     ]
     stored = {"table": table, "head": np.ascontiguousarray(head(table))}
     return graph_model(nodes, {"input_ids": ["batch", "tokens"]}, {"logits": ["batch", "tokens", WORDS]}, stored)
@@ -40,6 +42,16 @@ def test_a_head_that_is_the_table_turned_is_stored_once(tmp_path):
     np.testing.assert_allclose(answers(made), expected, rtol=1e-6)
     onnx.save_model(made, tmp_path / "model.onnx")
     assert audit(tmp_path / "model.onnx", "fp32").parameters == WORDS * WIDTH
+
+
+def test_a_head_that_also_scales_is_stored_once_too():
+    model = tied_model(lambda table: table.T, alpha=0.25)
+    expected = answers(model)
+
+    made = plain(share_heads(model))
+
+    assert [one.name for one in made.graph.initializer] == ["table"]
+    np.testing.assert_allclose(answers(made), expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("head", [lambda table: table.T + 1, lambda table: table.T[:, ::-1]])

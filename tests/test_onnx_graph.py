@@ -185,7 +185,15 @@ def test_a_head_that_shares_the_embedding_gets_a_copy(tmp_path):
     np.testing.assert_allclose(answer(path), answer_of(tied_model(), tmp_path), rtol=1e-5)
 
 
-def test_a_head_that_also_scales_is_left_alone():
-    made = onnx_graph.split_heads(tied_model(alpha=0.5))
+def test_a_head_that_also_scales_is_a_product_and_its_scale(tmp_path):
+    path = tmp_path / "made.onnx"
+    onnx_graph.save(onnx_graph.split_heads(tied_model(alpha=0.5)), path)
+
+    assert operators(path) == {"Gather": 1, "MatMul": 1, "Mul": 1}
+    np.testing.assert_allclose(answer(path), answer_of(tied_model(alpha=0.5), tmp_path), rtol=1e-5)
+
+
+def test_a_head_that_turns_its_input_is_left_alone():
+    made = onnx_graph.split_heads(tied_model(transA=1))
 
     assert [node.op_type for node in made.graph.node] == ["Gather", "FusedMatMul"]

@@ -21,7 +21,7 @@ _OFFSET = {"pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2, "max_positio
 _GROUPED = {**_WIDE, "num_key_value_heads": 2, "max_position_embeddings": 64, "bos_token_id": 1, "eos_token_id": 2}
 _PLAIN = {"pad_token_id": 0, "max_position_embeddings": 64}
 # As DeBERTa v3 has them: places are told apart by how far they are from each other, in buckets, and by nothing else.
-_RELATIVE = {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "position_buckets": 16, "share_att_key": True}
+_RELATIVE = {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "position_buckets": 4, "share_att_key": True}
 _RELATIVE |= {"norm_rel_ebd": "layer_norm", "position_biased_input": False, "type_vocab_size": 0}
 _ALTERNATING = {"num_hidden_layers": 3, "global_attn_every_n_layers": 2, "local_attention": _WINDOW}
 _ALTERNATING |= {"cls_token_id": 2, "sep_token_id": 3, "bos_token_id": 2, "eos_token_id": 3}
@@ -29,7 +29,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "AlbertModel": {**_WIDE, **_PLAIN, "embedding_size": 32},
     "BertModel": {**_WIDE, **_PLAIN},
     "CamembertModel": {**_WIDE, **_OFFSET},
-    "DebertaV2Model": {**_WIDE, **_PLAIN, **_RELATIVE},
+    "DebertaV2Model": {**_WIDE, **_PLAIN, **_RELATIVE, "intermediate_size": 256},
     "ElectraModel": {**_WIDE, **_PLAIN, "embedding_size": 32},
     "ModernBertModel": {**_WIDE, **_PLAIN, **_ALTERNATING},
     "DistilBertModel": {**_DISTIL, **_PLAIN},
@@ -108,7 +108,7 @@ def family_folder(path: Path, architecture: str, **more: Any) -> Path:
     vocabulary = letters_tokenizer(path, _ALL[architecture].get("pad_token_id"))
     settings = {**_ALL[architecture], **more, "vocab_size": vocabulary, "initializer_range": 0.2}
     model = kind(kind.config_class(**settings))
-    if architecture == "Gemma3ForCausalLM":  # which multiplies them by the root of the width: it would repeat a word
+    if architecture.startswith("Gemma"):  # which multiplies them by the root of the width: it would repeat a word
         model.get_input_embeddings().weight.data.mul_(0.05)
         model.model.norm.weight.data.fill_(19)  # and one more: logits as large as before
     model.save_pretrained(path)

@@ -20,6 +20,12 @@ _DECODER = {**_WIDE, "num_key_value_heads": 2, "max_position_embeddings": 256, "
 _ENDS = {"bos_token_id": 1, "eos_token_id": 2}
 _GEMMA = {**_DECODER, "head_dim": 32, "pad_token_id": 0}
 _NEOX = {"hidden_size": 64, "intermediate_size": 256, "num_hidden_layers": 3, "num_attention_heads": 4}
+_GRANITE = {
+    "embedding_multiplier": 2.0,
+    "residual_multiplier": 0.5,
+    "logits_scaling": 2.0,
+    "attention_multiplier": 0.25,
+}
 _OFFSET = {"pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2, "max_position_embeddings": 258}
 
 # Each family's class with its settings, and the kind of tokenizer.
@@ -36,6 +42,13 @@ DECODERS: dict[str, tuple[dict[str, Any], str]] = {
         "pieces",
     ),
     "SmolLM3ForCausalLM": ({**_DECODER, "tie_word_embeddings": True, "pad_token_id": 0}, "merges"),
+    "BloomForCausalLM": ({"hidden_size": 64, "n_layer": 3, "n_head": 4, "seq_length": 256, **_ENDS}, "merges"),
+    "Ernie4_5ForCausalLM": ({**_DECODER, "pad_token_id": 0}, "pieces"),
+    "GraniteForCausalLM": ({**_DECODER, **_GRANITE, "pad_token_id": 0}, "merges"),
+    "Olmo2ForCausalLM": ({**_DECODER, "pad_token_id": 0}, "merges"),
+    "PhiForCausalLM": ({**_NEOX, **_ENDS, "max_position_embeddings": 256, "partial_rotary_factor": 0.5}, "merges"),
+    "StableLmForCausalLM": ({**_DECODER, "partial_rotary_factor": 0.5, "tie_word_embeddings": False}, "merges"),
+    "Starcoder2ForCausalLM": ({**_DECODER, "sliding_window": None}, "merges"),
     "GPT2LMHeadModel": ({"n_embd": 64, "n_layer": 3, "n_head": 4, "n_positions": 256, **_ENDS}, "merges"),
     "GPTNeoXForCausalLM": ({**_NEOX, **_ENDS, "max_position_embeddings": 256, "tie_word_embeddings": False}, "merges"),
 }

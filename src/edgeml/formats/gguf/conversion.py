@@ -40,9 +40,28 @@ ARCHITECTURES = {
     "smollm3": ("SmolLM3ForCausalLM",),
     "gpt2": ("GPT2LMHeadModel",),
     "gptneox": ("GPTNeoXForCausalLM",),
+    "bloom": ("BloomForCausalLM",),
+    "ernie4_5": ("Ernie4_5ForCausalLM",),
+    "granite": ("GraniteForCausalLM",),
+    "olmo2": ("Olmo2ForCausalLM",),
+    "phi2": ("PhiForCausalLM",),
+    "stablelm": ("StableLmForCausalLM",),
+    "starcoder2": ("Starcoder2ForCausalLM",),
 }
 # Families that llama.cpp has nothing for, by the beginnings of their classes' names.
-_MISSING = {"GPTJ": "GPT-J", "MPNet": "MPNet", "Bart": "BART", "Whisper": "Whisper", "ViT": "ViT", "ResNet": "ResNet"}
+_MISSING = {
+    "Albert": "ALBERT",
+    "Bart": "BART",
+    "Deberta": "DeBERTa",
+    "Electra": "ELECTRA",
+    "GPTJ": "GPT-J",
+    "GPTNeoFor": "GPT-Neo",
+    "MPNet": "MPNet",
+    "OPT": "OPT",
+    "ResNet": "ResNet",
+    "ViT": "ViT",
+    "Whisper": "Whisper",
+}
 _ENCODERS = ("bert", "nomic-bert")
 _POOLING: dict[int, Pooling] = {1: "mean", 2: "cls", 3: "last"}  # `llama_pooling_type` in llama.h; 0 is none
 _RANKS = 4

@@ -141,20 +141,41 @@ def keep(model: ModelProto, outputs: list[str]) -> None:
 
 
 def split_heads(model: ModelProto) -> ModelProto:
-    """A product by the transposed embedding becomes a plain product by a copy, which the quantizer knows."""
-    from onnx import helper, numpy_helper
+    """A product by a stored matrix that turns or scales it becomes a plain one, which the quantizer knows.
+
+    A matrix that is turned, as an embedding that is the head too, is copied for it; the scale follows as a product.
+    """
+    from onnx import numpy_helper
 
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
-    for index, node in enumerate(list(model.graph.node)):
-        if node.op_type != "FusedMatMul" or node.input[1] not in tensors or not _only_transposes(node):
+    nodes: list[NodeProto] = []
+    for node in model.graph.node:
+        fused = settings(node) if node.op_type == "FusedMatMul" and node.input[1] in tensors else None
+        if fused is None or any(value for name, value in fused.items() if name not in ("alpha", "transB")):
+            nodes.append(node)
             continue
-        name = node.input[1] + COPIED
-        array = np.ascontiguousarray(numpy_helper.to_array(tensors[node.input[1]]).T)
-        model.graph.initializer.append(numpy_helper.from_array(array, name))
-        model.graph.node.remove(node)
-        made = helper.make_node("MatMul", [node.input[0], name], list(node.output), node.name)
-        model.graph.node.insert(index, made)
+        name = node.input[1]
+        if fused.get("transB"):
+            array = np.ascontiguousarray(numpy_helper.to_array(tensors[name]).T)
+            name += COPIED
+            model.graph.initializer.append(numpy_helper.from_array(array, name))
+        nodes += _scaled_product(model, node, name, fused.get("alpha", 1.0))
+    replace(model.graph.node, nodes)
     return model
+
+
+def _scaled_product(model: ModelProto, node: NodeProto, matrix: str, alpha: float) -> list[NodeProto]:
+    from onnx import helper, numpy_helper
+
+    output = node.output[0]
+    if alpha == 1:
+        return [helper.make_node("MatMul", [node.input[0], matrix], [output], node.name)]
+    plain_output, scale = f"{output}.plain", f"{output}.scale{TABLE}"
+    model.graph.initializer.append(numpy_helper.from_array(np.array(alpha, np.float32), scale))
+    return [
+        helper.make_node("MatMul", [node.input[0], matrix], [plain_output], node.name),
+        helper.make_node("Mul", [plain_output, scale], [output]),
+    ]
 
 
 def rename(model: ModelProto, names: dict[str, str]) -> None:
@@ -176,11 +197,6 @@ def replace(field: Any, items: list[Any]) -> None:
     """Give a repeated field other items."""
     del field[:]
     field.extend(items)
-
-
-def _only_transposes(node: NodeProto) -> bool:
-    changed = {name: value for name, value in settings(node).items() if value != (1.0 if name == "alpha" else 0)}
-    return changed == {"transB": 1}
 
 
 def _reads(node: NodeProto) -> Iterator[str]:
