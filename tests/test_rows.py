@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from edgeml_runtime.errors import EdgemlError
-from edgeml_runtime.rows import check_columns, check_texts, parse_columns, read_rows, rename
+from edgeml_runtime.rows import LONGEST, check_columns, check_texts, parse_columns, read_rows, rename
 from tiny.refusals import refusal
 
 
@@ -112,3 +112,10 @@ def test_a_column_that_the_file_does_not_have_cannot_be_mapped():
     with pytest.raises(EdgemlError, match="has no column 'body' to map") as caught:
         rename([{"line": "fuel"}], {"body": "text"}, "lines.csv")
     assert "one of 'line'" in caught.value.hint
+
+
+def test_a_text_that_no_model_reads_is_refused_before_its_tokens_fill_the_memory():
+    whole = {"text": "a" * LONGEST}
+    check_texts([whole], ("text",), "rows.txt")
+    with pytest.raises(EdgemlError, match=r"'text' in row 2 of rows\.txt has 1000001 characters"):
+        check_texts([whole, {"text": "a" * (LONGEST + 1)}], ("text",), "rows.txt")

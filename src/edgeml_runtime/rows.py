@@ -13,6 +13,8 @@ import msgspec
 from edgeml_runtime.errors import EdgemlError
 from edgeml_runtime.types import Row
 
+LONGEST = 1_000_000  # characters of a text: a long book, whose tokens take 300 MB before they are cut or counted
+
 
 def read_rows(path: Path) -> list[Row]:
     """Every row of a UTF-8 file, by its ending: `.jsonl`, `.csv`, `.tsv`; any other has one `text` a line.
@@ -39,7 +41,7 @@ def check_columns(rows: Sequence[Row], columns: Sequence[str], where: str) -> No
 
 
 def check_texts(rows: Sequence[Row], columns: Sequence[str], where: str) -> None:
-    """Raise EdgemlError for the first row of `where` whose `columns` are missing or are not text."""
+    """Raise EdgemlError for the first row of `where` whose `columns` are missing, no text, blank, or endless."""
     check_columns(rows, columns, where)
     for number, row in enumerate(rows, 1):
         for column in columns:
@@ -47,6 +49,9 @@ def check_texts(rows: Sequence[Row], columns: Sequence[str], where: str) -> None
                 raise EdgemlError(f"{column!r} in row {number} of {where} is no text", hint="write it in quotes")
             if not row[column].strip():
                 raise EdgemlError(f"{column!r} in row {number} of {where} is blank", hint="fill it, or drop the row")
+            if (count := len(row[column])) > LONGEST:
+                problem = f"{column!r} in row {number} of {where} has {count} characters, and {LONGEST} are the most"
+                raise EdgemlError(problem, hint="cut it into several rows: a model reads a small part of it")
 
 
 def parse_columns(texts: Sequence[str]) -> dict[str, str]:
