@@ -197,3 +197,18 @@ def test_a_head_that_turns_its_input_is_left_alone():
     made = onnx_graph.split_heads(tied_model(transA=1))
 
     assert [node.op_type for node in made.graph.node] == ["Gather", "FusedMatMul"]
+
+
+def test_a_table_that_is_normalised_as_a_whole_becomes_a_lookup(tmp_path):
+    nodes = [
+        helper.make_node("LayerNormalization", ["table", "ones"], ["distances"], axis=-1),
+        helper.make_node("Gather", ["distances", "input_ids"], ["y"]),
+    ]
+    table = np.random.default_rng(0).random((WORDS, WIDTH), np.float32)
+    stored = {"table": table, "ones": np.ones(WIDTH, np.float32)}
+    model = graph_model(nodes, {"input_ids": SHAPE}, {"y": [*SHAPE, WIDTH]}, stored)
+
+    source, made = fused(model, tmp_path)
+
+    assert operators(made) == {"Gather": 2, "LayerNormalization": 1}
+    np.testing.assert_allclose(answer(made), answer(source), atol=1e-6)

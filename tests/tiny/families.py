@@ -21,7 +21,7 @@ _OFFSET = {"pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2, "max_positio
 _GROUPED = {**_WIDE, "num_key_value_heads": 2, "max_position_embeddings": 64, "bos_token_id": 1, "eos_token_id": 2}
 _PLAIN = {"pad_token_id": 0, "max_position_embeddings": 64}
 # As DeBERTa v3 has them: places are told apart by how far they are from each other, in buckets, and by nothing else.
-_RELATIVE = {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "position_buckets": 4, "share_att_key": True}
+_RELATIVE = {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "position_buckets": 16, "share_att_key": True}
 _RELATIVE |= {"norm_rel_ebd": "layer_norm", "position_biased_input": False, "type_vocab_size": 0}
 _ALTERNATING = {"num_hidden_layers": 3, "global_attn_every_n_layers": 2, "local_attention": _WINDOW}
 _ALTERNATING |= {"cls_token_id": 2, "sep_token_id": 3, "bos_token_id": 2, "eos_token_id": 3}
@@ -29,7 +29,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "AlbertModel": {**_WIDE, **_PLAIN, "embedding_size": 32},
     "BertModel": {**_WIDE, **_PLAIN},
     "CamembertModel": {**_WIDE, **_OFFSET},
-    "DebertaV2Model": {**_WIDE, **_PLAIN, **_RELATIVE, "intermediate_size": 256},
+    "DebertaV2Model": {**_WIDE, **_PLAIN, **_RELATIVE},
     "ElectraModel": {**_WIDE, **_PLAIN, "embedding_size": 32},
     "ModernBertModel": {**_WIDE, **_PLAIN, **_ALTERNATING},
     "DistilBertModel": {**_DISTIL, **_PLAIN},

@@ -37,6 +37,7 @@ def fuse(source: Path, scratch: Path, *, heads: int | None) -> Path:
         except UnmatchedError:
             continue
         split_skip_norms(model)
+        look_up_tables(model)
         save(model, trial)
         if agree(base, trial):
             return trial
@@ -85,6 +86,22 @@ def open_attention(model: ModelProto) -> None:
             ),
         ]
     replace(model.graph.node, nodes)
+
+
+def look_up_tables(model: ModelProto) -> None:
+    """A stored table that is normalised as a whole, as that of DeBERTa's distances, becomes rows of a lookup.
+
+    Quantizers make integers of a lookup's table, and of no norm's input.
+    """
+    from onnx import helper, numpy_helper
+
+    tables = {one.name: one.dims[0] for one in model.graph.initializer if len(one.dims) == 2}
+    for index, node in reversed(list(enumerate(model.graph.node))):
+        if node.op_type == "LayerNormalization" and (table := node.input[0]) in tables:
+            rows = numpy_helper.from_array(np.arange(tables[table], dtype=np.int64), f"{node.output[0]}.rows")
+            model.graph.initializer.append(rows)
+            model.graph.node.insert(index, helper.make_node("Gather", [table, rows.name], [f"{node.output[0]}.table"]))
+            node.input[0] = f"{node.output[0]}.table"
 
 
 def split_skip_norms(model: ModelProto) -> None:
