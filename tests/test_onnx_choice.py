@@ -129,16 +129,20 @@ def test_settings_that_nobody_knows_are_refused(tmp_path):
     assert refusal(make, work) == "static, magic is no way to make it again"
 
 
-def test_the_most_harmful_node_stays_whole_until_the_agreement_is_met(tmp_path):
-    """One weight of the last product is so large that its column is lost with one scale; others are harmless."""
+def with_an_outlier():
+    """One weight of the table is so large that its column is lost with one scale."""
     table = np.random.default_rng(1).standard_normal((200, 8)).astype(np.float32)
     table[:, 0] = 0.001  # what an outlier hides
     table[5, 0] = 900.0
     model = two_products()
     model.graph.initializer[0].CopyFrom(numpy_helper.from_array(table, "table"))
+    return model
+
+
+def test_the_most_harmful_node_stays_whole_until_the_agreement_is_met(tmp_path):
     asked = Wishes(min_agreement=0.999, calibration_method="minmax")
 
-    made = make(graph_work(tmp_path, model, scheme="int8-static", wishes=asked))
+    made = make(graph_work(tmp_path, with_an_outlier(), scheme="int8-static", wishes=asked))
 
     found = made.settings
     assert found["excluded"][0] == "lookup"
@@ -157,6 +161,26 @@ def test_a_graph_that_is_written_anew_holds_its_weights_once(tmp_path):
         return (tmp_path / "small.onnx.data").stat().st_size
 
     assert written_bytes() == written_bytes()
+
+
+def test_every_step_that_runs_graphs_tells_of_each_input(tmp_path):
+    told = {}
+    work = graph_work(tmp_path, with_an_outlier(), scheme="int8-static", wishes=Wishes(min_agreement=0.999))
+
+    def say(done, total, step):
+        told.setdefault(step, []).append((done, total))
+
+    judges = len(work.inputs()[1].lengths)
+    made = make(Work(work.order, work.file, work.shape, work.scratch, say))
+
+    assert made.settings["excluded"]
+    assert told["compare the methods"] == [(done, 3 * judges) for done in range(3 * judges + 1)]
+    assert told["compare with fp32"] == [(done, judges) for done in range(judges + 1)]
+    searched = told["find how many must stay whole"]
+    assert [done for done, _ in searched] == list(range(len(searched)))
+    assert len(searched) > judges
+    assert all(done <= total for steps in told.values() for done, total in steps)
+    assert len(told["time it and fp32 in turn"]) > 5
 
 
 def test_an_agreement_that_no_small_graph_reaches_is_refused(tmp_path):

@@ -186,7 +186,7 @@ def test_steps_are_reported_under_the_variants_name(source, store):
     steps = []
     quantize(model_of(source.parent), [FP32], profile=LAPTOP, store=store, progress=lambda *step: steps.append(step))
 
-    assert ("tiny/onnx-fp32: done", 4, 4) in steps
+    assert ("tiny/onnx-fp32: audit", 4, 4) in steps
     assert steps[-1][0] == "tiny/onnx-fp32: digest"
     assert steps[-1][1] == steps[-1][2]
     assert steps[0][0] == "verify tiny"

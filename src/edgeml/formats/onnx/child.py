@@ -59,7 +59,8 @@ def convert(order: Order) -> Answer:
     exports = _exported(source, Path(order.shared) / "export", order.kind)
     with tempfile.TemporaryDirectory(dir=folder, prefix="scratch-") as name:
         settings = {} if order.only_export else _graphs(order, exports, Path(name))
-    say(STEPS, STEPS, "done")
+    if not order.only_export:
+        say(STEPS, STEPS, "audit")  # by the parent
     calibrated = order.calibration is not None and order.scheme not in ("fp32", "fp16")
     return Answer(settings=settings, calibrated=calibrated)
 

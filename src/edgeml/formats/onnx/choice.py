@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from edgeml.errors import EdgemlError
 from edgeml.formats.onnx.inputs import Reader, judged_on, open_inputs, parts
-from edgeml.formats.onnx.judge import Judge
+from edgeml.formats.onnx.judge import Judge, Say
 from edgeml.formats.onnx.order import Order
 from edgeml_runtime.session import Kind
 
@@ -18,7 +19,6 @@ MARGIN = 0.001  # of agreement, within which the faster one is taken
 SAME = 0.05  # of the time, within which the one that agrees better is taken
 _DIGITS = 6
 _ALIKE: tuple[Kind, ...] = ("encoder", "classifier", "tagger")  # one graph for every scheme
-Say = Callable[[int, int, str], None]
 Write = Callable[
     [Path, Sequence[str], Sequence[str]], Path
 ]  # to there, with these nodes kept, or these alone made small
@@ -53,6 +53,12 @@ class Work:
         """The settings of the conversion that is repeated; empty where this is a first one."""
         found: dict[str, Any] = self.order.settled.get(self.file, self.order.settled)
         return found
+
+    def counting(self, step: str, total: int) -> Callable[[], None]:
+        """What is to be called for each of so many units of a step: it says how many are done."""
+        done = count(1)
+        self.say(0, total, step)
+        return lambda: self.say(next(done), total, step)
 
     def inputs(self) -> tuple[Reader, Reader]:
         """Those that set ranges, and those that judge; where none were given, neutral ones are both."""
@@ -101,11 +107,11 @@ def decide(work: Work, candidates: Sequence[Candidate]) -> Made:
     judge = Judge(work.whole, work.inputs()[1], work.order.kind)
     built: dict[str, Path] = {}
     agreement: dict[str, float] = {}
+    tick = work.counting("compare with fp32", len(candidates) * len(judge.inputs.lengths))
     for number, one in enumerate(candidates):
-        work.say(number, len(candidates), "compare with fp32")
         built[one.name] = one.write(work.scratch / f"candidate-{number}.onnx", one.kept, ())
-        agreement[one.name] = rounded(judge.agreement(built[one.name]))
-    times_ms = judge.times_ms({"fp32": work.whole, **built})
+        agreement[one.name] = rounded(judge.agreement(built[one.name], tick=tick))
+    times_ms = judge.times_ms({"fp32": work.whole, **built}, work.say)
     taken, why = choose(candidates, agreement, times_ms if work.order.here else {})
     path, kept = built[taken.name], {"excluded": list(taken.kept)} if taken.kept else {}
     wanted = work.order.wishes.min_agreement
@@ -124,7 +130,7 @@ def _spared(
     assert wanted is not None
     path, excluded, after = spare(work, taken, judge, wanted)
     before, agreement[taken.name] = agreement[taken.name], rounded(after)
-    times_ms |= judge.times_ms({"fp32": work.whole, taken.name: path})
+    times_ms |= judge.times_ms({"fp32": work.whole, taken.name: path}, work.say)
     return path, {"excluded": excluded, "agreement_before": before}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,12 @@ _WARMUPS = 2
 _ROUNDS = (5, 31)  # at least, at most
 _TIMED_S = 3.0  # between those
 _QUICK = 8  # inputs that judge one node of many
+_TIMING = "time it and fp32 in turn"
+Say = Callable[[int, int, str], None]
+
+
+def _unheard() -> None:
+    """Nobody counts."""
 
 
 class Judge:
@@ -31,21 +37,28 @@ class Judge:
         self.reference, self.inputs, self.kind = reference, inputs, kind
         self._answers: dict[int, list[Any]] = {}
 
-    def agreement(self, path: Path, *, quick: bool = False) -> float:
+    def agreement(self, path: Path, *, quick: bool = False, tick: Callable[[], None] = _unheard) -> float:
         """Cosine to the reference's outputs, the mean over the inputs; with `quick` over 8 of them.
 
-        An answer that holds no finite number agrees by 0.
+        An answer that holds no finite number agrees by 0. `tick` is called once for each input.
         """
         rows = range(len(self.inputs.lengths))
         chosen = spread(rows, _QUICK) if quick else list(rows)
         self._answer([row for row in chosen if row not in self._answers])
         session = _opened(path)
-        found = [_cosine(self._outputs(session, self.inputs.feeds(row)), self._answers[row]) for row in chosen]
+        found = []
+        for row in chosen:
+            found.append(_cosine(self._outputs(session, self.inputs.feeds(row)), self._answers[row]))
+            tick()
         return float(np.mean(found))
 
-    def times_ms(self, paths: Mapping[str, Path]) -> dict[str, float]:
-        """Milliseconds of one inference of each graph: the median of runs in turn, on an input of median length."""
+    def times_ms(self, paths: Mapping[str, Path], say: Say) -> dict[str, float]:
+        """Milliseconds of one inference of each graph: the median of runs in turn, on an input of median length.
+
+        `say` is told of each round, between the runs.
+        """
         feeds = self.inputs.feeds(_median_row(self.inputs.lengths))
+        say(0, 100, _TIMING)
         sessions = {name: _opened(path) for name, path in paths.items()}
         for session in sessions.values():
             for _ in range(_WARMUPS):
@@ -54,8 +67,10 @@ class Judge:
         began_s = time.perf_counter()
         least, most = _ROUNDS
         for number in range(most):
-            if number >= least and time.perf_counter() - began_s > _TIMED_S:
+            share = max(number / most, (time.perf_counter() - began_s) / _TIMED_S)
+            if number >= least and share > 1:
                 break
+            say(int(100 * min(share, number / least)), 100, _TIMING)
             for name, session in sessions.items():
                 start_s = time.perf_counter()
                 session.run(None, feeds)

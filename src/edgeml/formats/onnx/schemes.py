@@ -55,9 +55,11 @@ def _half(work: Work) -> Made:
 
 def _dynamic(work: Work) -> Made:
     """As integers are made without calibration inputs: nothing is measured unless the user asked for something."""
-    wishes = work.order.wishes
+    wishes, source = work.order.wishes, work.small
+    if not work.order.calibration:
+        work.say(0, 1, "make it small")
     if not (work.order.calibration or wishes.exclude or work.settled):
-        return Made(write_int8(work.small, work.scratch / "int8.onnx", work.order.kernels), {})
+        return Made(write_int8(source, work.scratch / "int8.onnx", work.order.kernels), {})
     way = _dynamic_way(work)
     if not work.order.calibration:
         path = way.write(work.scratch / "int8.onnx", work.settled.get("excluded", way.kept), ())
@@ -95,10 +97,10 @@ def _best(work: Work, ways: Sequence[Candidate]) -> tuple[Candidate, dict[str, f
     if len(ways) == 1:
         return ways[0], {}
     judge = Judge(work.whole, work.inputs()[1], work.order.kind)
-    agreement = {}
-    for number, one in enumerate(ways):
-        work.say(number, len(ways), "compare the methods")
-        agreement[one.name] = rounded(judge.agreement(one.write(work.scratch / "tried.onnx", one.kept, ())))
+    agreement, tick = {}, work.counting("compare the methods", len(ways) * len(judge.inputs.lengths))
+    for one in ways:
+        path = one.write(work.scratch / "tried.onnx", one.kept, ())
+        agreement[one.name] = rounded(judge.agreement(path, tick=tick))
     best = max(ways, key=lambda one: agreement[one.name])
     return best, {name: value for name, value in agreement.items() if name != best.name}
 

@@ -19,12 +19,10 @@ def spare(work: Work, way: Candidate, judge: Judge, wanted: float) -> tuple[Path
     others = [name for name in way.nodes if name not in way.kept]
     order = _by_harm(work, way, judge, others)
     target = work.scratch / "spared.onnx"
-    best = 0.0
+    tick = work.counting("find how many must stay whole", 2 * len(order).bit_length() * len(judge.inputs.lengths))
 
     def agreement(count: int) -> float:
-        nonlocal best
-        best = judge.agreement(way.write(target, [*way.kept, *order[:count]], ()))
-        return best
+        return judge.agreement(way.write(target, [*way.kept, *order[:count]], ()), tick=tick)
 
     enough = 1
     while enough < len(order) and agreement(enough) < wanted:
