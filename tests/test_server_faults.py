@@ -191,6 +191,29 @@ def test_a_client_that_is_slow_with_its_headers_or_its_body_is_told_so_and_close
     assert encoder.raw(b"\x16\x03\x01 no http\r\n\r\n").startswith(b"HTTP/1.1 400")
 
 
+@pytest.mark.parametrize("sent_as", [b"content-length: 1000000", b"transfer-encoding: chunked"])
+def test_who_is_refused_before_the_body_holds_no_connection_by_sending_it_slowly(folders, sent_as):
+    with served(folders["onnx"], token=TOKEN, connections=1, read_timeout_s=0.2) as endpoint:
+        with socket.create_connection(("127.0.0.1", endpoint.port), timeout=2) as connection:
+            connection.sendall(b"POST /v1/embeddings HTTP/1.1\r\nhost: localhost\r\n" + sent_as + b"\r\n\r\n1")
+            assert connection.recv(65536).startswith(b"HTTP/1.1 401")
+            connection.sendall(b"0")
+            with suppress(ConnectionError):  # and no timeout
+                while connection.recv(65536):
+                    pass
+        assert endpoint.ask("GET", "/health").status == 200
+
+
+def test_who_is_refused_before_the_body_may_send_it_and_ask_again(encoder):
+    asked = b"GET /health HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", encoder.port), timeout=5) as connection:
+        connection.sendall(b"POST /nothing HTTP/1.1\r\nhost: localhost\r\ncontent-length: 5\r\n\r\nhe")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 404")
+        connection.sendall(b"llo")
+        connection.sendall(asked)
+        assert b"".join(iter(lambda: connection.recv(65536), b"")).endswith(b"alive\n")
+
+
 def test_more_connections_than_allowed_are_turned_away(folders):
     with served(folders["onnx"], connections=3) as endpoint:
         health = b"GET /health HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"

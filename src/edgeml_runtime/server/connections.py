@@ -68,9 +68,15 @@ class Bounded(H11Protocol):
             self._reading = None
         super().resume_writing()
 
+    def on_response_complete(self) -> None:
+        """The end of a response, which may have come before that of the body it refuses."""
+        super().on_response_complete()
+        if self.conn.their_state is h11.SEND_BODY:  # an idle connection is uvicorn's to end
+            self._watch()
+
     def _watch(self) -> None:
-        """Wait for the end of headers; once it is there, no more."""
-        if self.conn.their_state is not h11.IDLE or self.transport.is_closing():
+        """Wait for the end of headers, or of a body that was answered already; once it is there, no more."""
+        if not self._is_waited_for or self.transport.is_closing():
             self._unwatch()
         elif self._timer is None:
             self._timer = self.loop.call_later(self.settings.read_timeout_s, self._late)
@@ -80,9 +86,19 @@ class Bounded(H11Protocol):
             self._timer.cancel()
             self._timer = None
 
+    @property
+    def _is_waited_for(self) -> bool:
+        return self.conn.their_state is h11.IDLE or (
+            self.conn.their_state is h11.SEND_BODY and self.conn.our_state is h11.DONE
+        )
+
     def _late(self) -> None:
-        if self.conn.their_state is h11.IDLE and not self.transport.is_closing():
+        if self.transport.is_closing():
+            return
+        if self.conn.their_state is h11.IDLE:
             self._turn_away(408, b"Request Timeout")
+        elif self._is_waited_for:
+            self.transport.close()
 
     def _wait_for_reading(self) -> None:
         left = self.transport.get_write_buffer_size()
