@@ -13,6 +13,11 @@ from edgeml_runtime.types import Absent, Energy, EnergyPlan, Window
 QUICK = EnergyPlan(settle_s=0.0, idle_s=0.01, windows=3, window_s=0.02)
 
 
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch):
+    monkeypatch.setattr("edgeml_runtime.meters.energy._REST_S", 0.01)
+
+
 class Counter:
     """A meter of a machine that uses `idle_w`, and a joule more for each unit of work."""
 
