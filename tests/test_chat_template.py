@@ -206,3 +206,27 @@ def test_a_template_that_would_take_too_long_or_too_much_memory_is_refused(templ
         assert tracemalloc.get_traced_memory()[1] < 60_000_000
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        "words.split('a')",
+        "words|list|map('upper')|list",
+        "words.replace('a', 'bb').split('b')",
+        "words|list",
+        "words ~ loop.index",
+    ],
+)
+def test_a_long_text_lets_no_template_take_too_much_memory(part):
+    change = f"{{% set ns.x = namespace(before=ns.x, part={part}) %}}"
+    template = (
+        f"{{% set ns = namespace(x=1) %}}{{% set words = messages[0].content %}}{{% for i in range(99999) %}}{change}"
+    )
+    turns = [Said("user", "a" * 10_000)]
+    tracemalloc.start()
+    try:
+        refused(template + "{{ 1 }}{% endfor %}", turns)
+        assert tracemalloc.get_traced_memory()[1] < 30_000_000
+    finally:
+        tracemalloc.stop()

@@ -264,7 +264,7 @@ class _Environment(ImmutableSandboxedEnvironment):
         """A result, paid for by its length; what would be made one by one is made now."""
         if isinstance(value, str | list | tuple | dict):
             texts = isinstance(value, list) and bool(value) and isinstance(value[0], str)
-            self.spend(1 + len(value) * (_A_TEXT if texts else 1))
+            self.spend(len(value) * (_A_TEXT if texts else 1) + (_A_TEXT if isinstance(value, str) else 1))
         elif isinstance(value, MappingView):  # else it would be searched and written for nothing
             return self.passed(value)
         elif hasattr(value, "__next__") and not isinstance(value, LoopContext):
