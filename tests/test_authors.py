@@ -1,6 +1,7 @@
 """Texts that know who wrote each character: what Python makes of the text, and nobody's words taken for another's."""
 
 import random
+import tracemalloc
 
 import pytest
 
@@ -100,3 +101,14 @@ def test_a_changed_text_is_pythons_and_no_letter_gains_trust(name):
             trusted = list("".join(letter for letter, own in zip(text, places, strict=True) if own).casefold())
             for letter in "".join(one for piece in pieces for one in piece if author_of(one) == TEMPLATE).casefold():
                 trusted.remove(letter)
+
+
+def test_a_list_of_a_texts_letters_is_little_longer_than_the_text():
+    text = Traced("abc" * 30_000)
+    tracemalloc.start()
+    try:
+        letters = list(text)
+        assert tracemalloc.get_traced_memory()[0] < 1_500_000
+    finally:
+        tracemalloc.stop()
+    assert "".join(letters) == text
