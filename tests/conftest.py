@@ -6,7 +6,9 @@ import fcntl
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -28,6 +30,14 @@ def _alone(request, tmp_path_factory, monkeypatch):
     monkeypatch.setenv("EDGEML_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
     monkeypatch.setenv("EDGEML_CONFIG", str(tmp_path_factory.getbasetemp() / "config"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture
+def memory_path(tmp_path) -> Iterator[Path]:
+    """An empty folder in memory, where the system has one: what a kill leaves is no matter of the disk, only slower."""
+    shared = Path("/dev/shm")
+    with TemporaryDirectory(dir=shared if os.access(shared, os.W_OK) else tmp_path) as folder:
+        yield Path(folder)
 
 
 @pytest.fixture(scope="session")

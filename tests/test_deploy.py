@@ -339,8 +339,8 @@ def test_a_bundle_that_is_not_what_was_packed_goes_nowhere(made, tmp_path):
         pass
 
 
-def test_the_power_may_go_before_any_change_to_the_disk(tmp_path):
-    assert cuts(tmp_path, "update") > 30
+def test_the_power_may_go_before_any_change_to_the_disk(memory_path):
+    assert cuts(memory_path, "update") > 30
 
 
 @pytest.mark.real

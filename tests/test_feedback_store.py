@@ -32,8 +32,8 @@ SECRET = "Xanthippe-4711"
 
 
 @pytest.fixture
-def path(tmp_path):
-    return tmp_path / "feedback.sqlite"
+def path(memory_path):
+    return memory_path / "feedback.sqlite"
 
 
 def opened(path, **more):
@@ -122,10 +122,10 @@ def test_a_kill_at_any_step_leaves_all_of_an_item_or_nothing(path, is_new):
         store.close()
 
 
-def test_power_that_goes_at_any_step_takes_nothing_that_was_acknowledged(path, tmp_path):
-    (tmp_path / "on").mkdir()
-    steps = power_cuts.traced([*WRITERS, tmp_path / "on" / path.name, "quietly", "14"], tmp_path / "on")
-    order, after = [step.path for step in steps if step.call == "ack"], tmp_path / "after"
+def test_power_that_goes_at_any_step_takes_nothing_that_was_acknowledged(path, memory_path):
+    (memory_path / "on").mkdir()
+    steps = power_cuts.traced([*WRITERS, memory_path / "on" / path.name, "quietly", "14"], memory_path / "on")
+    order, after = [step.path for step in steps if step.call == "ack"], memory_path / "after"
     assert len(order) == 14
 
     for told, files in power_cuts.cuts(steps, seed=1):
