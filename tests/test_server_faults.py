@@ -326,6 +326,20 @@ def test_an_answer_that_takes_too_long_ends_and_the_next_one_is_served(folders):
         assert endpoint.post(CHAT, {"messages": HELLO, "max_tokens": 1}).status == 200
 
 
+def test_what_is_not_answered_when_the_endpoint_ends_is_refused_with_the_reason(folders, capfd):
+    long = {"messages": [{"role": "user", "content": "hello " * 100}], "max_tokens": 3300}
+    with ThreadPoolExecutor(2) as clients:
+        with served(folders["chat"], stop_s=0.1) as endpoint:
+            found = [clients.submit(endpoint.post, CHAT, long | {"stream": stream}) for stream in (True, False)]
+            while len(endpoint.service.line._open) < 2 or not endpoint.service.line.waiting:
+                time.sleep(0.001)
+        one, other = sorted((one.result() for one in found), key=lambda answer: answer.status)
+    assert (one.status, other.status) in [(200, 503), (503, 503)]  # the one that streams may not have begun
+    assert other.error["code"] == "stopping"
+    assert '"code":"stopping"' in one.text
+    assert "Cancelled" not in capfd.readouterr().err
+
+
 @pytest.mark.parametrize("stream", [True, False])
 def test_a_client_that_goes_away_frees_the_model(folders, stream):
     body = json.dumps({"messages": HELLO, "max_tokens": 4000, "stream": stream}).encode()

@@ -51,6 +51,11 @@ def late(limit_s: float, wait_s: int, *, began: bool) -> RefusedError:
     return RefusedError(503, message, code="time_limit", headers={"retry-after": str(wait_s)})
 
 
+def stopping() -> RefusedError:
+    """The refusal of a request whose answer is not there when the endpoint ends."""
+    return RefusedError(503, "the endpoint is being stopped", code="stopping")
+
+
 def require_countable(characters: int, tokens: int, name: str) -> None:
     """Raise the refusal of a text that is far longer than so many tokens, before anybody counts its tokens."""
     most = CHARACTERS_A_TOKEN * tokens

@@ -27,6 +27,7 @@ from edgeml_runtime.session import open_session
 
 _KEEP_ALIVE_S = 30
 _HEADER_BYTES = 16_384
+_LAST_WORD_S = 1.0  # for the refusals of what is not answered at the end
 _ENDING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM") if hasattr(signal, name))
 
 
@@ -92,17 +93,18 @@ def server_of(
         proxy_headers=False,
         server_header=False,
         timeout_keep_alive=_KEEP_ALIVE_S,
-        timeout_graceful_shutdown=settings.stop_s,  # type: ignore[arg-type] # asyncio takes parts of a second
+        timeout_graceful_shutdown=settings.stop_s + _LAST_WORD_S,  # type: ignore[arg-type] # asyncio takes parts of a second
         h11_max_incomplete_event_size=_HEADER_BYTES,
     )
-    return Server(config, begun)
+    return Server(config, service, begun)
 
 
 class Server(uvicorn.Server):
     """uvicorn, whose own way with signals ends the process by them: a service that stops as asked exits with 0."""
 
-    def __init__(self, config: uvicorn.Config, begun: Callable[[], None] | None) -> None:
+    def __init__(self, config: uvicorn.Config, service: Service, begun: Callable[[], None] | None) -> None:
         super().__init__(config)
+        self._service = service
         self._begun = begun
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -110,6 +112,11 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         if self._begun:
             self._begun()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Take no more requests, and refuse those that are not answered in time."""
+        asyncio.get_running_loop().call_later(self._service.settings.stop_s, self._service.line.end)
+        await super().shutdown(sockets)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

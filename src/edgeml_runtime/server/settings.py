@@ -30,7 +30,7 @@ class Settings(Record, frozen=True, kw_only=True):
     A request's body has at most `request_bytes` and `rows` rows or texts, and comes within `read_timeout_s`, its
     headers too; who reads nothing of an unread answer for `write_timeout_s` is cut off. `queue` requests may wait for
     the one that runs; another is turned away, and from then on only `standing_queue` may wait, until nobody does. From
-    its arrival to its answer a request has `time_limit_s`. At the end, what runs has `stop_s` to finish.
+    its arrival to its answer a request has `time_limit_s`. At the end, what runs has `stop_s` to finish, or is refused.
 
     `context_tokens` is the longest of prompt and answer together, at most what the model reads, and
     `max_new_tokens` the length of an answer for which a request states none. `batch_tokens` is the most tokens, padding

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from edgeml_runtime.errors import EdgemlError
 from edgeml_runtime.server.openai import event
-from edgeml_runtime.server.refusals import RefusedError, wrong
+from edgeml_runtime.server.refusals import RefusedError, stopping, wrong
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
@@ -43,16 +44,24 @@ class Stream:
         """Send the answer as it comes."""
         with self._line.place(self._ask) as done:
             gone = asyncio.ensure_future(left(receive))
-            gone.add_done_callback(lambda _: done.cancel())
+
+            def end(_: asyncio.Future[None]) -> None:
+                done.cancel()
+
+            gone.add_done_callback(end)
+            self._line.ending.add_done_callback(end)
             try:
                 async with asyncio.timeout(self._line.time_limit_s):
                     await self._send_all(done, send)
             except TimeoutError:
                 await self._send_refusal(self._line.late(self._ask), send)
             except asyncio.CancelledError:
-                if not gone.done():  # else it is the client that ended it
+                if self._line.ending.done():
+                    await self._send_refusal(stopping(), send)
+                elif not gone.done():  # else it is the client that ended it
                     raise
             finally:
+                self._line.ending.remove_done_callback(end)
                 gone.cancel()
 
     async def _send_all(self, done: asyncio.Future[Answered], send: Send) -> None:
@@ -79,8 +88,9 @@ class Stream:
     async def _send_refusal(self, refusal: RefusedError, send: Send) -> None:
         if not self._begun:
             raise refusal
-        async with asyncio.timeout(_LAST_WORD_S):
-            await send({"type": "http.response.body", "body": event(refusal.shape())})
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LAST_WORD_S):
+                await send({"type": "http.response.body", "body": event(refusal.shape())})
 
 
 async def left(receive: Receive) -> None:

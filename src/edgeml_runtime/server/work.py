@@ -15,7 +15,7 @@ from threading import Event
 from time import monotonic
 from typing import Any, Generic, TypeVar
 
-from edgeml_runtime.server.refusals import RefusedError, busy, late
+from edgeml_runtime.server.refusals import RefusedError, busy, late, stopping
 
 T = TypeVar("T")
 _PAST = 0.9  # weight of the past in the mean time that a request takes
@@ -65,6 +65,7 @@ class Line:
         self._waiting = waiting
         self._standing = waiting if standing is None else min(standing, waiting)
         self._was_full = False
+        self.ending: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="model")
         self._open: dict[Future[Any], Ask[Any]] = {}
         self._mean_s = 0.0
@@ -107,16 +108,22 @@ class Line:
     async def answer(self, ask: Ask[T], gone: asyncio.Future[Any]) -> T | None:
         """What the request's work gives, or None once the client is gone; raises the refusal of a late one."""
         with self.place(ask) as done:
-            await asyncio.wait((done, gone), timeout=self.time_limit_s, return_when=asyncio.FIRST_COMPLETED)
+            first = asyncio.FIRST_COMPLETED
+            await asyncio.wait((done, gone, self.ending), timeout=self.time_limit_s, return_when=first)
             if done.done():
                 return done.result()
             if gone.done():
                 return None
-            raise self.late(ask)
+            raise stopping() if self.ending.done() else self.late(ask)
 
     async def first(self, work: Callable[[], T]) -> T:
         """What a call gives in the model's thread, before there are requests."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+    def end(self) -> None:
+        """Refuse what is not answered yet."""
+        if not self.ending.done():
+            self.ending.set_result(None)
 
     def close(self) -> None:
         """End what waits, and what runs at its next step."""
