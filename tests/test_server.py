@@ -94,6 +94,17 @@ def test_a_stream_has_the_same_text_as_the_whole_answer_and_ends_with_what_it_to
     assert parts[-1].usage.completion_tokens == 30
 
 
+def test_what_changes_no_answer_may_be_sent(chat):
+    absent = ("functions", "function_call", "audio", "prediction", "web_search_options", "tools", "stop", "logit_bias")
+    more = dict.fromkeys(absent) | {"modalities": ["text"], "verbosity": "low", "functions": []}
+    for options in ({"include_usage": None}, None, {"include_usage": True}):
+        asked = {"messages": HELLO, "max_tokens": 1, "stream_options": options} | more
+        assert chat.post("/v1/chat/completions", asked).status == 200
+        assert chat.post("/v1/chat/completions", asked | {"stream": True}).status == 200
+    for changed in ({"audio": {"voice": "x"}}, {"modalities": ["audio"]}, {"functions": [{}]}):
+        assert chat.post("/v1/chat/completions", {"messages": HELLO} | changed).status == 400
+
+
 def test_a_stop_word_ends_the_answer_before_it_in_a_stream_too(writer):
     asked = {"model": "tiny/gguf-f16", "messages": HELLO, "max_tokens": 40}
     text = writer.chat.completions.create(**asked).choices[0].message.content

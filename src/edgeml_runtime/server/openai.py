@@ -75,8 +75,8 @@ class Format(Record, frozen=True, kw_only=True):
 class StreamOptions(Record, frozen=True, kw_only=True):
     """What a stream tells beside the answer."""
 
-    include_usage: bool = False
-    include_obfuscation: bool = False
+    include_usage: bool | None = None
+    include_obfuscation: bool | None = None
 
 
 class Writing(Record, frozen=True, kw_only=True):
@@ -132,7 +132,7 @@ class Writing(Record, frozen=True, kw_only=True):
     @property
     def usage_wanted(self) -> bool:
         """Whether a stream ends with what it took."""
-        return self.stream_options is not None and self.stream_options.include_usage
+        return self.stream_options is not None and bool(self.stream_options.include_usage)
 
 
 class Chat(Writing, frozen=True, kw_only=True):
@@ -152,6 +152,14 @@ class Chat(Writing, frozen=True, kw_only=True):
     reasoning_effort: str | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
+    prompt_cache_retention: str | None = None
+    verbosity: str | None = None
+    modalities: tuple[Literal["text"], ...] | None = None
+    functions: tuple[()] | None = None
+    function_call: Any = None
+    audio: None = None
+    prediction: None = None
+    web_search_options: None = None
 
     def asked(self, default_tokens: int) -> Asked:
         """What is to be written; raises the refusal of what cannot be done."""
