@@ -34,8 +34,8 @@ demo: onnx
 	@$(BIN)/edgeml run $(RECIPE)
 
 test: dev gguf
-	$(BIN)/python -m pytest -q -n auto --dist loadfile
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile -m real
+	$(BIN)/python -m pytest -q -n auto --dist loadgroup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadgroup -m real
 
 lint: dev
 	$(BIN)/ruff check .

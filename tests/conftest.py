@@ -23,6 +23,14 @@ def pytest_configure():
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
+def pytest_collection_modifyitems(config, items):
+    # A file's tests run in one process, since they share what the first of them made; else in any.
+    if config.getoption("dist", "no") == "loadgroup":
+        for item in items:
+            if not getattr(item.module, "SHARES_NOTHING", False):
+                item.add_marker(pytest.mark.xdist_group(item.path.name))
+
+
 @pytest.fixture(autouse=True)
 def _alone(request, tmp_path_factory, monkeypatch):
     if request.node.get_closest_marker("real"):

@@ -20,6 +20,7 @@ from tiny.seq2seq import bart_folder, t5_folder
 from tiny.speech import sound_folder, whisper_folder
 
 README = Path(__file__).parent.parent / "README.md"
+SHARES_NOTHING = True  # many minutes for one process
 _QUICK = ("--threads", "1", "--warmups", "1", "--repeats", "2", "--check", "none")
 
 
