@@ -176,7 +176,7 @@ def test_a_name_that_looks_like_a_place_is_a_name():
 def test_a_row_with_more_or_fewer_tags_than_tokens_is_refused(tags):
     rows = [{"tokens": ["a", "b"], "tags": "O O"}, {"tokens": ["a", "b"], "tags": tags}]
 
-    with pytest.raises(EdgemlError, match=r"row 2 has (\d tags for 2 tokens|no tags, others have)"):
+    with pytest.raises(EdgemlError, match=r"row 2 has (1 tag for 2 tokens|\d tags for 2 tokens|no tags, others have)"):
         gold("token-classification", rows, TAGS)
 
 

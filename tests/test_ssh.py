@@ -370,7 +370,7 @@ def test_a_file_that_arrives_otherwise_than_it_was_sent_is_not_kept(up, variant)
     wanted = ssh.needs(found, [variant])
     path, piece = next(iter(wanted.folders[variant].pieces.items()))
     wanted.folders[variant].pieces[path] = piece._replace(sha256=hashlib.sha256(b"other").hexdigest())
-    with pytest.raises(EdgemlError, match=r"^1 files did not arrive on pi@device as they were sent$"):
+    with pytest.raises(EdgemlError, match=r"^1 file did not arrive on pi@device as sent$"):
         store.bring(found, wanted, ssh.plan(found, wanted), progress=silent)
     assert left(device) == []
 

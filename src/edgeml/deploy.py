@@ -26,6 +26,7 @@ from edgeml.targets.ssh.store import Plan, plan, send
 from edgeml.targets.ssh.versions import call
 from edgeml.targets.ssh.work import patiently, who
 from edgeml.targets.types import Device
+from edgeml_runtime.errors import counted
 from edgeml_runtime.server.settings import read_settings
 from edgeml_runtime.types import Record
 
@@ -255,13 +256,13 @@ def _would(planned: Plan, now: str | None, version: str) -> str:
     if now == version and not planned.missing:
         return f"nothing would change: {version[:12]} is in use"
     count = len(planned.missing)
-    sends = f"would send {megabytes(planned.send_bytes)} ({count} files)" if count else "would send nothing"
+    sends = f"would send {megabytes(planned.send_bytes)} ({counted(count, 'file')})" if count else "would send nothing"
     return f"{sends}, self-test {version[:12]} there, and switch to it from {now[:12] if now else 'nothing'}"
 
 
 def _with(told: Deployment, answer: dict[str, Any]) -> Deployment:
     if damaged := answer.get("damaged"):
-        message = f"{len(damaged)} files on {told.host} are not what was sent"
+        message = f"what was sent to {told.host} came damaged: {counted(len(damaged), 'file')}"
         raise EdgemlError(message, hint="run the same command again: they are sent anew")
     warnings = []
     if answer.get("lingers") is False:

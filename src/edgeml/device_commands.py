@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 
 from edgeml.command import common, completing, typed
+from edgeml_runtime.errors import counted
 
 if TYPE_CHECKING:
     from edgeml.console import Session
@@ -167,7 +168,7 @@ def erase_feedback(session: Session, ids: tuple[str, ...]) -> None:
     """Remove items from this machine for good. What was exported, and what a device still has, is not touched."""
     from edgeml.feedback import forget
 
-    session.note(f"erased: {forget(session.store, ids)} items")
+    session.note(f"erased: {counted(forget(session.store, ids), 'item')}")
     session.next(["edgeml feedback list"])
 
 

@@ -12,6 +12,7 @@ from edgeml.targets import contradictions, profile
 from edgeml.targets.emulator import check_possible, python_of, root_folder
 from edgeml.targets.recognition import here
 from edgeml.targets.ways import is_prepared
+from edgeml_runtime.errors import counted
 from edgeml_runtime.machine import environment
 from edgeml_runtime.meters import NO_SENSOR, meter_of, relevant
 from edgeml_runtime.meters.memory import Memory
@@ -64,7 +65,7 @@ def doctor() -> list[Capability]:
 def _machine() -> Capability:
     known = environment(threads=1)
     memory = [f"{known.memory_bytes / 2**30:.1f} GiB"] if known.memory_bytes else []
-    facts = ", ".join([known.cpu or known.machine, f"{known.cores} cores", *memory, *known.cpu_features])
+    facts = ", ".join([known.cpu or known.machine, counted(known.cores, "core"), *memory, *known.cpu_features])
     try:
         own = profile(None)
     except EdgemlError as error:

@@ -43,6 +43,11 @@ def why(error: Exception) -> str:
     return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
+def counted(count: int, noun: str) -> str:
+    """A number of things: 1 file, 2 files."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def unknown(noun: str, wanted: str, known: Iterable[str], *, plural: str) -> EdgemlError:
     """The refusal of a name that is not among the known ones: with the nearest of them, or with them all."""
     names = list(known)

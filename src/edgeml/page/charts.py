@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from edgeml.page.blocks import Block, Choice, Panel, Text
 from edgeml.page.finding import COSTS, Finding, find, quality_of
-from edgeml.page.words import bounds_text, counted, listed, measured_text, scaled, title, unit_of
+from edgeml.page.words import bounds_text, listed, measured_text, scaled, title, unit_of
 from edgeml.plots import DOTS, Labels, Spot, Strip, optimal, outside, pareto, strips
 from edgeml.types import Measurement
 from edgeml.verdicts.limits import lower_is_better
+from edgeml_runtime.errors import counted
 from edgeml_runtime.types import Outcome
 
 Pair = tuple[Measurement, Measurement]  # a variant's cost and quality

@@ -5,8 +5,9 @@ from __future__ import annotations
 from edgeml.fidelity import essences
 from edgeml.page.blocks import Block, Cell, Listing, Table, Text
 from edgeml.page.finding import Finding
-from edgeml.page.words import counted, listed
+from edgeml.page.words import listed
 from edgeml.types import Example, Run
+from edgeml_runtime.errors import counted
 from edgeml_runtime.grounding import named_place
 
 _KINDS = {

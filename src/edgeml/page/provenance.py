@@ -6,8 +6,9 @@ import msgspec
 
 from edgeml.page.blocks import Block, Cell, Listing, Table
 from edgeml.page.finding import Finding
-from edgeml.page.words import counted, listed, title, value_text
+from edgeml.page.words import listed, title, value_text
 from edgeml.types import Measurement
+from edgeml_runtime.errors import counted
 from edgeml_runtime.types import Environment
 
 _DIGEST = 12  # characters of a SHA-256 that are shown of weights; the data's is shown in full

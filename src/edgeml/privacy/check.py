@@ -21,6 +21,7 @@ from edgeml.privacy.forms import FORMS
 from edgeml.privacy.search import Marks, Search
 from edgeml.privacy.types import Plan, Privacy, Seen, Trace
 from edgeml_runtime.bundle import SITE, VARIANT
+from edgeml_runtime.errors import counted
 from edgeml_runtime.feedback.device import NAME as STORE
 from edgeml_runtime.records import read_record, write_record
 
@@ -61,7 +62,7 @@ def check_privacy(folder: Path, space: Path, *, own: bool) -> Privacy:
     found = tuple(_judged(one) for one in (*search.found, *_unexpected(plan, before)))
     limits = LIMITS if seen.read_only else (*LIMITS, "files elsewhere: this system's could not be made read-only")
     if totals.unread:
-        limits = (*limits, f"{totals.unread} files that nobody but others may read")
+        limits = (*limits, f"{counted(totals.unread, 'file')} that nobody but others may read")
     privacy = Privacy(
         runtime="its own" if own else "edgeml's own",
         tried=seen.tried,
@@ -192,7 +193,7 @@ def _require_clean(privacy: Privacy) -> None:
         raise EdgemlError(f"an input, or what tells of one, was left in {'; '.join(named)}{rest}", hint=hint)
     if loud := [one for one in privacy.tried if one.unrouted or one.local]:
         count = sum(one.unrouted + one.local for one in loud)
-        raise EdgemlError(f"the bundle tried to connect {count} times, during: {loud[0].what}", hint=hint)
+        raise EdgemlError(f"the bundle tried to connect {counted(count, 'time')}, during: {loud[0].what}", hint=hint)
 
 
 def _called(one: Trace) -> str:

@@ -9,6 +9,7 @@ from edgeml.pulled import POOLS, Export, Pull, Pulled, Tally
 from edgeml.render.tables import Column, table
 from edgeml.stats import Interval
 from edgeml.threshold import Threshold
+from edgeml_runtime.errors import counted
 from edgeml_runtime.types import Absent
 
 
@@ -19,8 +20,9 @@ def pulls(found: Sequence[Pull], width: int) -> list[str]:  # noqa: ARG001 - one
 
 def _pull(one: Pull) -> list[str]:
     pools = ", ".join(f"{one.pools[pool]} for {pool}" for pool in POOLS if pool in one.pools)
-    lines = [f"{one.device}: {one.items} items in {one.file}, {one.new} of them new{f': {pools}' if pools else ''}"]
-    return lines + ([f"{one.device}: {one.removed} items removed there"] if one.removed else [])
+    items = counted(one.items, "item")
+    lines = [f"{one.device}: {items} in {one.file}, {one.new} of them new{f': {pools}' if pools else ''}"]
+    return lines + ([f"{one.device}: {counted(one.removed, 'item')} removed there"] if one.removed else [])
 
 
 def tallies(found: Sequence[Tally], width: int) -> list[str]:
@@ -63,7 +65,7 @@ def exports(found: Sequence[Export], width: int) -> list[str]:  # noqa: ARG001 -
 
 
 def _export(one: Export) -> list[str]:
-    lines = [f"{one.file}: {one.rows} rows of {one.model} for {one.pool} ({one.task})"]
+    lines = [f"{one.file}: {counted(one.rows, 'row')} of {one.model} for {one.pool} ({one.task})"]
     lines += [f"left out: {count} {reason}" for reason, count in one.left_out.items()]
     return lines + ([f"they contradict: {', '.join(one.conflicting)}"] if one.conflicting else [])
 

@@ -10,6 +10,7 @@ from edgeml.render.tables import Column, fits, short, table
 from edgeml.render.verdicts import sentence
 from edgeml.types import Difference, Example, Measurement, Report
 from edgeml.verdicts.limits import headline, lower_is_better
+from edgeml_runtime.errors import counted
 
 _LEGEND = "* best of its column, or within 5 % of the best"
 _EXAMPLES = 5
@@ -54,14 +55,10 @@ def _circumstances(report: Report) -> list[str]:
     titles = {metric: figure.title.partition("\n")[0] for (metric, _), figure in FIGURES.items()}
     known = [f"{count} {titles[metric]}" for metric, count in counts.items() if metric in titles]
     return [
-        f"{first.how} on {first.target}: {here.cpu or here.machine}, {_counted(here.threads, 'thread')}; "
+        f"{first.how} on {first.target}: {here.cpu or here.machine}, {counted(here.threads, 'thread')}; "
         f"{first.task} on {data}, seed {seed}",
         f"samples of each variant: {', '.join(known)}",
     ]
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def _missing(report: Report) -> list[str]:

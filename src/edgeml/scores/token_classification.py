@@ -12,6 +12,7 @@ from typing import Any
 
 from edgeml.errors import EdgemlError
 from edgeml.scores import Score, as_text, known_label, score
+from edgeml_runtime.errors import counted
 from edgeml_runtime.tasks.token_classification import OUTSIDE, items
 from edgeml_runtime.types import Generate, Row
 
@@ -25,7 +26,7 @@ def read_gold(rows: Sequence[Row]) -> tuple[tuple[str, ...], ...]:
     for number, row in enumerate(rows, 1):
         tags = tuple(as_text(tag) for tag in items(row[GOLD]))
         if len(tags) != len(row["tokens"]):
-            problem = f"row {number} has {len(tags)} tags for {len(row['tokens'])} tokens"
+            problem = f"row {number} has {counted(len(tags), 'tag')} for {counted(len(row['tokens']), 'token')}"
             raise EdgemlError(problem, hint='give one tag a token, as a JSON list such as ["O", "B-LOC"]')
         found.append(tags)
     return tuple(found)

@@ -8,6 +8,7 @@ from itertools import pairwise
 
 from edgeml.stats import LEVEL, MINIMUM_N, normal_quantile
 from edgeml.verdicts.limits import Limit, lower_is_better, named, samples_noun
+from edgeml_runtime.errors import counted
 from edgeml_runtime.types import Record
 
 # Spending of the error over the looks: share^3 of it by the time that this share of the rows is in (Kim and DeMets,
@@ -85,7 +86,7 @@ def _sentence(limit: Limit, rows: int, smallest_slice: int | None, level: float)
 
 def _whole(limit: Limit, rows: int, smallest_slice: int | None) -> str:
     if limit.option != "max-drop-worst-slice":
-        return f"{rows} rows"
+        return counted(rows, "row")
     return f"a slice of all {rows} rows" if smallest_slice is None else f"the smallest slice's {smallest_slice} rows"
 
 

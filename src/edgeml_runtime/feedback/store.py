@@ -19,7 +19,7 @@ from typing import Any
 
 import msgspec
 
-from edgeml_runtime.errors import EdgemlError
+from edgeml_runtime.errors import EdgemlError, counted
 from edgeml_runtime.feedback.content import content_hash
 from edgeml_runtime.feedback.redaction import Redaction
 from edgeml_runtime.feedback.sealing import Seal, seal_of
@@ -196,7 +196,8 @@ class FeedbackStore:
         if 1 in counts:
             next(_items(self._database, self._seal, where="WHERE sealed = 1 LIMIT 1"))
         if self._seal and counts.get(0):
-            self.warnings.append(f"{counts[0]} items in {self.path} are older than the key, and not encrypted")
+            items = counted(counts[0], "item")
+            self.warnings.append(f"not encrypted, since older than the key: {items} in {self.path}")
 
 
 def items_of(content: bytes, seal: Seal | None, *, where: str) -> list[Item]:

@@ -7,6 +7,7 @@ from itertools import pairwise
 from threading import Event, Thread
 from time import perf_counter
 
+from edgeml_runtime.errors import counted
 from edgeml_runtime.meters import Reading, absent
 from edgeml_runtime.types import Absent
 
@@ -50,7 +51,7 @@ class Sampler:
         begin, end = self.stop()
         points = self.points
         if len(points) < fewest:
-            reason = f"{sensor} gave {len(points)} readings in {end - begin:.0f} s, {fewest} are needed"
+            reason = f"{sensor} gave {counted(len(points), 'reading')} in {end - begin:.0f} s, {fewest} are needed"
             return absent(reason, hint="ask for longer windows")
         held = coverage(points, begin, end, period_s=self.period_s)
         return Reading(joules=integral(points, begin, end), readings=len(points), coverage=held)

@@ -10,6 +10,7 @@ from edgeml.errors import EdgemlError
 from edgeml.progress import Progress
 from edgeml.targets.ssh.calls import FULL, STAYS, Reached, busy, call, duration, megabytes, refusal
 from edgeml.targets.ssh.needs import Needs, Piece, Tree, unpacked_bytes
+from edgeml_runtime.errors import counted
 
 _WORTH_TIMING_BYTES = 4 << 20
 _TRIALS_BYTES = (1 << 16, 1 << 19, 1 << 22)  # sent to see how fast the link is, until one takes long enough
@@ -149,7 +150,7 @@ def send(device: Reached, planned: Plan, progress: Progress) -> None:
         started = time.perf_counter()
         answer = call(device, "receive", {"pieces": [_asked(*one) for one in chunk]}, content)
         if answer["damaged"]:
-            message = f"{len(answer['damaged'])} files did not arrive on {device.host} as they were sent"
+            message = f"{counted(len(answer['damaged']), 'file')} did not arrive on {device.host} as sent"
             raise EdgemlError(message, hint="run the same command again: they are sent anew")
         rate = len(content) / max(time.perf_counter() - started, 1e-3)
         sent += len(content)
