@@ -43,12 +43,13 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "Qwen3ForCausalLM": {**_GROUPED, "tie_word_embeddings": True, "head_dim": 32},
 }
 _ENDS = {"bos_token_id": 1, "eos_token_id": 2}
+_UNTIED = {"tie_word_embeddings": False}  # a head of its own, where random ones would repeat a word
 _GPT = {"n_embd": 64, "n_layer": 2, "n_head": 4, "n_positions": 64, **_ENDS}
 _SLIDING = ["sliding_attention", "sliding_attention", "full_attention"]
 _GEMMA = {"num_hidden_layers": 3, "layer_types": _SLIDING, "sliding_window": _WINDOW, "head_dim": 16}
 DECODERS: dict[str, dict[str, Any]] = {
     **{name: one for name, one in SETTINGS.items() if name.endswith("CausalLM")},
-    "BloomForCausalLM": {"hidden_size": 64, "n_layer": 2, "n_head": 4, "seq_length": 64, **_ENDS},
+    "BloomForCausalLM": {"hidden_size": 64, "n_layer": 2, "n_head": 4, "seq_length": 64, **_ENDS, **_UNTIED},
     "Ernie4_5ForCausalLM": {**_GROUPED, "pad_token_id": 0},
     "GemmaForCausalLM": {**_GROUPED, "head_dim": 16},
     "Gemma2ForCausalLM": {**_GROUPED, **_GEMMA, "query_pre_attn_scalar": 16},
