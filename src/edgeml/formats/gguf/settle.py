@@ -103,7 +103,7 @@ def _computed(
                 threads=threads(),
                 encoder=encoder,
             )
-            compute_matrix(job, progress=progress)
+            compute_matrix(job, shared, progress=progress)
             os.replace(part, path)
         finally:
             part.unlink(missing_ok=True)

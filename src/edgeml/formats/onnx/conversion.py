@@ -183,11 +183,12 @@ def _run_child(request: Request, order: Order, progress: Progress) -> Answer:
             answers.append(decode(line[1:], Answer, where="the exporter's answer"))
 
     what = f"making {request.scheme} of {request.model.name}"
-    with TemporaryDirectory(prefix="edgeml-order-") as place:
+    with TemporaryDirectory(dir=order.folder, prefix="order-") as place:
         path = Path(place) / "order.json"
         write_record(path, order)
         try:
-            run_module("edgeml.formats.onnx.child", [str(path)], what=what, hint=_NOT_EXPORTED, follow=follow)
+            said = {"what": what, "hint": _NOT_EXPORTED}
+            run_module("edgeml.formats.onnx.child", [str(path)], **said, follow=follow, scratch=path.parent)
         except EdgemlError as error:
             if refusals:
                 raise EdgemlError(refusals[0].message, hint=refusals[0].hint) from error
