@@ -221,13 +221,23 @@ def test_the_command_of_a_model_tells_the_runtime_what_was_typed(debs, tmp_path)
     assert said == f"edgeml-{NAME}: predict {tmp_path}/{NAME} --help\n"
 
 
+def test_models_whose_names_differ_have_packages_whose_names_differ(bundle):
+    plain = read_bundle(bundle)
+    asked = [f"{model}/onnx-int8" for model in ("a-b", "a.b", "a_b", "A-b", "a--b", "a-b-", "-a-b", "ä-b")]
+    found = [names_of(bundle, replace(plain, variant=one)).package for one in asked]
+
+    assert found[0] == "edgeml-a-b-onnx-int8"
+    assert len(set(found)) == len(asked)
+    assert all(re.fullmatch("[a-z0-9]+(-[a-z0-9]+)*", one) for one in found)
+
+
 def test_no_model_is_called_as_what_runs_models_or_as_another_folder_beside_it(bundle):
     plain = read_bundle(bundle)
     asked = ["runtime/onnx", "Runtime-ONNX", "model-runtime/onnx", "users", "live", "model/live", "runtimes/onnx"]
     named = {one: names_of(bundle, replace(plain, variant=one)) for one in asked}
 
-    assert named["Runtime-ONNX"].name == named["runtime/onnx"].name == "model-runtime-onnx"
-    assert len({one.name for one in named.values()}) == len(asked) - 1
+    assert named["runtime/onnx"].name == "model-runtime-onnx"
+    assert len({one.name for one in named.values()}) == len(asked)
     for one in named.values():
         assert one.package == f"edgeml-{one.name}" != one.runtime_package
         assert one.name not in ("users", "live")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from pathlib import Path
 from typing import NamedTuple
@@ -38,9 +39,21 @@ class Names(NamedTuple):
 def names_of(folder: Path, bundle: Bundle) -> Names:
     """The names that follow from a bundle's folder; its target is no part of them, for a device knows what it is."""
     manifest = read_record(folder / VARIANT / "variant.json", VariantManifest)
-    slug = re.sub(r"[^a-z0-9]+", "-", bundle.variant.lower()).strip("-")
+    slug = _slug(bundle.variant)
     name = f"{_INSTEAD}{slug}" if _TAKEN.match(slug) else slug
     runtime = f"runtime-{runtime_name(profile(bundle.target), runtime_of(manifest))}"
     architecture = _ARCHITECTURES.get(bundle.machine, bundle.machine)
     own = architecture if manifest.built_for else ANY
     return Names(name, f"edgeml-{name}", runtime, f"edgeml-{runtime}", architecture, own)
+
+
+def _slug(variant: str) -> str:
+    """A variant's name in letters, digits and single hyphens, which every kind of package takes.
+
+    Where that changes the model's own name, a piece of its digest tells it from others that become the same.
+    """
+    slug = re.sub(r"[^a-z0-9]+", "-", variant.lower()).strip("-")
+    model = variant.partition("/")[0]
+    if re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", model):
+        return slug
+    return f"{slug}-{hashlib.sha256(model.encode()).hexdigest()[:8]}"
