@@ -103,4 +103,4 @@ def test_a_chip_that_fell_silent_gives_a_reason_and_no_number(tmp_path):
     found = meter.stop()
 
     assert isinstance(found, Absent)
-    assert "readings" in found.reason
+    assert "the power sensor gave" in found.reason
