@@ -58,22 +58,23 @@ def steps(folder: Path, threads: int, requests: int | None) -> None:
     session = open_session(folder, threads=threads)
     encodes = is_encoder(session.manifest)
     command = [sys.executable, "-P", "-m", "edgeml_runtime", "serve", str(folder), "--port", "0"]
-    with subprocess.Popen([*command, "--threads", str(threads)], stderr=subprocess.PIPE, text=True) as child:
+    with (
+        subprocess.Popen([*command, "--threads", str(threads)], stderr=subprocess.PIPE, text=True) as child,
+        ThreadPoolExecutor(1) as drain,
+    ):
         try:
             assert child.stderr is not None
             port = next(int(line.rpartition(":")[2]) for line in child.stderr if "is served at" in line)
-            with ThreadPoolExecutor(1) as drain:
-                drain.submit(Counter, child.stderr)
-                ask = asker(port, request(encodes=encodes))
-                overhead(bare(session, encodes=encodes), ask, pairs=1000 if encodes else 30)
-                for texts in (1, 8) if encodes else (1,):
-                    overload(port, request(encodes=encodes, texts=texts), texts)
-                growth(ask, child.pid, requests or (10_000 if encodes else 1_000))
-                if not encodes:
-                    beginnings(port)
-                child.terminate()
+            drain.submit(Counter, child.stderr)
+            what = request(encodes=encodes)
+            overhead(bare(session, encodes=encodes), asker(port, what), pairs=1000 if encodes else 30)
+            for texts in (1, 8) if encodes else (1,):
+                overload(port, request(encodes=encodes, texts=texts), texts)
+            growth(asker(port, what), child.pid, requests or (10_000 if encodes else 1_000))
+            if not encodes:
+                beginnings(port)
         finally:
-            child.kill()
+            child.terminate()
 
 
 def bare(session: Any, *, encodes: bool) -> Callable[[], Any]:
