@@ -105,8 +105,7 @@ def _source(request: Request) -> Path:
         return Path(graph)
     if traits.architecture not in CLASSES[kind]:
         message = f"{model.name} is a {traits.architecture}, which edgeml cannot make into ONNX for {traits.task}"
-        supported = [name for names in CLASSES.values() for name in names]
-        raise EdgemlError(message, hint=f"supported: {', '.join(supported)}")
+        raise EdgemlError(message, hint=f"supported: {', '.join(CLASSES[kind])}")
     return Path()
 
 
