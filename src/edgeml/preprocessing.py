@@ -6,7 +6,7 @@ Runs no code and opens no picture. What a recipe cannot say is refused by name.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from edgeml.errors import EdgemlError
 from edgeml_runtime.records import parse_json
@@ -22,6 +22,15 @@ _KEPT_FROM = 384  # pixels from which ConvNext's processor resizes without cropp
 _CROP_SHARE = 224 / 256  # of its shorter side, where ConvNext's file leaves it out
 _SQUEEZING = ("ViT", "DeiT")  # a plain number means both sides to these, the shorter one to others
 _CUTS = "supported: a size, or one with a smaller crop_size"
+
+
+class _Size(NamedTuple):
+    """The size of the input, and what is said of the picture that it is cut out of, if it is."""
+
+    height: int
+    width: int
+    shortest_edge: int | None = None
+    squeezed: tuple[int, int] | None = None
 
 
 def read_pixels(folder: Path) -> Pixels:
@@ -46,7 +55,7 @@ def _recipe(config: dict[str, Any], name: str) -> Pixels:
         raise EdgemlError(f"{name} takes pictures of any size, which edgeml cannot batch", hint="set do_resize")
     normalizes = config.get("do_normalize", True)
     return Pixels(
-        **_size(config, kind, name),
+        **_size(config, kind, name)._asdict(),
         resample=_RESAMPLE[config["resample"]],  # type: ignore[arg-type]
         scale=config.get("rescale_factor", _SCALE) if config.get("do_rescale", True) else 1.0,
         mean=_channels(config["image_mean"]) if normalizes else (0.0, 0.0, 0.0),
@@ -64,26 +73,21 @@ def _kind(config: dict[str, Any], name: str) -> str:
     return kind
 
 
-def _size(config: dict[str, Any], kind: str, name: str) -> dict[str, Any]:
-    """Height and width of the input, and what is said of the picture that it is cut out of."""
+def _size(config: dict[str, Any], kind: str, name: str) -> _Size:
     size = config["size"]
     if isinstance(size, int):  # as files from before Transformers 4.26 write it
         size = {"height": size, "width": size} if kind in _SQUEEZING else {"shortest_edge": size}
     if "shortest_edge" not in size:
         whole = (int(size["height"]), int(size["width"]))
         cuts = config.get("do_center_crop", kind == "DeiT")
-        return _input(_crop(config, whole, name), squeezed=whole) if cuts else _input(whole)
+        return _Size(*_crop(config, whole, name), squeezed=whole) if cuts else _Size(*whole)
     edge = int(size["shortest_edge"])
     if kind == "ConvNext":
         shorter = None if edge >= _KEPT_FROM else int(edge / (config.get("crop_pct") or _CROP_SHARE))
-        return _input((edge, edge), shortest_edge=shorter)
+        return _Size(edge, edge, shorter)
     if not config.get("do_center_crop", True):
         raise EdgemlError(f"{name} gives its model pictures of any size, which cannot be batched", hint=_CUTS)
-    return _input(_crop(config, (edge, edge), name), shortest_edge=edge)
-
-
-def _input(size: tuple[int, int], **cut: Any) -> dict[str, Any]:
-    return {"height": size[0], "width": size[1], **cut}
+    return _Size(*_crop(config, (edge, edge), name), edge)
 
 
 def _crop(config: dict[str, Any], whole: tuple[int, int], name: str) -> tuple[int, int]:

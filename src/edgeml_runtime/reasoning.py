@@ -21,6 +21,7 @@ MARKS: tuple[Mark, ...] = (
     ("[THINK]", "[/THINK]"),
     ("<|START_THINKING|>", "<|END_THINKING|>"),
 )
+WORDS = frozenset(word for mark in MARKS for word in mark)
 
 
 def named_in(template: str) -> tuple[Mark, ...]:

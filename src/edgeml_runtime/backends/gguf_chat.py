@@ -15,10 +15,9 @@ import numpy as np
 from edgeml_runtime.backends.control_words import any_of, broken, free_mark
 from edgeml_runtime.backends.gguf_model import Model
 from edgeml_runtime.errors import UnfitError
-from edgeml_runtime.reasoning import MARKS
+from edgeml_runtime.reasoning import WORDS
 from edgeml_runtime.session import Said
 
-_MARKS = frozenset(word for mark in MARKS for word in mark)
 _UNKNOWN, _CONTROL = 1 << 0, 1 << 3  # llama_token_attr in llama.h: what only parse_special makes of a word
 
 
@@ -67,13 +66,13 @@ class Chat:
         """How often each control token stands there, but for marks of reasoning."""
         lib, vocabulary = self._model.lib, self._model.vocabulary
         kinds = {token: lib.llama_vocab_get_attr(vocabulary, token) for token in set(tokens)}
-        return Counter(token for token in tokens if kinds[token] & _CONTROL and self._word(token) not in _MARKS)
+        return Counter(token for token in tokens if kinds[token] & _CONTROL and self._word(token) not in WORDS)
 
     def _broken(self, turn: Said, mark: str) -> str:
         """The turn's text with a mark inside every control word."""
         if np.array_equal(self._model.tokenize(turn.words, parse_special=True), self._model.tokenize(turn.words)):
             return turn.words  # the usual case, in which the vocabulary need not be searched
-        words = self._control_words - _MARKS if turn.role == "assistant" else self._control_words
+        words = self._control_words - WORDS if turn.role == "assistant" else self._control_words
         return broken(turn.words, any_of(sorted(words, key=len, reverse=True)), mark)
 
     @cached_property

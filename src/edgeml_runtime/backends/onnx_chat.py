@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 FILE = "chat.json"
 Span = tuple[int, int]
-_MARKS = frozenset(word for mark in reasoning.MARKS for word in mark)
 
 
 class Chat:
@@ -32,7 +31,7 @@ class Chat:
         self._tokenizer = tokenizer
         added = tokenizer.get_added_tokens_decoder()
         special = {token for token, word in added.items() if word.special}
-        marks = {token for token, word in added.items() if word.content in _MARKS}
+        marks = {token for token, word in added.items() if word.content in reasoning.WORDS}
         self.mute = frozenset(special - marks)
         self.speaks = bool(self.marks) and special > self.mute
         own = (source.template, source.bos_token or "", source.eos_token or "")

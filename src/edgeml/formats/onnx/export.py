@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeml.errors import EdgemlError
-from edgeml.formats.onnx.graph import EXTERNAL_BYTES, MICROSOFT, TABLE, load, rename, save, settings
+from edgeml.formats.onnx.graph import EXTERNAL_BYTES, MICROSOFT, TABLE, load, rename, save, sets_only, settings
 
 if TYPE_CHECKING:
-    from onnx import ModelProto, NodeProto
+    from onnx import ModelProto
 
 _FUSIONS = "cpu"  # fused operators that ONNX Runtime has CPU kernels for
 _UNREAD = "pooler."  # a head that many checkpoints lack, and whose output no graph keeps
@@ -87,15 +87,13 @@ def share_heads(model: ModelProto) -> ModelProto:
     """
     from onnx import helper, numpy_helper
 
-    def turns_nothing(node: NodeProto) -> bool:
-        return not any(value for name, value in settings(node).items() if name != "alpha")
-
     tensors = {one.name: one for one in model.graph.initializer if len(one.dims) == 2}
     shapes = {tuple(one.dims) for one in tensors.values()}
     paired = {name: numpy_helper.to_array(one) for name, one in tensors.items() if tuple(one.dims)[::-1] in shapes}
     looked_up = [node.input[0] for node in model.graph.node if node.op_type == "Gather" and node.input[0] in paired]
     for index, node in enumerate(list(model.graph.node)):
-        if node.op_type not in ("MatMul", "FusedMatMul") or node.input[1] not in paired or not turns_nothing(node):
+        multiplies = node.op_type in ("MatMul", "FusedMatMul") and node.input[1] in paired
+        if not multiplies or not sets_only(node, "alpha"):
             continue
         turned = paired[node.input[1]].T
         same = next((name for name in looked_up if np.array_equal(paired[name], turned)), None)

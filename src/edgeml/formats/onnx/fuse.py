@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgeml.formats.onnx.graph import keep, load, plain, replace, save, settings
+from edgeml.formats.onnx.graph import keep, load, look_up, plain, replace, save, settings
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
@@ -89,19 +89,11 @@ def open_attention(model: ModelProto) -> None:
 
 
 def look_up_tables(model: ModelProto) -> None:
-    """A stored table that is normalised as a whole, as that of DeBERTa's distances, becomes rows of a lookup.
-
-    Quantizers make integers of a lookup's table, and of no norm's input.
-    """
-    from onnx import helper, numpy_helper
-
-    tables = {one.name: one.dims[0] for one in model.graph.initializer if len(one.dims) == 2}
+    """A stored table that is normalised as a whole, as that of DeBERTa's distances, becomes rows of a lookup."""
+    tables = {one.name for one in model.graph.initializer if len(one.dims) == 2}
     for index, node in reversed(list(enumerate(model.graph.node))):
-        if node.op_type == "LayerNormalization" and (table := node.input[0]) in tables:
-            rows = numpy_helper.from_array(np.arange(tables[table], dtype=np.int64), f"{node.output[0]}.rows")
-            model.graph.initializer.append(rows)
-            model.graph.node.insert(index, helper.make_node("Gather", [table, rows.name], [f"{node.output[0]}.table"]))
-            node.input[0] = f"{node.output[0]}.table"
+        if node.op_type == "LayerNormalization" and node.input[0] in tables:
+            node.input[0] = look_up(model, index, node.input[0], node.output[0])
 
 
 def split_skip_norms(model: ModelProto) -> None:

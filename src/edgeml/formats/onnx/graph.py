@@ -150,11 +150,10 @@ def split_heads(model: ModelProto) -> ModelProto:
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
     nodes: list[NodeProto] = []
     for node in model.graph.node:
-        fused = settings(node) if node.op_type == "FusedMatMul" and node.input[1] in tensors else None
-        if fused is None or any(value for name, value in fused.items() if name not in ("alpha", "transB")):
+        if node.op_type != "FusedMatMul" or node.input[1] not in tensors or not sets_only(node, "alpha", "transB"):
             nodes.append(node)
             continue
-        name = node.input[1]
+        fused, name = settings(node), node.input[1]
         if fused.get("transB"):
             array = np.ascontiguousarray(numpy_helper.to_array(tensors[name]).T)
             name += COPIED
@@ -191,6 +190,22 @@ def settings(node: NodeProto) -> dict[str, Any]:
     from onnx import helper
 
     return {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+
+
+def sets_only(node: NodeProto, *names: str) -> bool:
+    """Whether none of a node's other attributes says anything."""
+    return not any(value for name, value in settings(node).items() if name not in names)
+
+
+def look_up(model: ModelProto, index: int, table: str, name: str) -> str:
+    """What a lookup of all rows of a stored table gives, put before a node: quantizers make integers of its table."""
+    from onnx import helper, numpy_helper
+
+    rows = next(one.dims[0] for one in model.graph.initializer if one.name == table)
+    places, found = f"{name}.places", f"{name}.table"
+    model.graph.initializer.append(numpy_helper.from_array(np.arange(rows, dtype=np.int64), places))
+    model.graph.node.insert(index, helper.make_node("Gather", [table, places], [found]))
+    return found
 
 
 def replace(field: Any, items: list[Any]) -> None:

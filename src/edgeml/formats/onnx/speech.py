@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeml.formats.onnx.export import exporter_settings, load_model
-from edgeml.formats.onnx.graph import keep, load, replace, save, settings
+from edgeml.formats.onnx.graph import keep, load, look_up, replace, save, settings
 from edgeml.formats.onnx.seq2seq import GRAPHS, mark_copies
 from edgeml.speech import read_speech
 
@@ -68,7 +68,7 @@ def lookups_of_places(model: ModelProto) -> None:
     """A table of positions becomes a lookup that the quantizer knows: one that is added whole, or read by GatherND."""
     from onnx import helper, numpy_helper
 
-    tables = {one.name: one for one in model.graph.initializer if len(one.dims) == 2 and min(one.dims) > 1}
+    tables = {one.name for one in model.graph.initializer if len(one.dims) == 2 and min(one.dims) > 1}
     for index, node in reversed(list(enumerate(model.graph.node))):
         if node.op_type == "GatherND" and node.input[0] in tables and not settings(node).get("batch_dims", 0):
             flat, axis = f"{node.output[0]}.places", f"{node.output[0]}.axis"
@@ -77,11 +77,7 @@ def lookups_of_places(model: ModelProto) -> None:
             model.graph.node.insert(index, helper.make_node("Gather", [node.input[0], flat], list(node.output)))
             model.graph.node.insert(index, helper.make_node("Squeeze", [node.input[1], axis], [flat]))
         elif node.op_type == "Add" and node.input[1] in tables:
-            table, found = tables[node.input[1]], f"{node.output[0]}.table"
-            places = numpy_helper.from_array(np.arange(table.dims[0], dtype=np.int64), f"{node.output[0]}.places")
-            model.graph.initializer.append(places)
-            model.graph.node.insert(index, helper.make_node("Gather", [table.name, places.name], [found]))
-            node.input[1] = found
+            node.input[1] = look_up(model, index, node.input[1], node.output[0])
 
 
 def _hearing(features: Any) -> tuple[dict[str, Any], dict[str, Any]]:
